@@ -1,0 +1,134 @@
+"""Parity with the published modules: names, shapes and order of the state dicts, and outputs to 1e-4."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from golden_data import Case, block_state, manifest, state_dict
+from torch import nn
+
+from vtoonify_lib import ops
+from vtoonify_lib.config import GeneratorConfig, VToonifyConfig
+from vtoonify_lib.models import stylegan2, vtoonify
+
+MODULES = {
+    "generator_s64_cm1": lambda: stylegan2.Generator(GeneratorConfig.published(64, 1)),
+    "generator_s256_cm1": lambda: stylegan2.Generator(GeneratorConfig.published(256, 1)),
+    "generator_s1024_cm2": lambda: stylegan2.Generator(GeneratorConfig.published(1024, 2)),
+    "discriminator_s64_cm1": lambda: stylegan2.Discriminator(GeneratorConfig.published(64, 1)),
+    "discriminator_s256_cm2": lambda: stylegan2.Discriminator(GeneratorConfig.published(256, 2)),
+    "discriminator_s1024_cm2": lambda: stylegan2.Discriminator(GeneratorConfig.published(1024, 2)),
+    "vtoonify_t_in32_out64_cm1": lambda: vtoonify.VToonify(VToonifyConfig(GeneratorConfig.published(64, 1), 32)),
+    "vtoonify_t_in64_out256_cm1": lambda: vtoonify.VToonify(VToonifyConfig(GeneratorConfig.published(256, 1), 64)),
+    "vtoonify_t_in256_out1024_cm2": lambda: vtoonify.VToonify(VToonifyConfig(GeneratorConfig.published(1024, 2), 256)),
+}
+
+
+def filled(case: str) -> nn.Module:
+    """The module of a case with the recipe's values, built without drawing an initialisation first."""
+    with torch.device("meta"):
+        module = MODULES[case]()
+    module.load_state_dict(state_dict(case), strict=True, assign=True)
+    return module.eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("case", MODULES)
+def test_state_dict_is_the_published_one(case):
+    with torch.device("meta"):
+        module = MODULES[case]()
+    ours = [(name, list(t.shape), str(t.dtype).removeprefix("torch.")) for name, t in module.state_dict().items()]
+    published = [(e["name"], e["shape"], e["dtype"]) for e in manifest(case)]
+    assert ours == published
+    buffers = {name for name, _ in module.named_buffers()}
+    assert buffers == {e["name"] for e in manifest(case) if e["kind"] == "buffer"}
+
+
+def layer_calls() -> dict[str, tuple[str | None, object, tuple, int | None]]:
+    """output → (block whose values it takes, module, inputs, which element of a tuple result)."""
+    mod = ops.ModulatedConv2d
+    ada = {d: ops.AdaResBlock(8, 16, dilation=d) for d in (1, 2, 4)}
+    fusion = vtoonify.MaskedFusion(8, 6)
+    return {
+        "pixelnorm": (None, ops.PixelNorm(), ("z",), None),
+        "downsample_even": (None, ops.Downsample(), ("x",), None),
+        "downsample_odd": (None, ops.Downsample(), ("xo",), None),
+        "upsample": (None, ops.Upsample(), ("x",), None),
+        "blur_11": (None, ops.Blur((1, 1), gain=4), ("x",), None),
+        "blur_22": (None, ops.Blur((2, 2)), ("x",), None),
+        "equal_linear": ("equal_linear", ops.EqualLinear(16, 24), ("s",), None),
+        "equal_linear_mlp": ("equal_linear_mlp", ops.EqualLinear(16, 24, lr_mul=0.01, activate=True), ("s",), None),
+        "modconv_plain": ("modconv_plain", mod(8, 6, 3, 16), ("x", "s"), None),
+        "modconv_up": ("modconv_up", mod(8, 6, 3, 16, up=True), ("x", "s"), None),
+        "modconv_down": ("modconv_down", mod(8, 6, 3, 16, down=True), ("x", "s"), None),
+        "modconv_nodemod": ("modconv_nodemod", mod(8, 6, 3, 16, demodulate=False), ("x", "s"), None),
+        "styledconv": ("styledconv", ops.StyledConv(8, 6, 3, 16), ("x", "s", "noise"), None),
+        "styledconv_up": ("styledconv_up", ops.StyledConv(8, 6, 3, 16, up=True), ("x", "s", "noise_up"), None),
+        "torgb": ("torgb", ops.ToRGB(8, 16), ("x", "s", "skip"), None),
+        "torgb_first": ("torgb_first", ops.ToRGB(8, 16, up=False), ("x", "s"), None),
+        "convlayer": ("convlayer", ops.ConvLayer(8, 6, 3), ("x",), None),
+        "convlayer_down": ("convlayer_down", ops.ConvLayer(8, 6, 3, down=True), ("x",), None),
+        "convlayer_dil4": ("convlayer_dil4", ops.ConvLayer(8, 6, 3, dilation=4), ("x",), None),
+        "resblock": ("resblock", stylegan2.ResBlock(8, 6), ("x",), None),
+        "adain": ("adain", ops.AdaIN(8, 16), ("x", "s"), None),
+        "adares_d1": ("adares_d1", ada[1], ("x", "s", 0.7), None),
+        "adares_d2": ("adares_d2", ada[2], ("x", "s", 0.7), None),
+        "adares_d4": ("adares_d4", ada[4], ("x", "s", 0.7), None),
+        "adares_w0": ("adares_d1", ada[1], ("x", "s", 0.0), None),
+        "vres": ("vres", vtoonify.VToonifyResBlock(8), ("x",), None),
+        "fusion_out": ("fusion", fusion, ("x", "y", 0.3), 0),
+        "fusion_mask": ("fusion", fusion, ("x", "y", 0.3), 1),
+        "fusion_out_default": ("fusion", fusion, ("x", "y"), 0),
+        "fusion_mask_default": ("fusion", fusion, ("x", "y"), 1),
+    }
+
+
+@pytest.mark.parametrize("output", layer_calls())
+def test_layers(output):
+    case = Case("layers")
+    block, module, arguments, element = layer_calls()[output]
+    if block is not None:
+        module.load_state_dict(block_state("layers", block), strict=True)
+    result = module.eval()(*(case.inputs.get(a, a) if isinstance(a, str) else a for a in arguments))
+    case.check(output, result if element is None else result[element])
+
+
+def test_generator():
+    case, g = Case("generator_s64_cm1"), filled("generator_s64_cm1")
+    z, w_plus = case.inputs["z"], case.inputs["wplus"]
+    center = case.inputs["trunc_latent"]
+    noise = [case.inputs[f"noise{i}"] for i in range(len(g.noise_sizes()))]
+    case.check("style", g.map(z))
+    case.check("latent", g.to_w(z))
+    case.check("image_fixed_noise", g(z, noise="fixed"))
+    case.check("image_wplus", g(w_plus, space="w", noise="fixed"))
+    case.check("image_zplus", g(case.inputs["zplus"], noise="fixed"))
+    case.check("image_trunc", g(z, truncation=0.5, center=center, noise="fixed"))
+    case.check("image_trunc0", g(w_plus, space="w", truncation=0.5, center=torch.zeros(1), noise="fixed"))
+    case.check("image_mix", g(z, mix=(case.inputs["z2"], 3), noise="fixed"))
+    case.check("image_noise_list", g(z, noise=noise))
+    side = int(case.arrays["feat/shape"][-1])
+    feature, skip = g(w_plus, space="w", noise="fixed", until=side)  # recorded for the w+ code
+    case.check("feat", feature)
+    case.check("feat_skip", skip)
+
+
+def test_discriminator():
+    case, d = Case("discriminator_s64_cm1"), filled("discriminator_s64_cm1")
+    for batch in (1, 2, 4, 8):
+        case.check(f"y{batch}", d(case.inputs[f"x{batch}"]))
+
+
+def test_vtoonify_t_small():
+    case, net = Case("vtoonify_t_in64_out256_cm1"), filled("vtoonify_t_in64_out256_cm1")
+    x, w = case.inputs["x"], case.inputs["style"]
+    case.check("y", net(x, w))
+    case.check("y_w", net(x, w[:, 0]))
+    feature, skip = net.encode(x)
+    case.check("feat", feature)
+    case.check("skip", skip)
+    case.check("zplus2wplus", net.generator.map(w))
+
+
+def test_vtoonify_t_released_configuration():
+    case, net = Case("vtoonify_t_in256_out1024_cm2"), filled("vtoonify_t_in256_out1024_cm2")
+    case.check("y", net(case.inputs["x"], case.inputs["style"]))

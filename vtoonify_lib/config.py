@@ -1,0 +1,153 @@
+"""Sizes of the networks as frozen dataclasses, the three presets, and the error every part raises for the user.
+
+Everything a network needs to know about sizes follows from a :class:`GeneratorConfig`, an input size and
+:data:`HANDOFF`. Style-layer arithmetic lives in ``latents``; nothing here touches torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+HANDOFF = 32
+"""Resolution at which VToonify's encoder hands over to StyleGAN's layers; the one number behind 7, 11 and 18."""
+
+PARSING_CLASSES = 19
+"""Face-parsing classes, CelebAMask-HQ order (background, skin, brows, eyes, …, hair, hat)."""
+
+PARSING_SCALE = 1 / 16
+"""Parsing logits span about ±16; scaled so that they enter the encoder with the range of the RGB channels."""
+
+INPUT_CHANNELS = 3 + PARSING_CLASSES
+"""RGB and parsing logits, the 22 channels VToonify reads."""
+
+BACKBONES = ("toonify", "dualstylegan")
+
+
+class VToonifyError(ValueError):
+    """A mistake the user can mend. The message is one sentence or two: what we got, what we expected, what to do."""
+
+
+def is_power_of_two(n: int) -> bool:
+    """True for 1, 2, 4, 8, …"""
+    return n > 0 and n & (n - 1) == 0
+
+
+def resolutions(size: int) -> tuple[int, ...]:
+    """Resolutions of a generator of `size` pixels: 4, 8, …, size."""
+    return tuple(2**k for k in range(2, size.bit_length()))
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """Sizes of a StyleGAN2 generator (and of the discriminator that faces it).
+
+    size       output resolution, a power of two, at least 8
+    style_dim  length of z and w
+    n_mlp      layers of the mapping network
+    channels   ((resolution, channels), …) for every resolution from 4 to size; larger resolutions are ignored,
+               empty means the published widths with multiplier 2
+    """
+
+    size: int
+    style_dim: int = 512
+    n_mlp: int = 8
+    channels: tuple[tuple[int, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not is_power_of_two(self.size) or self.size < 8:
+            raise VToonifyError(f"generator size is {self.size}; it must be a power of two, 8 or more")
+        widths = dict(self.channels) or published_widths(self.size, multiplier=2)
+        missing = [r for r in resolutions(self.size) if r not in widths]
+        if missing:
+            raise VToonifyError(f"no channels given at resolution {missing[0]}; every power of two from 4 to {self.size}"
+                                " needs an entry in `channels`")
+        if min(self.style_dim, self.n_mlp, *widths.values()) < 1:
+            raise VToonifyError("style_dim, n_mlp and all channels must be 1 or more")
+        object.__setattr__(self, "channels", tuple((r, int(widths[r])) for r in resolutions(self.size)))
+
+    @classmethod
+    def published(cls, size: int, multiplier: int = 2) -> GeneratorConfig:
+        """StyleGAN2 config-f: 512 channels up to 32², then 256m, 128m, 64m, 32m, 16m at 64² … 1024²."""
+        return cls(size, channels=tuple(published_widths(size, multiplier).items()))
+
+    def width(self, resolution: int) -> int:
+        """Channels of the feature map at `resolution`."""
+        return dict(self.channels)[resolution]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form; :meth:`from_dict` reverses it."""
+        return {"size": self.size, "style_dim": self.style_dim, "n_mlp": self.n_mlp,
+                "channels": [list(pair) for pair in self.channels]}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> GeneratorConfig:
+        """Reverse of :meth:`to_dict`."""
+        try:
+            return cls(int(data["size"]), int(data["style_dim"]), int(data["n_mlp"]),
+                       tuple((int(r), int(c)) for r, c in data["channels"]))
+        except (KeyError, TypeError) as error:
+            raise VToonifyError(f"generator description is incomplete ({error!r}); expected size, style_dim, n_mlp "
+                                "and channels") from error
+
+
+@dataclass(frozen=True)
+class VToonifyConfig:
+    """Sizes of a VToonify: the generator it builds on and the input size its encoder is laid out for.
+
+    in_size   nominal input resolution: a power of two, at least HANDOFF and smaller than the generator's size
+    backbone  "toonify" (VToonify-T) or "dualstylegan" (VToonify-D)
+    """
+
+    generator: GeneratorConfig
+    in_size: int
+    backbone: str = "toonify"
+
+    def __post_init__(self) -> None:
+        if self.backbone not in BACKBONES:
+            raise VToonifyError(f"backbone is {self.backbone!r}; it must be one of {', '.join(BACKBONES)}")
+        if not is_power_of_two(self.in_size) or not HANDOFF <= self.in_size < self.out_size:
+            raise VToonifyError(f"in_size is {self.in_size}; it must be a power of two from {HANDOFF} to "
+                                f"{self.out_size // 2} (half the generator's size)")
+
+    @property
+    def out_size(self) -> int:
+        """Output resolution for a square input of in_size."""
+        return self.generator.size
+
+    @property
+    def scale(self) -> int:
+        """Output pixels per input pixel, along each side."""
+        return self.out_size // self.in_size
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form; :meth:`from_dict` reverses it."""
+        return {"generator": self.generator.to_dict(), "in_size": self.in_size, "backbone": self.backbone}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> VToonifyConfig:
+        """Reverse of :meth:`to_dict`."""
+        try:
+            return cls(GeneratorConfig.from_dict(data["generator"]), int(data["in_size"]), data["backbone"])
+        except (KeyError, TypeError) as error:
+            raise VToonifyError(f"VToonify description is incomplete ({error!r}); expected generator, in_size and "
+                                "backbone") from error
+
+
+def published_widths(size: int, multiplier: int) -> dict[int, int]:
+    """Channels of the published generators: {resolution: channels} up to `size`."""
+    return {r: 512 if r <= 32 else 16384 // r * multiplier for r in resolutions(size)}
+
+
+TINY = VToonifyConfig(GeneratorConfig(64, style_dim=32, n_mlp=2, channels=((4, 16), (8, 16), (16, 16), (32, 16), (64, 16))),
+                      in_size=32)
+"""The smallest legal network; every test that needs no trained weights uses it."""
+
+STUDIO = VToonifyConfig(GeneratorConfig(256, style_dim=128, n_mlp=4,
+                                        channels=((4, 96), (8, 96), (16, 96), (32, 96), (64, 64), (128, 48), (256, 32))),
+                        in_size=128)
+"""Ours: trained from zero by this repository, runs on a laptop."""
+
+PUBLISHED = VToonifyConfig(GeneratorConfig.published(1024, multiplier=2), in_size=256)
+"""The sizes of the released checkpoints."""
