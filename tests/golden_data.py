@@ -1,4 +1,4 @@
-"""Reader of `tests/golden/`: the published file formats and reference outputs, generated from keys (see golden/README.md)."""
+"""Reader of `tests/golden/`: published file formats and reference outputs, built from keys (see golden/README.md)."""
 
 from __future__ import annotations
 

@@ -61,8 +61,8 @@ class GeneratorConfig:
         widths = dict(self.channels) or published_widths(self.size, multiplier=2)
         missing = [r for r in resolutions(self.size) if r not in widths]
         if missing:
-            raise VToonifyError(f"no channels given at resolution {missing[0]}; every power of two from 4 to {self.size}"
-                                " needs an entry in `channels`")
+            raise VToonifyError(f"no channels given at resolution {missing[0]}; every power of two from 4 to "
+                                f"{self.size} needs an entry in `channels`")
         if min(self.style_dim, self.n_mlp, *widths.values()) < 1:
             raise VToonifyError("style_dim, n_mlp and all channels must be 1 or more")
         object.__setattr__(self, "channels", tuple((r, int(widths[r])) for r in resolutions(self.size)))
@@ -140,13 +140,13 @@ def published_widths(size: int, multiplier: int) -> dict[int, int]:
     return {r: 512 if r <= 32 else 16384 // r * multiplier for r in resolutions(size)}
 
 
-TINY = VToonifyConfig(GeneratorConfig(64, style_dim=32, n_mlp=2, channels=((4, 16), (8, 16), (16, 16), (32, 16), (64, 16))),
-                      in_size=32)
+TINY = VToonifyConfig(
+    GeneratorConfig(64, style_dim=32, n_mlp=2, channels=((4, 16), (8, 16), (16, 16), (32, 16), (64, 16))), in_size=32)
 """The smallest legal network; every test that needs no trained weights uses it."""
 
-STUDIO = VToonifyConfig(GeneratorConfig(256, style_dim=128, n_mlp=4,
-                                        channels=((4, 96), (8, 96), (16, 96), (32, 96), (64, 64), (128, 48), (256, 32))),
-                        in_size=128)
+STUDIO = VToonifyConfig(
+    GeneratorConfig(256, style_dim=128, n_mlp=4,
+                    channels=((4, 96), (8, 96), (16, 96), (32, 96), (64, 64), (128, 48), (256, 32))), in_size=128)
 """Ours: trained from zero by this repository, runs on a laptop."""
 
 PUBLISHED = VToonifyConfig(GeneratorConfig.published(1024, multiplier=2), in_size=256)

@@ -1,7 +1,6 @@
 """StyleGAN2 (arXiv 1912.04958, config-f): mapping network, synthesis network with skip outputs, residual discriminator.
 
 Parameter names and shapes are the published ones. Training, augmentation and losses live elsewhere.
-For channels_last throughout, convert the module once: `generator.to(memory_format=torch.channels_last)`.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from .. import latents
 from ..config import GeneratorConfig, VToonifyError, resolutions
-from ..ops import SQRT2, ConvLayer, EqualLinear, PixelNorm, StyledConv, ToRGB
+from ..ops import SQRT2, ConvLayer, EqualLinear, PixelNorm, StyledConv, ToRGB, channels_last
 
 Noise = None | str | torch.Generator | Sequence[Tensor | None]
 
@@ -29,15 +28,15 @@ class ConstantInput(nn.Module):
         self.input = nn.Parameter(torch.randn(1, channels, 4, 4))
 
     def forward(self, batch: int) -> Tensor:
-        return self.input.expand(batch, -1, -1, -1)
+        return channels_last(self.input.expand(batch, -1, -1, -1))
 
 
 class Generator(nn.Module):
     """Code → picture [B,3,S,S], about [−1,1].
 
-    code      z or w [B,D], z+ or w+ [B,L,D], as `space` says ("z" or "w"; one code per layer is recognised by its shape)
-    noise     None: no noise is drawn or added; "fixed": the stored buffers; a torch.Generator: drawn from it;
-              or a list of L−1 tensors [B or 1,1,h,w]
+    code   z or w [B,D], z+ or w+ [B,L,D], as `space` says ("z" or "w"); one code per layer is recognised by its shape
+    noise  None: no noise is drawn or added; "fixed": the stored buffers; a torch.Generator: drawn from it;
+           or a list of L−1 tensors [B or 1,1,h,w]
     """
 
     def __init__(self, config: GeneratorConfig):
@@ -123,7 +122,7 @@ class Generator(nn.Module):
             return [None] * len(sizes)
         if isinstance(noise, str):
             if noise != "fixed":
-                raise VToonifyError(f"noise is {noise!r}; expected None, 'fixed', a torch.Generator or a list of tensors")
+                raise VToonifyError(f"noise is {noise!r}; expected None, 'fixed', a torch.Generator or a list")
             return [getattr(self.noises, f"noise_{i}") for i in range(len(sizes))]
         if isinstance(noise, torch.Generator):
             like = self.input.input
@@ -174,6 +173,7 @@ class Discriminator(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         side = self.config.size
         if image.shape[1:] != (3, side, side):
-            raise VToonifyError(f"discriminator got a picture of shape {list(image.shape)}; expected [B,3,{side},{side}]")
-        x = self.final_conv(minibatch_stddev(self.convs(image)))
+            raise VToonifyError(f"discriminator got a picture of shape {list(image.shape)}; "
+                                f"expected [B,3,{side},{side}]")
+        x = self.final_conv(minibatch_stddev(self.convs(channels_last(image))))
         return self.final_linear(x.flatten(1))

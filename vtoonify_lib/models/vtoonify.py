@@ -2,7 +2,7 @@
 
 Here: VToonify-T, built on a toonified StyleGAN2. VToonify-D (DualStyleGAN) differs in three places only, each a method:
 what follows a residual block (`_residual`), how a feature is fused (`_fuse`) and which codes reach the generator
-(`_modulate`). Names and shapes are those of the published checkpoints. No noise is drawn anywhere (zero noise is no noise).
+(`_modulate`). Names and shapes are those of the published checkpoints. Zero noise means that none is drawn.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from .. import latents
 from ..config import HANDOFF, INPUT_CHANNELS, VToonifyConfig, VToonifyError, resolutions
-from ..ops import SLOPE, SQRT2, AdaIN
+from ..ops import SLOPE, SQRT2, AdaIN, channels_last
 from .stylegan2 import Generator
 
 STEM = 32  # width of the encoder's first convolution, as published
 N_RESIDUAL = 6  # residual blocks at hand-off
 FUSION_INIT = 0.01  # fusion starts as "return f_G" plus this much of a random convolution
-MULTIPLE = 8  # input sides must divide by this; the deepest published encoder halves three times
+MULTIPLE = 8  # input sides must divide by this: the published encoder halves three times
 
 
 class VToonifyResBlock(nn.Module):
@@ -49,7 +49,8 @@ class MaskedFusion(nn.Module):
         self.conv = nn.Conv2d(2 * c_in, c_out, 3, padding=1)
         self.norm = AdaIN(2 * c_in, self.LABEL)
         self.conv2 = nn.Conv2d(2 * c_in, 1, 3, padding=1)
-        self.linear = nn.Sequential(nn.Linear(1, 64), nn.LeakyReLU(SLOPE), nn.Linear(64, self.LABEL), nn.LeakyReLU(SLOPE))
+        self.linear = nn.Sequential(nn.Linear(1, 64), nn.LeakyReLU(SLOPE),
+                                    nn.Linear(64, self.LABEL), nn.LeakyReLU(SLOPE))
 
     def forward(self, f_g: Tensor, f_e: Tensor, degree: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:
         degree = torch.as_tensor(degree, dtype=f_g.dtype, device=f_g.device).reshape(-1, 1).expand(f_g.shape[0], 1)
@@ -94,20 +95,21 @@ class VToonify(nn.Module):
         return self._synthesize(feature, skip, details, codes)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Hand-off feature [B,C,h,w] and skip picture [B,3,h,w], what encoder pre-training matches to the generator's."""
+        """Hand-off feature [B,C,h,w] and skip picture [B,3,h,w]: what pre-training matches to the generator's."""
         _, feature, skip = self._encode(x)
         return feature, skip
 
     def _modulate(self, w: Tensor, batch: int) -> Tensor:
         w = latents.to_plus(w, self.generator.n_latent)
         if w.shape[0] not in (1, batch) or w.shape[2] != self.config.generator.style_dim:
-            raise VToonifyError(f"style code has shape {list(w.shape)}; expected [{batch} or 1,{self.generator.n_latent},"
-                                f"{self.config.generator.style_dim}]")
+            raise VToonifyError(f"style code has shape {list(w.shape)}; expected [{batch} or 1,"
+                                f"{self.generator.n_latent},{self.config.generator.style_dim}]")
         return w.expand(batch, -1, -1)
 
     def _encode(self, x: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
         """→ encoder features f_E from fine to coarse (before the residual blocks), hand-off feature, skip picture."""
-        check_frame(x)
+        check_frame(x, multiple=max(MULTIPLE, self.config.in_size // HANDOFF))
+        x = channels_last(x)
         *down, blocks, to_skip = self.encoder
         details = []
         for stage in down:
@@ -138,7 +140,7 @@ class VToonify(nn.Module):
 
 
 def build_encoder(config: VToonifyConfig) -> nn.ModuleList:
-    """Stages of the encoder: one at full size, one per halving down to HANDOFF, residual blocks, 1x1 to the skip picture."""
+    """Stages: one at full size, one per halving down to HANDOFF, the residual blocks, 1x1 to the skip picture."""
     width, c = config.generator.width, config.generator.width(HANDOFF)
     stages = nn.ModuleList([conv_pair(INPUT_CHANNELS, STEM, width(config.in_size), stride=1)])
     for r in reversed([r for r in resolutions(config.in_size // 2) if r >= HANDOFF]):
@@ -168,11 +170,11 @@ def identity_fusion(c_g: int, c_e: int, c_out: int) -> nn.Conv2d:
     return conv
 
 
-def check_frame(x: Tensor) -> None:
-    """Raise a clear error unless x is [B,22,H,W] with sides that are multiples of 8."""
+def check_frame(x: Tensor, multiple: int = MULTIPLE) -> None:
+    """Raise a clear error unless x is [B,22,H,W] with sides that `multiple` divides."""
     if x.ndim != 4 or x.shape[1] != INPUT_CHANNELS:
-        raise VToonifyError(f"frame tensor has shape {list(x.shape)}; expected [B,{INPUT_CHANNELS},H,W]: RGB in [-1,1] and "
-                            "parsing logits times PARSING_SCALE")
+        raise VToonifyError(f"frame tensor has shape {list(x.shape)}; expected [B,{INPUT_CHANNELS},H,W]: RGB in [-1,1] "
+                            "and parsing logits times PARSING_SCALE")
     h, w = x.shape[2:]
-    if h % MULTIPLE or w % MULTIPLE or not h or not w:
-        raise VToonifyError(f"frame is {w}×{h}; both sides must be multiples of {MULTIPLE}; use faces.plan_crop(frame)")
+    if h % multiple or w % multiple or not h or not w:
+        raise VToonifyError(f"frame is {w}×{h}; both sides must be multiples of {multiple}; use faces.plan_crop(frame)")
