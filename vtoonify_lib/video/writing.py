@@ -1,0 +1,202 @@
+"""Writing video: frames in, an H.264 file out, with the sound of another file beside them.
+
+The file gets its name only when it is complete. Frames keep the times they are given, evenly spaced or not.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+
+from vtoonify_lib.config import VToonifyError
+from vtoonify_lib.video import reading
+from vtoonify_lib.video.sound import SoundTrack
+
+FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
+"""What a file name may end in, and FFmpeg's name for that container."""
+
+ENCODERS = {
+    "libx264": {"crf": "18", "preset": "fast", "bf": "0"},
+    "libopenh264": {"rc_mode": "quality"},
+    "libvpx-vp9": {"crf": "24", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"},
+}
+"""Picture encoders, best first (FFmpeg builds differ in which they have), set so that the loss is hard to see. Without
+frames that look ahead (`bf`), stored order is shown order, which keeps uneven times and their durations exact."""
+
+MP4_OPTIONS = {"movflags": "+faststart", "movie_timescale": "360000"}
+"""The index comes first, for playing while loading; start delays are kept to FINE_TICK instead of milliseconds."""
+
+FINE_TICK = Fraction(1, 360_000)
+"""Clock of a file made without a source: 24, 25, 30 and 60 Hz and their 1000/1001 relatives are whole ticks."""
+
+MICROSECOND = Fraction(1, 1_000_000)
+"""Finest clock that is taken over from a source; containers and encoders count ticks in 32 bits."""
+
+
+class VideoWriter:
+    """Encode frames into a video file, with the sound of `source` beside them, packet for packet.
+
+    Use it as a context manager. The file appears under its name only when the block ends well; otherwise nothing stays.
+    H.264 where there is an encoder for it, else VP9; 4:2:0, BT.709. An odd side grows by one repeated pixel.
+    VToonifyError: a folder that is missing or may not be written, `dst` the same file as `source`, an unknown ending,
+    a full disk.
+    """
+
+    def __init__(self, dst: str | Path, source: str | Path | None = None):
+        self.dst, self.source = Path(dst), None if source is None else Path(source)
+        self.frames = 0
+        self._temporary = self.dst.parent / f".vtoonify-{secrets.token_hex(4)}.part"
+        self._stack = ExitStack()
+        self._held: Any = None  # the latest frame; the very last one is muxed with its duration
+        self._size: tuple[int, int] | None = None
+        self._sound: SoundTrack | None = None
+        self._reformat = VideoReformatter().reformat
+
+    def __enter__(self) -> VideoWriter:
+        dst, folder = self.dst, self.dst.parent
+        if dst.suffix.lower() not in FORMATS:
+            raise VToonifyError(f"{dst} ends in {dst.suffix!r}; a video may end in {', '.join(FORMATS)}")
+        if not folder.is_dir():
+            raise VToonifyError(f"the folder {folder} does not exist; make it first")
+        if dst.is_dir():
+            raise VToonifyError(f"{dst} is a folder; name a file in it")
+        if self.source is not None and reading.same_file(dst, self.source):
+            raise VToonifyError(f"{dst} is the input itself; choose another name for the output")
+        try:
+            self._temporary.touch(exist_ok=False)
+        except OSError as error:
+            why = reading.reason(error)
+            raise VToonifyError(f"the folder {folder} cannot be written to ({why}); choose another") from None
+        self._stack.callback(self._temporary.unlink, missing_ok=True)
+        return self
+
+    def write(self, rgb: np.ndarray, pts: Fraction | float) -> None:
+        """Add a frame, uint8 RGB [H,W,3], shown from `pts` seconds on. All frames have one size; times go up."""
+        if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
+            raise VToonifyError(f"a frame is {rgb.dtype} {list(rgb.shape)}; uint8 [height, width, 3] is expected")
+        if self._size is None:
+            self._size = rgb.shape[:2]
+            with self._as_our_error():
+                self._start_streams(*self._size)
+        if rgb.shape[:2] != self._size:
+            raise VToonifyError(f"a frame is {rgb.shape[:2]}; the first one was {self._size}, and all must be the same")
+        picture = self._picture(rgb)
+        picture.pts = round(pts / self._tick)
+        with self._as_our_error():
+            if self._held is not None:
+                picture.pts = max(picture.pts, self._held.pts + 1)
+                if self.source is None:  # else it is one over the rate of the source
+                    self._duration = picture.pts - self._held.pts
+                self._encode_held()
+        self._held = picture
+        self.frames += 1
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        try:
+            if kind is None:
+                if self._held is None:
+                    raise VToonifyError(f"no frame was written to {self.dst}; nothing is saved")
+                with self._as_our_error():
+                    self._finish()
+        finally:
+            with suppress(av.FFmpegError, OSError):
+                self._stack.close()
+
+    def _start_streams(self, height: int, width: int) -> None:
+        """Open both files. Every stream must exist before the first packet is written."""
+        container = FORMATS[self.dst.suffix.lower()]
+        rate, self._tick, source = Fraction(30), FINE_TICK, None
+        if self.source is not None:
+            source = self._stack.enter_context(reading.open_video(self.source))
+            stream = reading.picture_stream(source, self.source)
+            rate = reading.frame_rate(stream) or rate
+            self._tick = max(reading.fraction(stream.time_base), MICROSECOND)
+        options = MP4_OPTIONS if container in ("mp4", "mov") else {}
+        self._out = av.open(str(self._temporary), "w", format=container, container_options=options)
+        self._stack.enter_context(closing(self._out))
+        encoder = _encoder_for(container)
+        self._stream = self._out.add_stream(encoder, rate=rate, options=ENCODERS[encoder])
+        self._stream.width, self._stream.height = width + width % 2, height + height % 2
+        self._stream.pix_fmt = "yuv420p"
+        self._stream.time_base = self._stream.codec_context.time_base = self._tick
+        colours = self._stream.codec_context
+        colours.color_primaries = colours.color_trc = colours.colorspace = Colorspace.ITU709
+        colours.color_range = ColorRange.MPEG
+        self._duration = max(1, round(1 / (rate * self._tick)))
+        if source is not None and reading.sound_stream(source):
+            self._sound = SoundTrack(source, self._out, container, reading.start_of(source, stream))
+
+    def _picture(self, rgb: np.ndarray) -> Any:
+        height, width = rgb.shape[:2]
+        if height % 2 or width % 2:
+            rgb = np.pad(rgb, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        return self._reformat(
+            av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24"),
+            format="yuv420p",
+            dst_colorspace=Colorspace.ITU709,
+            dst_color_range=ColorRange.MPEG,
+            interpolation=reading.SCALING,
+            threads=1,
+        )
+
+    def _encode_held(self) -> None:
+        self._held.time_base = self._tick
+        if self._sound:
+            self._sound.mux_until(self._held.pts * self._tick)
+        self._out.mux(self._stream.encode(self._held))
+
+    def _finish(self) -> None:
+        self._held.time_base = self._tick
+        packets = self._stream.encode(self._held) + self._stream.encode(None)
+        packets[-1].duration = self._duration  # the others last until the next one
+        self._out.mux(packets)
+        if self._sound:
+            self._sound.mux_until(None)
+        self._out.close()
+        os.replace(self._temporary, self.dst)
+
+    @contextmanager
+    def _as_our_error(self) -> Iterator[None]:
+        try:
+            yield
+        except (av.FFmpegError, OSError) as error:
+            why = reading.reason(error)
+            raise VToonifyError(f"{self.dst} could not be written ({why}); nothing is saved") from error
+
+
+def side_by_side(left: str | Path, right: str | Path, dst: str | Path) -> None:
+    """Compare two clips: frames of `left` beside those of `right`, scaled to one height, with the sound of `left`."""
+    others = reading.read_frames(right)
+    with closing(others), VideoWriter(dst, source=left) as writer:
+        other = upcoming = next(others)
+        height = max(reading.probe(left).height, other.rgb.shape[0])
+        for frame in reading.read_frames(left):
+            while upcoming is not None and upcoming.pts <= frame.pts:
+                other, upcoming = upcoming, next(others, None)
+            writer.write(np.hstack([_scaled(frame.rgb, height), _scaled(other.rgb, height)]), frame.pts)
+
+
+def _scaled(rgb: np.ndarray, height: int) -> np.ndarray:
+    if rgb.shape[0] == height:
+        return rgb
+    return cv2.resize(rgb, (round(rgb.shape[1] * height / rgb.shape[0]), height), interpolation=cv2.INTER_CUBIC)
+
+
+def _encoder_for(container: str) -> str:
+    """The best picture encoder that this build of FFmpeg has and `container` can hold."""
+    for name in ENCODERS:
+        if container == "webm" and "264" in name:
+            continue
+        with suppress(ValueError):
+            return av.Codec(name, "w").name
+    raise VToonifyError(f"this build of FFmpeg has none of the encoders {', '.join(ENCODERS)}; install PyAV from pip")
