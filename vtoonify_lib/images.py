@@ -91,14 +91,19 @@ def check_output(dst: str | Path, source: str | Path | None = None) -> Path:
     return dst
 
 
+def check_picture_name(dst: str | Path) -> Path:
+    """The path, or VToonifyError when its ending is not that of a picture format."""
+    dst, known = Path(dst), Image.registered_extensions()
+    if known.get(dst.suffix.lower()) not in Image.SAVE:
+        raise VToonifyError(f"{dst}: a picture cannot be written as '{dst.suffix or 'a file without ending'}'; "
+                            "use .png, .jpg or .webp")
+    return dst
+
+
 def write_image(dst: str | Path, rgb: np.ndarray) -> Path:
     """Write uint8 RGB [H,W,3]; the format follows the name. Appears under its final name only when complete."""
-    dst = check_output(dst)
+    dst = check_picture_name(check_output(dst))
     suffix = dst.suffix.lower()
-    Image.init()
-    if suffix not in Image.EXTENSION or Image.EXTENSION[suffix] not in Image.SAVE:
-        raise VToonifyError(f"{dst.name}: pictures cannot be written as '{suffix or 'a file without extension'}'; "
-                            "use .png, .jpg or .webp")
     part = dst.with_name(f".{dst.stem}.{secrets.token_hex(4)}{suffix}")
     try:
         Image.fromarray(rgb).save(part, **QUALITY.get(suffix, {}))

@@ -16,11 +16,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from .config import VToonifyError
-from .faces import Face, FaceFinder, align_face, box_from_landmarks, eye_centres, eye_distance
+from .faces import UNSURE_SPREAD, Face, FaceFinder, align_face, box_from_landmarks, eye_centres, eye_distance
 from .framing import GRID, PADDING_FRACTION, CropPlan, plan_around
 
-LOST_SPREAD = 0.25      # landmarks that disagree by more than this (eye distances) are not on a face
-PATIENCE = 1.0          # seconds for which a good landmark fit is believed although the detector sees no face
+PATIENCE = 0.4          # seconds for which a good landmark fit is believed although the detector sees no face
+SLACK = 0.02            # spread that a second fit, from the box of the first one's landmarks, may lose
 SAME_FACE = 1.0         # a detection within this many box sides of the last one is the same person
 THOROUGH_EVERY = 10     # while no face is known, the slow search runs on every 10th frame only
 LEAD_IN = 0.5           # seconds before the first detection that surely show the face already
@@ -80,8 +80,8 @@ class FaceTrack:
         face, detected = self._follow(rgb) if self._following else None, False
         if face is None or self._age + 1 >= self.every:
             found = self._detect(rgb)
-            detected = found is not None
-            if found is None and (face is None or time - self._seen > PATIENCE):
+            detected = found is not None or (face is not None and self.finder.near(rgb, face) is not None)
+            if not detected and (face is None or time - self._seen > PATIENCE):
                 self._following = False
                 return None
             face = found or face
@@ -99,12 +99,12 @@ class FaceTrack:
         ratio = eye_distance(face.landmarks) / max(eye_distance(last.landmarks), 1e-6)
         height, width = rgb.shape[:2]
         x, y = face.landmarks.mean(0)
-        lost = face.spread > LOST_SPREAD or not 0.8 < ratio < 1.25 or not (0 <= x < width and 0 <= y < height)
+        lost = face.spread > UNSURE_SPREAD or not 0.8 < ratio < 1.25 or not (0 <= x < width and 0 <= y < height)
         return None if lost else face
 
     def _detect(self, rgb: np.ndarray) -> Face | None:
         """The largest face, or the one that was followed, from the detector; fitted twice so that boxes agree."""
-        found = self.finder.detect(rgb, thorough=self._searches % THOROUGH_EVERY == 0)
+        found = self.finder.faces(rgb, thorough=self._searches % THOROUGH_EVERY == 0)
         self._searches += 1
         if not found:
             return None
@@ -114,9 +114,8 @@ class FaceTrack:
             near = min(found, key=lambda face: float(np.hypot(*(face.centre - last.centre))))
             self.jumped = float(np.hypot(*(near.centre - last.centre))) > SAME_FACE * max(near.side, last.side)
             chosen = chosen if self.jumped else near
-        face = self.finder.fit(rgb, chosen)
-        again = self.finder.fit(rgb, replace(face, box=box_from_landmarks(face.landmarks)))
-        return again if again.spread <= face.spread + 0.02 else face
+        again = self.finder.fit(rgb, replace(chosen, box=box_from_landmarks(chosen.landmarks)))
+        return again if again.spread <= chosen.spread + SLACK else chosen
 
 
 # ------------------------------------------------------------------------------------------------ whole clips

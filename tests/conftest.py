@@ -1,0 +1,43 @@
+"""What several test files share: a tiny bundle with random weights, and the Toonifier made of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from people import train_landmarks
+
+from vtoonify_lib import latents
+from vtoonify_lib.checkpoints import Bundle, save_bundle
+from vtoonify_lib.config import TINY
+from vtoonify_lib.models.encoders import ParsingNet, StyleEncoder
+from vtoonify_lib.models.vtoonify import VToonify
+
+
+@pytest.fixture(scope="session")
+def landmark_file(tmp_path_factory) -> Path:
+    """A dlib shape predictor for the one face of the tests."""
+    return train_landmarks(tmp_path_factory.mktemp("landmarks") / "landmarks.dat")
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory, landmark_file) -> Bundle:
+    """The bundle `tiny` in a models folder of its own; its weights are random."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        models = {"parsing": {"widths": [8, 8, 16]},
+                  "style_encoder": {"image_size": 32, "n_latent": latents.n_latent(TINY.out_size),
+                                    "style_dim": TINY.generator.style_dim, "width": 8}}
+        networks = {"vtoonify": VToonify(TINY), "parsing": ParsingNet(**models["parsing"]),
+                    "style_encoder": StyleEncoder(**models["style_encoder"])}
+    return save_bundle(tmp_path_factory.mktemp("models") / "tiny", name="tiny", title="For tests", config=TINY,
+                       networks=networks, files={"landmarks": landmark_file}, models=models,
+                       provenance={"trained": "not at all"}, metrics={"psnr": 9.5, "note": "random"})
+
+
+@pytest.fixture(scope="session")
+def toonifier(tiny_bundle):
+    from vtoonify_lib.pipeline import Toonifier
+
+    return Toonifier.load(tiny_bundle.folder, device="cpu")

@@ -1,0 +1,57 @@
+"""Which device and precision to compute with, and what to say when that does not work. Knows torch, nothing of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from .config import VToonifyError
+
+DEVICES = ("cpu", "cuda", "mps", "xpu")
+
+
+def pick_device(name: str | torch.device = "auto") -> torch.device:
+    """The torch device of that name; VToonifyError when it is unknown or not in this machine."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in DEVICES:
+        raise VToonifyError(f"unknown device {str(name)!r}; use auto, {', '.join(DEVICES)}, or a numbered one (cuda:1)")
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise VToonifyError(f"device {name} cannot be used on this machine; use --device cpu, or auto") from error
+    return device
+
+
+def pick_dtype(device: torch.device) -> torch.dtype:
+    """The fastest precision that draws the same picture: half on CUDA, bfloat16 where the CPU computes in it."""
+    if device.type == "cuda":
+        return torch.float16
+    if device.type == "cpu" and _cpu_has_bfloat16():
+        return torch.bfloat16
+    return torch.float32
+
+
+def _cpu_has_bfloat16() -> bool:
+    """True on CPUs with AMX or AVX512-BF16; elsewhere bfloat16 is emulated and slower than float32."""
+    checks = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
+    return any(check() for check in checks if check is not None)
+
+
+@contextmanager
+def memory_errors(device: torch.device, what: str) -> Iterator[None]:
+    """Turn torch's out-of-memory errors, which differ per device, into one sentence."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        text = str(error).lower()
+        if not isinstance(error, RuntimeError) or "out of memory" in text or "allocate memory" in text:
+            raise VToonifyError(f"not enough memory on {device} for {what}; use a smaller padding, another device, "
+                                "or close other programs") from error
+        raise

@@ -1,0 +1,260 @@
+"""Toonifier: a picture or a clip in, its cartoon out. The life of a frame (DESIGN): faces → crop → parsing → network.
+
+The style code is computed once per clip from an aligned crop of the best early frame, and folded into the weights. A
+clip is read twice: once to follow the face, once to draw, so that one steady crop can be chosen beforehand and memory
+does not grow with the clip. Which weights, which faces, which codec: see `checkpoints`, `faces` and `video`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm.auto import tqdm
+
+from . import fast
+from .checkpoints import Bundle, load_bundle
+from .config import VToonifyError
+from .devices import memory_errors, pick_device, pick_dtype
+from .faces import FaceFinder, align_face, cut, paste_back, plan_crop
+from .framing import CropPlan
+from .images import check_output, check_source, read_image, to_image, to_tensor
+from .parsing import network_input, parsing_logits
+from .tracking import ClipPlan, ClipTrack, plan_clip, track_clip
+from .video import FORMATS, VideoWriter, pipelined, probe, read_frames, side_by_side
+
+DEFAULT_BUNDLE = "studio-t"
+SAMPLE = Path(__file__).resolve().parent.parent / "data" / "samples" / "portrait.mp4"
+FACE_NEEDS = "a face must be upright, look roughly towards the camera and be at least 40 px wide"
+FRAMES = ("crop", "full")  # what comes out: the toonified region around the face, or the whole frame with it in place
+
+
+@dataclass(frozen=True)
+class VideoResult:
+    """What `Toonifier.video` did.
+
+    path          the file written
+    frames        frames written; as many as were read
+    size          width, height of the output in pixels
+    crop          width, height of the region the network saw
+    steady        one crop for the whole clip; False when it glides after the face
+    faces_found   frames in which the face was found;  faces_missed: the others
+    seconds       for everything;  of which tracking_seconds to follow the face
+    warnings      sentences for the user
+    """
+
+    path: Path
+    frames: int
+    size: tuple[int, int]
+    crop: tuple[int, int]
+    steady: bool
+    faces_found: int
+    faces_missed: int
+    seconds: float
+    tracking_seconds: float
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def seconds_per_frame(self) -> float:
+        """Time the user waited, face tracking and encoding included, over the frames."""
+        return self.seconds / max(self.frames, 1)
+
+    def __str__(self) -> str:
+        return (f"{self.path}: {self.frames} frames of {self.size[0]}×{self.size[1]}, {self.seconds_per_frame:.3f} "
+                f"seconds per frame ({self.tracking_seconds / max(self.frames, 1):.3f} of it to follow the face)")
+
+
+class Toonifier:
+    """A bundle made ready on a device. `Toonifier.load("studio-t").video("in.mp4", "out.mp4")`.
+
+    device: "auto" (a CUDA GPU if there is one), "cpu", "cuda", "cuda:1", "mps". Precision follows: float16 on CUDA,
+    bfloat16 on CPUs that compute in it, else float32.
+    """
+
+    def __init__(self, bundle: Bundle, device: str = "auto") -> None:
+        self.bundle, self.config = bundle, bundle.config
+        self.device = pick_device(device)
+        self.dtype = pick_dtype(self.device)
+        self.finder = FaceFinder(bundle.path("landmarks"))
+        with memory_errors(self.device, "the networks of the bundle"):
+            self._vtoonify = bundle.network("vtoonify")
+            self._parsing = fast.fold(bundle.network("parsing")).to(self.device, self.dtype)
+            self._style_encoder = bundle.network("style_encoder").to(self.device)
+
+    @classmethod
+    def load(cls, bundle: str | Path = DEFAULT_BUNDLE, device: str = "auto") -> Toonifier:
+        """The Toonifier of a bundle, by name or path. VToonifyError for an unknown or damaged bundle or device."""
+        return cls(load_bundle(bundle), device)
+
+    # ------------------------------------------------------------------ pictures
+    def image(self, source: str | Path | np.ndarray | Image.Image, frame: str = "crop",
+              padding: float | None = None) -> np.ndarray:
+        """Toonify the largest face of a picture → uint8 RGB [H',W',3].
+
+        source: path, array or Pillow picture (see `images.read_image`). frame: "crop" gives the region around the face
+        at out_size/in_size times the working size, "full" the whole picture with the region blended in. padding: pixels
+        around the eye centre at working size, default 200/256 of in_size.
+        Warns when there are several faces. Raises VToonifyError when there is none.
+        """
+        _check_frame(frame)
+        rgb = read_image(source)
+        faces = self.finder.faces(rgb)
+        if not faces:
+            what = source if isinstance(source, str | Path) else "the picture"
+            raise VToonifyError(f"no face was found in {what} ({rgb.shape[1]}×{rgb.shape[0]} px); {FACE_NEEDS}")
+        if len(faces) > 1:
+            warnings.warn(_several(len(faces)), stacklevel=2)
+        landmarks = faces[0].landmarks
+        plan = plan_crop(rgb.shape, landmarks, self.config.in_size, padding)
+        draw = self.painter(self.style_code(align_face(rgb, landmarks, self._style_encoder.image_size)))
+        picture = draw(cut(rgb, plan)[None])[0]
+        return picture if frame == "crop" else paste_back(rgb, picture, plan)
+
+    # ------------------------------------------------------------------ clips
+    def video(self, src: str | Path, dst: str | Path, frame: str = "crop", padding: float | None = None,
+              progress: bool = True) -> VideoResult:
+        """Toonify a clip with its sound; every frame is kept, at its time. Arguments as `image`.
+
+        Frames from before the face first appears are left as they are. Raises VToonifyError for a clip without a face
+        and for unusable input or output; nothing is left under the output's name then.
+        """
+        start, src, dst = perf_counter(), Path(src), Path(dst)
+        _check_frame(frame)
+        check_video_paths(src, dst)
+        total = probe(src).frame_count
+        notes: list[str] = []
+        track = self._track(src, total, progress, notes)
+        if track.aligned is None:
+            raise VToonifyError(f"no face was found in any of the {track.frames} frames of {src}; {FACE_NEEDS}")
+        tracked = perf_counter()
+        plans = plan_clip(track, self.config.in_size, padding)
+        notes += _notes(track, plans)
+        draw = self.painter(self.style_code(track.aligned))
+        with tqdm(total=track.frames, desc="toonifying", unit="frame", disable=not progress) as bar:
+            size = self._render(src, dst, draw, track, plans, frame, bar)
+        found = int(track.found.sum())
+        return VideoResult(dst, track.frames, size, (plans.width, plans.height), plans.steady, found,
+                           track.frames - found, perf_counter() - start, tracked - start, tuple(notes))
+
+    def _track(self, src: Path, total: int | None, progress: bool, notes: list[str]) -> ClipTrack:
+        """First pass: where the face is. What the reader complains about becomes a note."""
+        with warnings.catch_warnings(record=True) as caught, closing(read_frames(src)) as frames:
+            warnings.simplefilter("always", UserWarning)
+            bar = tqdm(frames, total=total, desc="finding the face", unit="frame", disable=not progress)
+            track = track_clip(((frame.rgb, float(frame.pts)) for frame in bar), self.finder,
+                               self._style_encoder.image_size)
+        notes += [str(item.message) for item in caught if item.category is UserWarning]
+        return track
+
+    def _render(self, src: Path, dst: Path, draw: Callable, track: ClipTrack, plans: ClipPlan, frame: str,
+                bar: tqdm) -> tuple[int, int]:
+        """Second pass: read and cut, draw, paste and write, the three at once. Returns the size of the output."""
+        size = (0, 0)
+
+        def read() -> Iterator[_Job]:
+            with closing(read_frames(src)) as frames:
+                for index, item in enumerate(frames):
+                    plan, plain = plans.at(index), track.before_face(index)
+                    picture = cut(item.rgb, plan, grow=self.config.scale if plain else 1)
+                    yield _Job(item.pts, picture, plan, plain, item.rgb if frame == "full" else None)
+
+        def work(job: _Job) -> tuple[_Job, np.ndarray]:
+            return job, job.picture if job.plain else draw(job.picture[None])[0]
+
+        def write(done: tuple[_Job, np.ndarray]) -> None:
+            nonlocal size
+            job, picture = done
+            if job.whole is not None:
+                picture = job.whole if job.plain else paste_back(job.whole, picture, job.plan)
+            writer.write(picture, job.pts)
+            size = (picture.shape[1], picture.shape[0])
+            bar.update()
+
+        with warnings.catch_warnings(), VideoWriter(dst, source=src) as writer:
+            warnings.simplefilter("ignore", UserWarning)  # said in the first pass already
+            pipelined(read(), work, write)
+        return size
+
+    # ------------------------------------------------------------------ the network
+    def style_code(self, aligned: np.ndarray) -> torch.Tensor:
+        """Style code w+ [1,n_latent,style_dim] of an aligned face, uint8 RGB [S,S,3]."""
+        with torch.inference_mode(), memory_errors(self.device, "the style encoder"):
+            return self._style_encoder(to_tensor(aligned, self.device)).float()
+
+    def painter(self, style: torch.Tensor) -> Callable[[np.ndarray], np.ndarray]:
+        """The network with this style folded in: uint8 RGB [B,H,W,3] → [B,sH,sW,3]; H, W multiples of 8."""
+        network = fast.fold(self._vtoonify, style.cpu()).to(self.device, self.dtype)
+
+        def draw(crops: np.ndarray) -> np.ndarray:
+            with torch.inference_mode(), memory_errors(self.device, f"a crop of {crops.shape[2]}×{crops.shape[1]} px"):
+                rgb = to_tensor(crops, self.device).to(self.dtype)
+                return to_image(network(network_input(rgb, parsing_logits(self._parsing, rgb))))
+
+        return draw
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One frame on its way through `_render`."""
+
+    pts: Fraction
+    picture: np.ndarray          # the crop, at working size, or at output size when it stays plain
+    plan: CropPlan
+    plain: bool                  # shown before the face appears: not toonified
+    whole: np.ndarray | None     # the whole frame, when it is wanted
+
+
+def demo(out: str | Path = "out", bundle: str | Path = DEFAULT_BUNDLE, device: str = "auto") -> VideoResult:
+    """Toonify the sample clip: out/demo.mp4, and out/demo_compare.mp4 with the original beside it, both with sound."""
+    if not SAMPLE.is_file():
+        raise VToonifyError(f"the sample clip {SAMPLE} is missing; run from a checkout of the repository")
+    out = Path(out)
+    toonifier = Toonifier.load(bundle, device)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise VToonifyError(f"the folder {out} cannot be made ({error.strerror})") from error
+    result = toonifier.video(SAMPLE, out / "demo.mp4")
+    side_by_side(SAMPLE, result.path, out / "demo_compare.mp4")
+    return result
+
+
+def check_video_paths(src: str | Path, dst: str | Path) -> None:
+    """Raise VToonifyError when a clip cannot be read from `src` or not be written to `dst`, before any work is done."""
+    check_source(Path(src))
+    suffix = check_output(dst, src).suffix
+    if suffix.lower() not in FORMATS:
+        raise VToonifyError(f"{dst}: a clip cannot be written as '{suffix or 'a file without ending'}'; "
+                            f"use {', '.join(FORMATS)}")
+
+
+def _check_frame(frame: str) -> None:
+    if frame not in FRAMES:
+        raise VToonifyError(f"frame is {frame!r}; expected {' or '.join(FRAMES)}")
+
+
+def _several(count: int) -> str:
+    return f"{count} faces were found; the largest is used"
+
+
+def _notes(track: ClipTrack, plans: ClipPlan) -> list[str]:
+    """What the user should know about how the face was followed."""
+    notes = [_several(track.most_faces)] if track.most_faces > 1 else []
+    early = sum(track.before_face(index) for index in range(track.first))
+    missed = track.frames - int(track.found.sum()) - early
+    if early:
+        seconds = track.times[track.first] - track.times[0]
+        notes.append(f"the face appears after {seconds:.1f} s; the {early} frames before are left as they are")
+    if missed:
+        notes.append(f"the face was not found in {missed} of {track.frames} frames; the crop stays where it was")
+    if not plans.steady:
+        notes.append("the face moves far, so the crop glides after it")
+    return notes
