@@ -1,0 +1,159 @@
+"""The portrait kit: CC0 head geometry, morphed and bound on the CPU.
+
+Reads `portrait_kit.npz` (MakeHuman's base mesh, morph targets, hair, brows and lashes, all CC0) from a folder
+that you name, and turns target weights into vertices. It knows geometry only: who a person is lives in
+`people`, what a picture looks like in `render` and `styles`.
+"""
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from ..config import VToonifyError
+
+KIT_VARIABLE = "VTOONIFY_PORTRAIT_KIT"
+_ETHNICITIES = ("caucasian", "african", "asian")
+
+
+def find_kit(folder: str | os.PathLike | None = None) -> Path:
+    """Folder of the portrait kit: the argument, or the environment variable `VTOONIFY_PORTRAIT_KIT`.
+
+    Raises VToonifyError that says where the kit comes from.
+    """
+    folder = folder or os.environ.get(KIT_VARIABLE)
+    path = Path(folder) if folder else None
+    if path is None or not (path / "portrait_kit.npz").is_file():
+        got = f"no portrait_kit.npz in {path}" if path else f"{KIT_VARIABLE} is not set and no folder was given"
+        raise VToonifyError(
+            f"{got}; the renderer needs the CC0 portrait kit (MakeHuman base mesh, targets and hair, packed as data/README.md "
+            f"describes): pass its folder or set {KIT_VARIABLE}"
+        )
+    return path
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Triangles over a vertex array that repeats a vertex once per texture coordinate.
+
+    source [n] int: which morphable vertex each entry copies; uv [n,2]; triangles [t,3] int32 into n.
+    """
+
+    source: np.ndarray
+    uv: np.ndarray
+    triangles: np.ndarray
+
+
+@dataclass(frozen=True)
+class Prop:
+    """A mesh bound to the head: vertex = Σ weight·vertices[bind] + offset·scale."""
+
+    mesh: Mesh
+    bind: np.ndarray
+    weight: np.ndarray
+    offset: np.ndarray
+    scale_vertex: np.ndarray
+    scale_rest: np.ndarray
+
+    def place(self, vertices: np.ndarray) -> np.ndarray:
+        """vertices [6357,3] → prop vertices [m,3]."""
+        ends = self.scale_vertex
+        scale = np.abs([vertices[ends[a, 0], a] - vertices[ends[a, 1], a] for a in range(3)]) / self.scale_rest
+        return (vertices[self.bind] * self.weight[..., None]).sum(1) + self.offset * scale
+
+
+def _unwelded(triangles: np.ndarray, uvs: np.ndarray) -> Mesh:
+    """Triangles [t,3,(vertex, uv)] → Mesh with one entry per distinct (vertex, uv) pair."""
+    pairs, inverse = np.unique(triangles.reshape(-1, 2), axis=0, return_inverse=True)
+    return Mesh(pairs[:, 0], uvs[pairs[:, 1]].astype(np.float32), inverse.reshape(-1, 3).astype(np.int32))
+
+
+def vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+    """Area-weighted unit normals: vertices [n,3], triangles [t,3] → [n,3]."""
+    a, b, c = (vertices[triangles[:, i]] for i in range(3))
+    face = np.cross(b - a, c - a)
+    index = triangles.ravel()
+    normals = np.stack([np.bincount(index, np.repeat(face[:, i], 3), len(vertices)) for i in range(3)], 1)
+    return (normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)).astype(np.float32)
+
+
+class Kit:
+    """The loaded kit: `Kit(folder).morph({target: weight}) → [6357,3]`, decimetres, +y up, +z out of the face."""
+
+    def __init__(self, folder: str | os.PathLike | None = None):
+        self.folder = find_kit(folder)
+        with np.load(self.folder / "portrait_kit.npz", allow_pickle=False) as data:
+            self._data = {name: data[name] for name in data.files}
+        self.vertices = self._data["vertices"]
+        self.group_names = [str(n) for n in self._data["group_names"]]
+        self.target_names = [str(n) for n in self._data["target_names"]]
+        self._target_index = {name: i for i, name in enumerate(self.target_names)}
+        self._delta = self._data["target_delta"].astype(np.float32)
+
+    def target(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Vertex indices [m] and displacements [m,3] of one morph target."""
+        if name not in self._target_index:
+            raise VToonifyError(f"the portrait kit has no target {name!r}")
+        i = self._target_index[name]
+        span = slice(*self._data["target_ptr"][i : i + 2])
+        return self._data["target_vertex"][span], self._delta[span]
+
+    def morph(self, weights: dict[str, float]) -> np.ndarray:
+        """Neutral mesh plus weighted targets → [6357,3] float32."""
+        out = self.vertices.copy()
+        for name, weight in weights.items():
+            if weight:
+                index, delta = self.target(name)
+                out[index] += weight * delta
+        return out
+
+    def mask(self, *names: str) -> np.ndarray:
+        """Soft mask [6357] in [0,1]: how far the named targets move each vertex, relative to the largest move."""
+        size = np.zeros(len(self.vertices), np.float32)
+        for name in names:
+            index, delta = self.target(name)
+            np.maximum.at(size, index, np.linalg.norm(delta, axis=1) / np.linalg.norm(delta, axis=1).max())
+        return size
+
+    def group(self, *names: str) -> np.ndarray:
+        """Triangles [t,3] (vertex indices) of the named groups of the base mesh."""
+        wanted = [self.group_names.index(n) for n in names]
+        return self._data["triangles"][np.isin(self._data["triangle_group"], wanted)][..., 0]
+
+    @cached_property
+    def average_macro(self) -> dict[str, float]:
+        """Target weights of an average adult, the head on which regions and landmarks are marked once."""
+        return macro_weights(np.array([1, 1, 1]) / 3, gender=0.5, age=0.2, weight=0.0)
+
+    @cached_property
+    def props(self) -> dict[str, Prop]:
+        """Hair, brows and lashes by name, e.g. `hair/short01`."""
+        names = sorted({k.rsplit("/", 1)[0] for k in self._data if k.count("/") == 2})
+        return {n: self._prop(n) for n in names}
+
+    def _prop(self, name: str) -> Prop:
+        part = {k: self._data[f"{name}/{k}"] for k in ("uvs", "triangles", "bind_vertex", "bind_weight", "bind_offset",
+                                                       "scale_vertex", "scale_rest")}
+        return Prop(_unwelded(part["triangles"], part["uvs"]), part["bind_vertex"], part["bind_weight"],
+                    part["bind_offset"], part["scale_vertex"], part["scale_rest"])
+
+    def texture(self, name: str) -> Path | None:
+        """Path of a prop's texture, or None where the kit has none."""
+        kind, item = name.split("/")
+        path = self.folder / "textures" / (f"{item}_diffuse.png" if kind == "hair" else f"{item}.png")
+        return path if path.is_file() else None
+
+
+def macro_weights(ethnicity: np.ndarray, gender: float, age: float, weight: float) -> dict[str, float]:
+    """MakeHuman macro targets: ethnicity [3] sums to 1 (caucasian, african, asian); gender 0 = female … 1 = male;
+    age 0 = young … 1 = old; weight −1 = thin … 1 = heavy."""
+    out = {}
+    for sex, s in (("female", 1 - gender), ("male", gender)):
+        for years, y in (("young", 1 - age), ("old", age)):
+            for name, e in zip(_ETHNICITIES, ethnicity, strict=True):
+                out[f"macrodetails/{name}-{sex}-{years}"] = float(e * s * y)
+            base = f"macrodetails/universal-{sex}-{years}-averagemuscle-"
+            # the average-weight body is the mesh itself: only departures from it have targets in the kit
+            out[base + ("maxweight" if weight > 0 else "minweight")] = float(abs(weight) * s * y)
+    return out

@@ -1,0 +1,192 @@
+"""What each vertex of the base mesh belongs to, and which vertices are the 68 landmarks.
+
+Marked once on the average head. Because every person is that mesh morphed, a region or a landmark found here is exact
+on every face: this is the ground truth of the parsing and landmark models.
+"""
+from functools import cached_property
+
+import numpy as np
+
+from .kit import Kit, vertex_normals
+
+
+def _smooth(x, low, high):
+    t = np.clip((x - low) / (high - low), 0, 1)
+    return t * t * (3 - 2 * t)
+
+
+MOUTH_CORNER = (0.222, 6.64)  # |x|, y of the corners on the average head, read off a frontal render
+
+
+class Regions:
+    """Soft masks [6357] and landmark vertices of a kit."""
+
+    def __init__(self, kit: Kit):
+        self.kit = kit
+        self.rest = kit.morph(kit.average_macro)
+        self._body = kit.group("body")
+        self.on_body = np.zeros(len(self.rest), bool)
+        self.on_body[np.unique(self._body)] = True
+        self.rest_normals = vertex_normals(self.rest, self._body)
+
+    @cached_property
+    def masks(self) -> np.ndarray:
+        """[6357,12]: upper lip, lower lip, cheek, nose, ear, neck, mouth cavity, occlusion, beard, moustache, eyelid, brow ridge."""
+        kit, (x, y, z) = self.kit, self.rest.T
+        both = lambda name: kit.mask(name.format(s="l"), name.format(s="r"))  # noqa: E731
+        inside = self.mouth_cavity
+        neck = 1 - _smooth(y - (6.07 + 0.22 * np.abs(x) ** 2 + 0.42 * np.clip(0.9 - z, 0, 1)), -0.03, 0.03)
+        front = _smooth(z, 0.45, 0.75)
+        beard = front * (1 - _smooth(y, 6.62 + 0.55 * np.clip(np.abs(x) - 0.3, 0, 1), 6.85 + 0.75 * np.clip(np.abs(x) - 0.3, 0, 1))) * _smooth(y, 5.85, 6.05)
+        moustache = _smooth(z, 1.2, 1.35) * _smooth(y, 6.62, 6.72) * (1 - _smooth(y, 6.82, 6.93)) * (1 - _smooth(np.abs(x), 0.25, 0.38))
+        bridge = _smooth(z, 1.2, 1.3) * _smooth(y, 6.85, 6.92) * (1 - _smooth(y, 7.28, 7.40)) * (1 - _smooth(np.abs(x) - 0.07 - 0.16 * np.clip(7.2 - y, 0, 1), -0.03, 0.03))
+        nose = np.maximum(kit.mask("nose/nose-volume-incr"), 0.8 * bridge)
+        columns = [*self._lip_masks, both("cheek/{s}-cheek-volume-incr"),
+                   nose, np.maximum(both("ears/{s}-ear-scale-incr"), both("ears/{s}-ear-trans-up")), neck, inside, np.ones(len(x)), beard, moustache,
+                   both("eyes/{s}-eye-eyefold-up"), np.zeros(len(x))]
+        return np.stack(columns, 1).astype(np.float32)
+
+    @cached_property
+    def landmarks(self) -> np.ndarray:
+        """Vertex of each of the 68 iBUG landmarks, [68]; the subject's right comes first (0–16 jaw, 17–26 brows, …)."""
+        jaw, eye, mouth = self._jaw(), self._lids, self._lips()
+        right_brow, left_brow = self._brow(-1), self._brow(1)
+        return np.array([*jaw, *right_brow, *left_brow[::-1], *self._nose(), *eye(-1), *np.array(eye(1))[[3, 2, 1, 0, 5, 4]], *mouth])
+
+    def _extreme(self, allowed: np.ndarray, x: float, direction: float, reach: float = 0.03) -> int:
+        """Among allowed vertices near abscissa x, the one furthest up (direction 1) or down (−1)."""
+        index = np.flatnonzero(allowed)
+        return int(index[np.argmax(direction * self.rest[index, 1] - 6 * np.maximum(np.abs(self.rest[index, 0] - x) - reach, 0))])
+
+    def _nearest(self, point: np.ndarray) -> int:
+        d = np.linalg.norm(self.rest - point, axis=1) + 9 * ~self.on_body
+        return int(np.argmin(d))
+
+    def _jaw(self) -> list[int]:
+        """17 points of the face outline, evenly spread in angle around the face's middle."""
+        x, y, z = self.rest.T
+        ears = self.masks[:, 4] > 0.12
+        face = np.flatnonzero(self.on_body & ~ears & (self.masks[:, 5] < 0.35) & (z > 0.35) & (y < 7.6))
+        dx, dy = x[face], y[face] - 6.95
+        angle, radius = np.arctan2(dy, dx), np.hypot(dx, dy)
+        out = []
+        for a in np.linspace(np.pi + np.radians(-14), 2 * np.pi + np.radians(14), 17):
+            off = np.abs((angle - a + np.pi) % (2 * np.pi) - np.pi)
+            out.append(int(face[np.argmax(radius - 1.5 * np.maximum(off - 0.05, 0) * 4)]))
+        return out
+
+    def _brow(self, side: int) -> list[int]:
+        """5 points along the brow, outer to inner, on the skin under the hairs."""
+        prop = self.kit.props["eyebrows/eyebrow001"]
+        points = prop.place(self.rest)
+        points = points[points[:, 0] * side > 0]
+        xs = np.quantile(points[:, 0] * side, [0.97, 0.75, 0.5, 0.27, 0.03]) * side
+        return [self._nearest(points[np.argsort(np.abs(points[:, 0] - x))[:6]].mean(0)) for x in xs]
+
+    def _lids(self, side: int) -> list[int]:
+        """6 points of an eye: outer corner, upper lid outer and inner, inner corner, lower lid inner and outer."""
+        ball = self.rest[np.unique(self.kit.group(f"helper-{'l' if side > 0 else 'r'}-eye"))]
+        low, high = ball.min(0), ball.max(0)
+        radius = (high - low)[:2].mean() / 2
+        center = np.array([*(low + high)[:2] / 2, high[2] - radius])
+        gx, gy = np.meshgrid(*(np.linspace(c - 1.5 * radius, c + 1.5 * radius, 121) for c in center[:2]))
+        surface = center[2] + np.sqrt(np.maximum(radius**2 - (gx - center[0]) ** 2 - (gy - center[1]) ** 2, 0))
+        on_ball = np.hypot(gx - center[0], gy - center[1]) < radius
+        opening = on_ball & ~self._covered(gx, gy, surface, center)
+        columns = np.flatnonzero(opening.any(0))
+        inner, outer = (columns[0], columns[-1]) if side > 0 else (columns[-1], columns[0])
+
+        def vertex(column: int, row: int) -> int:
+            return self._nearest(np.array([gx[row, column], gy[row, column], surface[row, column] + 0.01]))
+
+        def lid(f: float, end: int) -> int:
+            column = int(round(inner + f * (int(outer) - int(inner))))
+            return vertex(column, np.flatnonzero(opening[:, column])[end])
+
+        corner = {c: vertex(c, int(np.flatnonzero(opening[:, c]).mean())) for c in (inner, outer)}
+        return [corner[outer], lid(0.66, -1), lid(0.33, -1), corner[inner], lid(0.33, 0), lid(0.66, 0)]
+
+    def _covered(self, gx: np.ndarray, gy: np.ndarray, surface: np.ndarray, center: np.ndarray) -> np.ndarray:
+        """Where the body lies in front of a surface given on a grid, seen from the front."""
+        corners = self.rest[self._body]
+        corners = corners[(np.abs(corners - center).max(-1) < 0.45).all(-1)]
+        covered = np.zeros(gx.shape, bool)
+        for a, b, c in corners:
+            area = (b[0] - a[0]) * (c[1] - a[1]) - (c[0] - a[0]) * (b[1] - a[1])
+            if abs(area) > 1e-9:
+                u = ((gx - a[0]) * (c[1] - a[1]) - (c[0] - a[0]) * (gy - a[1])) / area
+                v = ((b[0] - a[0]) * (gy - a[1]) - (gx - a[0]) * (b[1] - a[1])) / area
+                covered |= (u >= 0) & (v >= 0) & (u + v <= 1) & (a[2] + u * (b[2] - a[2]) + v * (c[2] - a[2]) > surface)
+        return covered
+
+    def _nose(self) -> list[int]:
+        x, y, z = self.rest.T
+        middle = np.flatnonzero(self.on_body & (np.abs(x) < 0.02) & (z > 1.2) & (y > 6.6) & (y < 7.6))
+        tip = middle[np.argmax(z[middle])]
+        bridge = [middle[np.argmin(np.abs(y[middle] - v) - 0.02 * z[middle])] for v in np.linspace(7.33, y[tip], 4)[:3]]
+        below = middle[(y[middle] < y[tip] - 0.02) & (y[middle] > y[tip] - 0.25)]
+        under = below[np.argmin(z[below])]
+        wing = self.masks[:, 3] > 0.3
+        base = [self._extreme(wing & (z > 1.25), f * 0.19, -1) for f in (-1, -0.55)]
+        mirrored = [self._nearest(self.rest[i] * [-1, 1, 1]) for i in base[::-1]]
+        return [int(i) for i in (*bridge, tip, *base, under, *mirrored)]
+
+    def _lips(self) -> list[int]:
+        """20 points: outer outline from the subject's right corner over the top and back below, then the inner one."""
+        x, y, z = self.rest.T
+        front = self.on_body & (z > 1.28) & (self.masks[:, 6] < 0.5)
+        upper, lower = front & (self.masks[:, 0] > 0.28), front & (self.masks[:, 1] > 0.28)
+        right, left = self.mouth_corners
+        w = x[left]
+        top = [self._extreme(upper, f * w, 1) for f in (-0.66, -0.28, 0, 0.28, 0.66)]
+        bottom = [self._extreme(lower, f * w, -1) for f in (0.66, 0.3, 0, -0.3, -0.66)]
+        upper_in, lower_in = front & (self.masks[:, 0] > 0.1), front & (self.masks[:, 1] > 0.1)
+        inner_top = [self._extreme(upper_in, f * w, -1) for f in (-0.45, 0, 0.45)]
+        inner_bottom = [self._extreme(lower_in, f * w, 1) for f in (0.45, 0, -0.45)]
+        return [int(right), *top, int(left), *bottom, int(right), *inner_top, int(left), *inner_bottom]
+
+    @cached_property
+    def mouth_cavity(self) -> np.ndarray:
+        """Vertices [6357] of the inside of the mouth: all that the throat reaches without crossing the lips."""
+        lips = np.maximum(*self._lip_masks) > 0.12
+        edges = np.concatenate([self._body[:, [0, 1]], self._body[:, [1, 2]], self._body[:, [2, 0]]])
+        edges = edges[~lips[edges].any(1)]
+        x, y, z = self.rest.T
+        inside = self.on_body & (np.abs(x) < 0.3) & (np.abs(y - 6.65) < 0.2) & (z > 0.6) & (z < 1.2)
+        box = (np.abs(x) < 0.45) & (y > 6.3) & (y < 7.0) & (z < 1.43 - 0.9 * np.maximum(np.abs(x) - 0.12, 0))
+        for _ in range(60):
+            grown = inside.copy()
+            grown[edges[inside[edges[:, 0]], 1]] = True
+            grown[edges[inside[edges[:, 1]], 0]] = True
+            grown &= box
+            if (grown == inside).all():
+                break
+            inside = grown
+        return inside
+
+    @cached_property
+    def _lip_masks(self) -> tuple[np.ndarray, np.ndarray]:
+        """Upper and lower lip [6357] each: the volume targets find their bodies, a lens shape on the average head their corners."""
+        x, y, z = self.rest.T
+        lens = np.clip(1 - (x / MOUTH_CORNER[0]) ** 2, 0, 1) ** 0.75
+        front = _smooth(z, 1.30, 1.36)
+        up = front * (y > MOUTH_CORNER[1]) * _smooth(0.115 * lens - (y - MOUTH_CORNER[1]), -0.02, 0.03)
+        low = front * (y <= MOUTH_CORNER[1]) * _smooth(0.135 * lens - (MOUTH_CORNER[1] - y), -0.02, 0.03)
+        volume = [self.kit.mask(f"mouth/mouth-{k}lip-volume-incr") for k in ("upper", "lower")]
+        return np.maximum(volume[0], 0.75 * up * (np.abs(x) < MOUTH_CORNER[0])), np.maximum(volume[1], 0.75 * low * (np.abs(x) < MOUTH_CORNER[0]))
+
+    @cached_property
+    def mouth_corners(self) -> np.ndarray:
+        """Vertices of the subject's right and left corner of the mouth, [2]."""
+        front = self.on_body & (self.rest[:, 2] > 1.28)
+        d = [np.hypot(self.rest[:, 0] - s * MOUTH_CORNER[0], self.rest[:, 1] - MOUTH_CORNER[1]) + 9 * ~front for s in (-1, 1)]
+        return np.argmin(d, 1)
+
+    @cached_property
+    def ear_roots(self) -> dict[str, int]:
+        ear = {s: self.kit.mask(f"ears/{s}-ear-scale-incr") > 0.2 for s in "lr"}
+        out = {}
+        for s, mask in ear.items():
+            index = np.flatnonzero(mask)
+            out[s] = int(index[np.argmax(self.rest[index, 1] + self.rest[index, 2])])
+        return out
