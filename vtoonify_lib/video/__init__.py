@@ -4,9 +4,9 @@ Frames are uint8 RGB [H,W,3], upright and with square pixels; times are exact fr
 library that knows PyAV.
 """
 
-from vtoonify_lib.video.reading import Frame, VideoInfo, probe, read_frames, same_file
-from vtoonify_lib.video.stages import pipelined
-from vtoonify_lib.video.writing import FORMATS, VideoWriter, side_by_side
+from .reading import Frame, VideoInfo, probe, read_frames, same_file
+from .stages import pipelined
+from .writing import FORMATS, VideoWriter, side_by_side
 
 __all__ = [
     "FORMATS",

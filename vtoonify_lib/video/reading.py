@@ -19,7 +19,7 @@ import numpy as np
 from av.stream import Disposition
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
-from vtoonify_lib.config import VToonifyError
+from ..config import VToonifyError
 
 HD_HEIGHT = 720
 """Untagged video is BT.601 below this height and BT.709 from it on, as players assume."""

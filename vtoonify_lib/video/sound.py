@@ -9,7 +9,7 @@ from typing import Any
 
 import av
 
-from vtoonify_lib.video import reading
+from . import reading
 
 MP4_SOUND = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "flac", "opus"})
 SOUND = {

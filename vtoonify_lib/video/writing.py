@@ -18,9 +18,9 @@ import cv2
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
-from vtoonify_lib.config import VToonifyError
-from vtoonify_lib.video import reading
-from vtoonify_lib.video.sound import SoundTrack
+from ..config import VToonifyError
+from . import reading
+from .sound import SoundTrack
 
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 """What a file name may end in, and FFmpeg's name for that container."""
