@@ -189,10 +189,9 @@ class ModulatedConv2d(nn.Module):
         return y
 
     def demodulation(self, s: Tensor) -> Tensor:
-        """1/‖W·s‖ for each output channel, modulation s [B,I] → [B,O], always in float32."""
+        """1/‖W·s‖ for each output channel, modulation s [B,I] → [B,O], in the weight's dtype (autocast or not)."""
         energy = (self.weight[0] * self.scale).square().sum((2, 3))  # [O,I]
-        with torch.autocast(s.device.type, enabled=False):
-            return torch.rsqrt(s.float().square() @ energy.float().T + 1e-8)
+        return torch.rsqrt((s.to(energy.dtype).square()[:, None] * energy).sum(2) + 1e-8)
 
     def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
         if self.up:

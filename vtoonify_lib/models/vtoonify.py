@@ -72,6 +72,7 @@ class VToonify(nn.Module):
         if config.backbone != "toonify":
             raise VToonifyError(f"VToonify-T got backbone {config.backbone!r}; expected 'toonify'")
         self.config = config
+        self.multiple = max(MULTIPLE, config.in_size // HANDOFF)
         self.generator = Generator(config.generator)
         self.encoder = build_encoder(config)
         self.fusion_out, self.fusion_skip = nn.ModuleList(), nn.ModuleList()
@@ -108,7 +109,7 @@ class VToonify(nn.Module):
 
     def _encode(self, x: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
         """→ encoder features f_E from fine to coarse (before the residual blocks), hand-off feature, skip picture."""
-        check_frame(x, multiple=max(MULTIPLE, self.config.in_size // HANDOFF))
+        check_frame(x, self.multiple)
         x = channels_last(x)
         *down, blocks, to_skip = self.encoder
         details = []
