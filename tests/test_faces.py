@@ -178,10 +178,9 @@ def test_face_lost_midway_and_found_again(finder):
     assert plan.steady and plan.at(30) == plan.at(0)
 
 
-def test_frames_before_the_face_are_marked(finder):
+def test_frames_before_the_face_are_counted(finder):
     track = track_clip(walk([None] * 20 + [60] * 5), finder, 32)
-    assert track.first == 20
-    assert [track.before_face(i) for i in range(25)] == [i < 20 - 0.5 * 25 for i in range(25)]
+    assert track.first == 20 and track.lead() == 8, "0.8 s less half a second"
 
 
 def test_clip_without_a_face(finder):

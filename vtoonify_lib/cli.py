@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
 def _demo(arguments: argparse.Namespace) -> None:
     from .pipeline import demo
 
-    _report(demo(arguments.out, arguments.bundle, arguments.device))
+    _report(demo(arguments.out, arguments.bundle, arguments.device, progress=sys.stderr.isatty()))
 
 
 def _video(arguments: argparse.Namespace) -> None:
@@ -82,7 +82,8 @@ def _video(arguments: argparse.Namespace) -> None:
 
     check_video_paths(arguments.input, arguments.output)  # before the model is loaded
     toonifier = Toonifier.load(arguments.bundle, arguments.device)
-    _report(toonifier.video(arguments.input, arguments.output, arguments.frame, arguments.padding))
+    _report(toonifier.video(arguments.input, arguments.output, arguments.frame, arguments.padding,
+                             progress=sys.stderr.isatty()))
 
 
 def _report(result) -> None:

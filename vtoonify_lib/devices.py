@@ -50,8 +50,8 @@ def memory_errors(device: torch.device, what: str) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        text = str(error).lower()
-        if not isinstance(error, RuntimeError) or "out of memory" in text or "allocate memory" in text:
+        told = any(words in str(error).lower() for words in ("out of memory", "allocate memory"))
+        if told or isinstance(error, MemoryError | torch.OutOfMemoryError):
             raise VToonifyError(f"not enough memory on {device} for {what}; use a smaller padding, another device, "
                                 "or close other programs") from error
         raise

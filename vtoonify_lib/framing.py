@@ -94,15 +94,22 @@ def plan_crop(frame_shape: tuple[int, ...], landmarks: np.ndarray, in_size: int,
     return plan_around(frame_shape, (*centre, *centre), distance, in_size, padding)
 
 
+def usual_padding(in_size: int, padding: float | None = None) -> float:
+    """The padding that was asked for, or the published share of in_size. VToonifyError when it is too small."""
+    if padding is None:
+        return PADDING_FRACTION * in_size
+    if not padding >= GRID:
+        raise VToonifyError(f"padding is {padding:g} px; it must be at least {GRID}")
+    return padding
+
+
 def plan_around(frame_shape: tuple[int, ...], centres: tuple[float, float, float, float], distance: float,
                 in_size: int, padding: float | None = None) -> CropPlan:
     """One crop that holds every eye centre of `centres` = (min x, min y, max x, max y) with `padding` around.
 
     distance: eye distance in frame pixels that becomes in_size/4. Otherwise as `plan_crop`.
     """
-    padding = PADDING_FRACTION * in_size if padding is None else padding
-    if padding < GRID:
-        raise VToonifyError(f"padding is {padding:g} px; it must be at least {GRID}")
+    padding = usual_padding(in_size, padding)
     height, width = frame_shape[:2]
     if not math.isfinite(distance) or distance * MAX_UPSCALE < in_size * EYE_FRACTION:
         least = in_size * EYE_FRACTION / MAX_UPSCALE

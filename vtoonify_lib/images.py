@@ -25,7 +25,7 @@ QUALITY = {".jpg": JPEG, ".jpeg": JPEG, ".webp": {"quality": 95}}
 
 def to_tensor(rgb: np.ndarray, device: torch.device | str = "cpu") -> torch.Tensor:
     """uint8 RGB [H,W,3] or [B,H,W,3] → float32 [B,3,H,W] in [−1,1]."""
-    batch = torch.from_numpy(np.ascontiguousarray(rgb)).to(device)
+    batch = torch.from_numpy(np.array(rgb)).to(device)  # a copy: arrays from Pillow are read-only
     batch = batch[None] if batch.ndim == 3 else batch
     return batch.permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
 

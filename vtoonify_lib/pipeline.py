@@ -25,7 +25,7 @@ from .checkpoints import Bundle, load_bundle
 from .config import VToonifyError
 from .devices import memory_errors, pick_device, pick_dtype
 from .faces import FaceFinder, align_face, cut, paste_back, plan_crop
-from .framing import CropPlan
+from .framing import CropPlan, usual_padding
 from .images import check_output, check_source, read_image, to_image, to_tensor
 from .parsing import network_input, parsing_logits
 from .tracking import ClipPlan, ClipTrack, plan_clip, track_clip
@@ -86,7 +86,7 @@ class Toonifier:
         self.finder = FaceFinder(bundle.path("landmarks"))
         with memory_errors(self.device, "the networks of the bundle"):
             self._vtoonify = bundle.network("vtoonify")
-            self._parsing = fast.fold(bundle.network("parsing")).to(self.device, self.dtype)
+            self._parsing = fast.fold(bundle.network("parsing"), dtype=self.dtype).to(self.device)
             self._style_encoder = bundle.network("style_encoder").to(self.device)
 
     @classmethod
@@ -129,40 +129,38 @@ class Toonifier:
         start, src, dst = perf_counter(), Path(src), Path(dst)
         _check_frame(frame)
         check_video_paths(src, dst)
-        total = probe(src).frame_count
-        notes: list[str] = []
-        track = self._track(src, total, progress, notes)
-        if track.aligned is None:
-            raise VToonifyError(f"no face was found in any of the {track.frames} frames of {src}; {FACE_NEEDS}")
-        tracked = perf_counter()
-        plans = plan_clip(track, self.config.in_size, padding)
-        notes += _notes(track, plans)
-        draw = self.painter(self.style_code(track.aligned))
-        with tqdm(total=track.frames, desc="toonifying", unit="frame", disable=not progress) as bar:
-            size = self._render(src, dst, draw, track, plans, frame, bar)
-        found = int(track.found.sum())
-        return VideoResult(dst, track.frames, size, (plans.width, plans.height), plans.steady, found,
-                           track.frames - found, perf_counter() - start, tracked - start, tuple(notes))
+        padding = usual_padding(self.config.in_size, padding)
+        with VideoWriter(dst, source=src) as writer:  # opened first: it finds out soonest whether dst can be written
+            track, notes = self._track(src, progress)
+            if track.aligned is None:
+                raise VToonifyError(f"no face was found in any of the {track.frames} frames of {src}; {FACE_NEEDS}")
+            tracked = perf_counter()
+            plans = plan_clip(track, self.config.in_size, padding)
+            size = self._render(src, writer, track, plans, frame, progress)
+        found, seconds = int(track.found.sum()), perf_counter() - start
+        return VideoResult(dst, writer.frames, size, (plans.width, plans.height), plans.steady, found,
+                           track.frames - found, seconds, tracked - start, (*notes, *_notes(track, plans)))
 
-    def _track(self, src: Path, total: int | None, progress: bool, notes: list[str]) -> ClipTrack:
-        """First pass: where the face is. What the reader complains about becomes a note."""
+    def _track(self, src: Path, progress: bool) -> tuple[ClipTrack, list[str]]:
+        """First pass: where the face is, and what the reader had to complain about."""
+        total = probe(src).frame_count
         with warnings.catch_warnings(record=True) as caught, closing(read_frames(src)) as frames:
             warnings.simplefilter("always", UserWarning)
-            bar = tqdm(frames, total=total, desc="finding the face", unit="frame", disable=not progress)
+            bar = tqdm(frames, total=total, desc="finding the face", unit="frame", leave=False, disable=not progress)
             track = track_clip(((frame.rgb, float(frame.pts)) for frame in bar), self.finder,
                                self._style_encoder.image_size)
-        notes += [str(item.message) for item in caught if item.category is UserWarning]
-        return track
+        return track, [str(item.message) for item in caught if item.category is UserWarning]
 
-    def _render(self, src: Path, dst: Path, draw: Callable, track: ClipTrack, plans: ClipPlan, frame: str,
-                bar: tqdm) -> tuple[int, int]:
-        """Second pass: read and cut, draw, paste and write, the three at once. Returns the size of the output."""
-        size = (0, 0)
+    def _render(self, src: Path, writer: VideoWriter, track: ClipTrack, plans: ClipPlan, frame: str,
+                progress: bool) -> tuple[int, int]:
+        """Second pass: read and cut, draw, paste and write, the three at once. Returns width, height of the output."""
+        draw = self.painter(self.style_code(track.aligned))
+        lead, size = track.lead(), (0, 0)
 
         def read() -> Iterator[_Job]:
             with closing(read_frames(src)) as frames:
                 for index, item in enumerate(frames):
-                    plan, plain = plans.at(index), track.before_face(index)
+                    plan, plain = plans.at(index), index < lead
                     picture = cut(item.rgb, plan, grow=self.config.scale if plain else 1)
                     yield _Job(item.pts, picture, plan, plain, item.rgb if frame == "full" else None)
 
@@ -178,7 +176,8 @@ class Toonifier:
             size = (picture.shape[1], picture.shape[0])
             bar.update()
 
-        with warnings.catch_warnings(), VideoWriter(dst, source=src) as writer:
+        with warnings.catch_warnings(), tqdm(total=track.frames, desc="toonifying", unit="frame",
+                                             disable=not progress) as bar:
             warnings.simplefilter("ignore", UserWarning)  # said in the first pass already
             pipelined(read(), work, write)
         return size
@@ -191,12 +190,13 @@ class Toonifier:
 
     def painter(self, style: torch.Tensor) -> Callable[[np.ndarray], np.ndarray]:
         """The network with this style folded in: uint8 RGB [B,H,W,3] → [B,sH,sW,3]; H, W multiples of 8."""
-        network = fast.fold(self._vtoonify, style.cpu()).to(self.device, self.dtype)
+        network = fast.fold(self._vtoonify, style.cpu(), self.dtype).to(self.device)
 
         def draw(crops: np.ndarray) -> np.ndarray:
             with torch.inference_mode(), memory_errors(self.device, f"a crop of {crops.shape[2]}×{crops.shape[1]} px"):
-                rgb = to_tensor(crops, self.device).to(self.dtype)
-                return to_image(network(network_input(rgb, parsing_logits(self._parsing, rgb))))
+                rgb = to_tensor(crops, self.device)
+                logits = parsing_logits(self._parsing, rgb.to(self.dtype))
+                return to_image(network(network_input(rgb, logits)))
 
         return draw
 
@@ -212,7 +212,8 @@ class _Job:
     whole: np.ndarray | None     # the whole frame, when it is wanted
 
 
-def demo(out: str | Path = "out", bundle: str | Path = DEFAULT_BUNDLE, device: str = "auto") -> VideoResult:
+def demo(out: str | Path = "out", bundle: str | Path = DEFAULT_BUNDLE, device: str = "auto",
+         progress: bool = True) -> VideoResult:
     """Toonify the sample clip: out/demo.mp4, and out/demo_compare.mp4 with the original beside it, both with sound."""
     if not SAMPLE.is_file():
         raise VToonifyError(f"the sample clip {SAMPLE} is missing; run from a checkout of the repository")
@@ -222,7 +223,7 @@ def demo(out: str | Path = "out", bundle: str | Path = DEFAULT_BUNDLE, device: s
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise VToonifyError(f"the folder {out} cannot be made ({error.strerror})") from error
-    result = toonifier.video(SAMPLE, out / "demo.mp4")
+    result = toonifier.video(SAMPLE, out / "demo.mp4", progress=progress)
     side_by_side(SAMPLE, result.path, out / "demo_compare.mp4")
     return result
 
@@ -248,7 +249,7 @@ def _several(count: int) -> str:
 def _notes(track: ClipTrack, plans: ClipPlan) -> list[str]:
     """What the user should know about how the face was followed."""
     notes = [_several(track.most_faces)] if track.most_faces > 1 else []
-    early = sum(track.before_face(index) for index in range(track.first))
+    early = track.lead()
     missed = track.frames - int(track.found.sum()) - early
     if early:
         seconds = track.times[track.first] - track.times[0]

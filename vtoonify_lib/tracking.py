@@ -17,7 +17,7 @@ import numpy as np
 
 from .config import VToonifyError
 from .faces import UNSURE_SPREAD, Face, FaceFinder, align_face, box_from_landmarks, eye_centres, eye_distance
-from .framing import GRID, PADDING_FRACTION, CropPlan, plan_around
+from .framing import GRID, CropPlan, plan_around, usual_padding
 
 PATIENCE = 0.4          # seconds for which a good landmark fit is believed although the detector sees no face
 SLACK = 0.02            # spread that a second fit, from the box of the first one's landmarks, may lose
@@ -153,9 +153,11 @@ class ClipTrack:
         found = np.flatnonzero(self.found)
         return int(found[0]) if len(found) else None
 
-    def before_face(self, index: int) -> bool:
-        """True for frames shown well before the face first appears: those are not toonified."""
-        return self.first is not None and self.times[index] < self.times[self.first] - LEAD_IN
+    def lead(self) -> int:
+        """How many frames are shown well before the face first appears: those are not to be toonified."""
+        if self.first is None:
+            return self.frames
+        return int(np.searchsorted(np.asarray(self.times), self.times[self.first] - LEAD_IN))
 
     def add(self, face: Face | None, time: float) -> None:
         """Append one frame."""
@@ -223,7 +225,7 @@ def plan_clip(track: ClipTrack, in_size: int, padding: float | None = None) -> C
     found = track.found
     if not found.any():
         raise VToonifyError(f"no face was found in any of the {track.frames} frames")
-    padding = PADDING_FRACTION * in_size if padding is None else padding
+    padding = usual_padding(in_size, padding)
     x, y, distance = (np.asarray(values) for values in (track.x, track.y, track.distance))
     usual = float(np.median(distance[found]))
     low, high = np.percentile(distance[found], (5, 95))

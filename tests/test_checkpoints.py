@@ -1,0 +1,167 @@
+"""Bundles: what is saved comes back, and a wrong or changed one is refused with a sentence that helps."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from vtoonify_lib import checkpoints
+from vtoonify_lib.checkpoints import Bundle, list_bundles, load_bundle, save_bundle, sha256_of
+from vtoonify_lib.config import TINY, VToonifyError
+from vtoonify_lib.models.encoders import ParsingNet
+from vtoonify_lib.models.vtoonify import VToonify
+
+
+@pytest.fixture
+def copy(tiny_bundle, tmp_path) -> Path:
+    """A copy of the tiny bundle that may be spoiled."""
+    return Path(shutil.copytree(tiny_bundle.folder, tmp_path / "copy"))
+
+
+def edit(folder: Path, **changes) -> None:
+    path = folder / "bundle.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_round_trip_in_half_and_full_precision(tmp_path):
+    torch.manual_seed(0)
+    network, parsing = VToonify(TINY), ParsingNet(widths=(8, 16))
+    networks, models = {"vtoonify": network, "parsing": parsing}, {"parsing": {"widths": [8, 16]}}
+    for half in (False, True):
+        bundle = save_bundle(tmp_path / str(half), name="a", title="A", config=TINY, half=half,
+                             networks=networks, models=models)
+        for key, original in networks.items():
+            loaded = bundle.network(key)
+            assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
+            for name, value in original.state_dict().items():
+                back = loaded.state_dict()[name]
+                assert back.dtype == value.dtype
+                torch.testing.assert_close(back, value, rtol=1e-3 if half else 0, atol=1e-6 if half else 0)
+    sizes = [load_bundle(tmp_path / name).bytes for name in ("True", "False")]
+    assert sizes[0] < 0.6 * sizes[1]
+    assert bundle.config == TINY and bundle.problem() is None
+
+
+def test_vectors_and_huge_values_stay_in_full_precision(tmp_path):
+    layer = torch.nn.Linear(4, 4)
+    layer.weight.data[0, 0] = 1e6
+    stored = {k: checkpoints._stored(v, half=True).dtype for k, v in layer.state_dict().items()}
+    assert set(stored.values()) == {torch.float32}
+
+
+def test_shared_and_transposed_weights_can_be_saved(tmp_path, monkeypatch):
+    class Odd(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = torch.nn.Parameter(torch.arange(6.0).reshape(2, 3).t())
+            self.register_buffer("b", self.a.data)
+
+    monkeypatch.setitem(checkpoints.NETWORKS, "odd", lambda config, arguments: Odd())
+    bundle = save_bundle(tmp_path, name="odd", title="", config=TINY, networks={"odd": Odd()}, half=False)
+    assert torch.equal(load_file(bundle.path("odd"))["b"], Odd().b)
+
+
+def test_bundle_json_describes_itself(tiny_bundle):
+    info = json.loads((tiny_bundle.folder / "bundle.json").read_text())
+    assert info["format"] == 1 and info["backbone"] == "toonify" and info["licence"] == "CC0-1.0"
+    for entry in info["files"].values():
+        path = tiny_bundle.folder / entry["path"]
+        assert entry["bytes"] == path.stat().st_size and entry["sha256"] == sha256_of(path)
+    assert load_bundle(tiny_bundle.folder / "bundle.json").info == info
+
+
+def test_found_by_name_and_listed(tiny_bundle, monkeypatch):
+    monkeypatch.setenv("VTOONIFY_MODELS", str(tiny_bundle.folder.parent))
+    assert load_bundle("tiny").folder == tiny_bundle.folder
+    assert "tiny" in [bundle.name for bundle in list_bundles()]
+
+
+def test_unknown_bundle_lists_the_known_ones(tiny_bundle, monkeypatch, tmp_path):
+    monkeypatch.setenv("VTOONIFY_MODELS", str(tiny_bundle.folder.parent))
+    with pytest.raises(VToonifyError, match="no bundle 'pixar'; known bundles: .*tiny"):
+        load_bundle("pixar")
+    with pytest.raises(VToonifyError, match="no bundle.json"):
+        load_bundle(tmp_path)
+
+
+def test_wrong_hash_is_refused(copy):
+    path = copy / "parsing.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(VToonifyError, match="not the file that bundle tiny names: its sha256 is"):
+        load_bundle(copy).network("parsing")
+    load_bundle(copy).network("vtoonify")
+
+
+def test_missing_file(copy):
+    (copy / "landmarks.dat").unlink()
+    bundle = load_bundle(copy)
+    assert bundle.problem() == "landmarks.dat is missing"
+    with pytest.raises(VToonifyError, match="incomplete: .*landmarks.dat is missing"):
+        bundle.path("landmarks")
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"format": 2}, "has format 2; this version reads format 1"),
+    ({"files": {"vtoonify": {"path": "../../secret", "sha256": "", "bytes": 1}}}, "plain file name"),
+    ({"files": {"vtoonify": {"path": "x"}}}, "plain file name"),
+])
+def test_bad_descriptions(copy, changes, message):
+    edit(copy, **changes)
+    with pytest.raises(VToonifyError, match=message):
+        load_bundle(copy)
+
+
+def test_description_that_is_not_json_or_no_bundle(copy):
+    (copy / "bundle.json").write_text("{")
+    with pytest.raises(VToonifyError, match="cannot be read"):
+        load_bundle(copy)
+    (copy / "bundle.json").write_text("[]")
+    with pytest.raises(VToonifyError, match="no format number"):
+        load_bundle(copy)
+    (copy / "bundle.json").write_text('{"format": 1, "name": "x"}')
+    with pytest.raises(VToonifyError, match="no backbone and no config and no files"):
+        load_bundle(copy)
+
+
+def test_weights_that_do_not_fit_their_description(copy):
+    info = json.loads((copy / "bundle.json").read_text())
+    edit(copy, models=info["models"] | {"parsing": {"widths": [8, 8, 24]}})
+    with pytest.raises(VToonifyError, match="does not fit its description: .* has shape"):
+        load_bundle(copy).network("parsing")
+    edit(copy, models=info["models"] | {"parsing": {"widths": [8, 8]}})
+    with pytest.raises(VToonifyError, match="0 weights are missing and .* are unknown"):
+        load_bundle(copy).network("parsing")
+    edit(copy, models=info["models"] | {"parsing": {"depth": 3}})
+    with pytest.raises(VToonifyError, match="does not describe the network"):
+        load_bundle(copy).network("parsing")
+
+
+def test_unknown_keys(tiny_bundle, tmp_path):
+    with pytest.raises(VToonifyError, match="is not a network; bundles hold vtoonify"):
+        tiny_bundle.network("landmarks")
+    with pytest.raises(VToonifyError, match="tiny has no base; it has vtoonify"):
+        tiny_bundle.network("base")
+    with pytest.raises(VToonifyError, match="not a network of a bundle"):
+        save_bundle(tmp_path, name="", title="", config=TINY, networks={"pipeline": VToonify(TINY)})
+
+
+def test_interrupted_save_leaves_no_bundle(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "sha256_of", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        save_bundle(tmp_path, name="a", title="", config=TINY, networks={"vtoonify": VToonify(TINY)})
+    assert not (tmp_path / "bundle.json").exists()
+
+
+def test_shipped_bundles_are_complete():
+    for path in sorted(checkpoints.MODELS_FOLDER.glob("*/bundle.json")):
+        bundle = load_bundle(path.parent)
+        assert isinstance(bundle, Bundle) and bundle.name == path.parent.name and bundle.problem() is None
+        for key in bundle.info["files"]:
+            bundle.network(key) if key in checkpoints.NETWORKS else bundle.path(key)

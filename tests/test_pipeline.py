@@ -1,0 +1,350 @@
+"""Toonifier from file to file: pictures of every kind, clips of every kind, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from media_files import make_clip, make_sound, sound_packets
+from people import GREY, photograph, scene, write_clip
+from PIL import Image
+
+from vtoonify_lib import pipeline
+from vtoonify_lib.config import TINY, VToonifyError
+from vtoonify_lib.devices import memory_errors, pick_device, pick_dtype
+from vtoonify_lib.images import check_output, read_image, to_image, to_tensor, write_image
+from vtoonify_lib.parsing import CLASS_NAMES, PALETTE, parsing_picture
+from vtoonify_lib.pipeline import Toonifier, VideoResult
+from vtoonify_lib.video import probe, read_frames
+
+# ------------------------------------------------------------------------------------------ pictures in and out
+
+
+def picture_file(path, kind):
+    """The test scene in a file of the given kind, all of them the same picture to the eye."""
+    rgb = Image.fromarray(scene())
+    grey = np.asarray(rgb.convert("L"))
+    if kind == "grey":
+        rgb.convert("L").save(path)
+    elif kind == "grey16":
+        Image.fromarray(grey.astype(np.uint16) * 257).save(path)
+    elif kind in ("rgba", "palette", "la"):
+        clear = Image.fromarray(np.dstack([scene(), np.full(grey.shape, 255, np.uint8)]))
+        clear.convert({"rgba": "RGBA", "palette": "P", "la": "LA"}[kind]).save(path)
+    elif kind == "cmyk":
+        rgb.convert("CMYK").save(path)
+    elif kind == "gif":
+        rgb.save(path, save_all=True, append_images=[Image.new("RGB", rgb.size)], duration=100)
+    elif kind == "exif":
+        exif = Image.Exif()
+        exif[0x0112] = 6  # the camera was held upright: turn a quarter clockwise to look at it
+        rgb.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif, quality=95)
+    else:
+        rgb.save(path)
+    return path
+
+
+@pytest.mark.parametrize(("name", "kind"), [
+    ("a.png", "rgb"), ("a.jpg", "rgb"), ("a.webp", "rgb"), ("a.bmp", "rgb"), ("a.png", "grey"), ("a.png", "grey16"),
+    ("a.tif", "grey16"), ("a.png", "rgba"), ("a.png", "palette"), ("a.png", "la"), ("a.jpg", "cmyk"), ("a.gif", "gif"),
+    ("a.jpg", "exif"), ("wrong-ending.png", "rgb")])
+def test_pictures_of_every_kind_are_toonified(toonifier, tmp_path, name, kind):
+    path = picture_file(tmp_path / name, kind)
+    rgb = read_image(path)
+    assert rgb.dtype == np.uint8 and rgb.shape == (240, 320, 3)
+    grey, truth = rgb.astype(float).mean(2), scene().astype(float).mean(2)
+    assert np.abs(grey - truth).mean() < 8
+    picture = toonifier.image(path)
+    assert picture.dtype == np.uint8 and picture.shape[2] == 3 and picture.std() > 1
+
+
+def test_arrays_and_pillow_pictures(toonifier):
+    from_array = toonifier.image(scene())
+    assert np.array_equal(from_array, toonifier.image(Image.fromarray(scene())))
+    for other in (scene().astype(np.uint16) * 257, (scene() / 255.0).astype(np.float32), scene().astype(np.int64)):
+        assert np.array_equal(read_image(other), scene())
+    with pytest.raises(VToonifyError, match="spans -1 … 1"):
+        read_image(np.linspace(-1, 1, 48).reshape(4, 4, 3))
+    with pytest.raises(VToonifyError, match=r"shape \(3, 4, 4, 3\)"):
+        read_image(np.zeros((3, 4, 4, 3)))
+
+
+def test_transparency_shows_white():
+    assert (read_image(np.zeros((4, 4, 4), np.uint8)) == 255).all()
+    assert (read_image(Image.new("RGBA", (4, 4))) == 255).all()
+
+
+def test_bad_picture_files(tmp_path):
+    whole = picture_file(tmp_path / "whole.jpg", "rgb").read_bytes()
+    for name, data, message in [
+        ("empty.jpg", b"", "is empty"), ("text.jpg", b"hello\n" * 50, "not a picture that can be read; expected JPEG"),
+        ("cut.jpg", whole[: len(whole) // 2], "is damaged"), ("film.mp4", b"\0" * 99, "use `vtoonify video`"),
+    ]:
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(VToonifyError, match=message):
+            read_image(tmp_path / name)
+    with pytest.raises(VToonifyError, match="does not exist"):
+        read_image(tmp_path / "none.png")
+    with pytest.raises(VToonifyError, match="is a folder"):
+        read_image(tmp_path)
+
+
+def test_too_many_pixels(tmp_path, monkeypatch):
+    path = picture_file(tmp_path / "a.png", "rgb")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(VToonifyError, match="million pixels"):
+        read_image(path)
+
+
+def test_write_image_leaves_nothing_half_written(tmp_path, monkeypatch):
+    path = write_image(tmp_path / "a.png", scene())
+    assert np.array_equal(read_image(path), scene())
+    monkeypatch.setattr(Image.Image, "save", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        write_image(path, scene()[:8])
+    assert [p.name for p in tmp_path.iterdir()] == ["a.png"] and np.array_equal(read_image(path), scene())
+
+
+def test_bad_outputs(tmp_path, monkeypatch):
+    path = picture_file(tmp_path / "a.png", "rgb")
+    for dst, message in [(tmp_path / "none" / "b.png", "does not exist; create it"), (tmp_path, "is a folder"),
+                         (path, "output and input are the same file")]:
+        with pytest.raises(VToonifyError, match=message):
+            check_output(dst, path)
+    with pytest.raises(VToonifyError, match="cannot be written as '.xyz'"):
+        write_image(tmp_path / "b.xyz", scene())
+    monkeypatch.setattr("os.access", lambda *a: False)
+    with pytest.raises(VToonifyError, match="read-only"):
+        check_output(tmp_path / "b.png", path)
+
+
+def test_tensor_conversions_are_inverse():
+    rgb = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
+    assert np.array_equal(to_image(to_tensor(rgb))[0], rgb)
+    assert to_tensor(rgb).min() == -1 and to_tensor(rgb).max() == 1
+    assert to_image(torch.tensor([[[-9.0, 9.0]]] * 3)).tolist() == [[[0, 0, 0], [255, 255, 255]]]
+
+
+def test_every_class_has_a_name_and_a_colour_of_its_own():
+    assert len(CLASS_NAMES) == len({tuple(c) for c in PALETTE.tolist()}) == 19
+    logits = torch.zeros(19, 2, 2)
+    logits[17] = 1
+    assert (parsing_picture(logits) == PALETTE[17]).all()
+
+
+# ------------------------------------------------------------------------------------------ Toonifier.image
+
+
+def test_crop_is_the_region_times_the_scale(toonifier):
+    picture = toonifier.image(photograph())
+    narrow = toonifier.image(photograph(), padding=16)
+    assert all(side % (8 * TINY.scale) == 0 for side in picture.shape[:2] + narrow.shape[:2])
+    assert narrow.size < picture.size and max(narrow.shape) <= 2 * 16 * TINY.scale
+
+
+def test_full_frame_changes_only_the_region(toonifier):
+    rgb = scene(800, 400, [(250, 100, 240)])
+    picture = toonifier.image(rgb, frame="full")
+    assert picture.shape == rgb.shape
+    assert (picture[:, :20] == rgb[:, :20]).all() and (picture[200, 360] != rgb[200, 360]).any()
+    with pytest.raises(VToonifyError, match="expected crop or full"):
+        toonifier.image(rgb, frame="half")
+
+
+def test_two_faces_largest_is_used_and_said(toonifier):
+    two = scene(480, 300, [(0, 60, 240), (210, 0, 300)])
+    with pytest.warns(UserWarning, match="2 faces were found; the largest is used"):
+        both = toonifier.image(two)
+    assert both.size > 0
+
+
+def test_no_face(toonifier, tmp_path):
+    with pytest.raises(VToonifyError, match=r"no face was found in the picture \(8×8 px\)"):
+        toonifier.image(np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(VToonifyError, match="no face was found in .*a.png"):
+        toonifier.image(write_image(tmp_path / "a.png", scene(people=[])))
+
+
+def test_4k_picture(toonifier):
+    assert toonifier.image(scene(3840, 2160, [(1500, 400, 1500)])).size > 0
+
+
+def test_folded_half_precision_draws_the_same_picture(tiny_bundle, toonifier, monkeypatch):
+    monkeypatch.setattr(pipeline, "pick_dtype", lambda device: torch.float32)
+    exact = Toonifier.load(tiny_bundle.folder, "cpu")
+    style = exact.style_code(photograph()[:512])
+    crop = photograph()[None, :64, :48]
+    plain = exact._vtoonify(pipeline.network_input(to_tensor(crop), exact._parsing(to_tensor(crop))), style)
+    drawn = exact.painter(style)(crop)
+    assert np.abs(drawn.astype(int) - to_image(plain)).max() <= 1
+    assert np.abs(drawn.astype(int) - toonifier.painter(style)(crop)).mean() < 3
+
+
+# ------------------------------------------------------------------------------------------ devices
+
+
+def test_devices(monkeypatch):
+    assert pick_device("cpu").type == "cpu" and pick_device(torch.device("cpu")).type == "cpu"
+    with pytest.raises(VToonifyError, match="unknown device 'tpu'; use auto, cpu"):
+        pick_device("tpu")
+    with pytest.raises(VToonifyError, match="unknown device 'meta'"):
+        pick_device("meta")
+    if not torch.cuda.is_available():
+        assert pick_device("auto").type == "cpu"
+        with pytest.raises(VToonifyError, match="cuda cannot be used on this machine"):
+            pick_device("cuda")
+    assert pick_dtype(torch.device("cuda")) == torch.float16
+    monkeypatch.setattr("vtoonify_lib.devices._cpu_has_bfloat16", lambda: True)
+    assert pick_dtype(torch.device("cpu")) == torch.bfloat16 and pick_dtype(torch.device("mps")) == torch.float32
+
+
+def test_out_of_memory_is_one_sentence():
+    for error in (torch.OutOfMemoryError("CUDA"), MemoryError(), RuntimeError("can't allocate memory: 9 bytes")):
+        with pytest.raises(VToonifyError, match="not enough memory on cpu for a crop; use a smaller"):
+            with memory_errors(torch.device("cpu"), "a crop"):
+                raise error
+    with pytest.raises(RuntimeError, match="something else"), memory_errors(torch.device("cpu"), "a crop"):
+        raise RuntimeError("something else")
+
+
+# ------------------------------------------------------------------------------------------ clips
+
+
+def walk(xs, width=480):
+    """Frames with the face at these left edges; None: nobody."""
+    return [scene(width, 240, [] if x is None else [(x, 0, 240)]) for x in xs]
+
+
+def toonify(toonifier, src, dst, **options) -> VideoResult:
+    return toonifier.video(src, dst, progress=False, **options)
+
+
+def test_clip_keeps_frames_times_and_sound(toonifier, tmp_path):
+    src = write_clip(tmp_path / "a.mp4", walk(range(40, 64, 2)))
+    result = toonify(toonifier, src, tmp_path / "b.mp4")
+    before, after = list(read_frames(src)), list(read_frames(result.path))
+    assert [f.pts for f in before] == [f.pts for f in after] and result.frames == len(after) == 12
+    assert sound_packets(src) == sound_packets(result.path)
+    assert result.faces_found == 12 and result.faces_missed == 0 and result.steady and result.warnings == ()
+    assert result.size == (result.crop[0] * TINY.scale, result.crop[1] * TINY.scale) == after[0].rgb.shape[1::-1]
+    assert 0 < result.tracking_seconds < result.seconds and "12 frames" in str(result)
+    assert [p.name for p in sorted(tmp_path.iterdir())] == ["a.mp4", "b.mp4"]
+
+
+def test_clip_full_frame(toonifier, tmp_path):
+    src = write_clip(tmp_path / "a.mp4", walk([60] * 4, width=640))
+    result = toonify(toonifier, src, tmp_path / "b.mkv", frame="full")
+    after = [f.rgb for f in read_frames(result.path)]
+    assert result.size == (640, 240) and abs(int(after[2][120, 620].mean()) - GREY) < 6
+
+
+def test_variable_frame_rate(toonifier, tmp_path):
+    ticks = [0, 40, 70, 180, 181, 400]
+    src = write_clip(tmp_path / "a.mp4", walk([60] * 6), ticks=ticks, sound=False)
+    result = toonify(toonifier, src, tmp_path / "b.mp4")
+    assert [round(f.pts * 1000) for f in read_frames(result.path)] == ticks
+
+
+def test_rotated_phone_video(toonifier, tmp_path):
+    frames = [np.rot90(f).copy() for f in walk([60] * 3, width=320)]
+    src = write_clip(tmp_path / "a.mp4", frames, rotation=90)
+    assert (probe(src).width, probe(src).height) == (320, 240)
+    result = toonify(toonifier, src, tmp_path / "b.mp4", frame="full")
+    assert result.faces_found == 3 and result.size == (320, 240)
+
+
+def test_face_only_later(toonifier, tmp_path):
+    src = write_clip(tmp_path / "a.mp4", walk([None] * 20 + [60] * 4))
+    result = toonify(toonifier, src, tmp_path / "b.mp4")
+    after = [f.rgb for f in read_frames(result.path)]
+    assert len(after) == result.frames == 24 and result.faces_missed == 20
+    assert abs(after[0].astype(int) - GREY).max() < 8, "shown as it was"
+    assert after[22].std() > 8
+    assert any("appears after 0.8 s; the 8 frames before" in text for text in result.warnings)
+
+
+def test_face_lost_midway(toonifier, tmp_path):
+    src = write_clip(tmp_path / "a.mp4", walk([60] * 4 + [None] * 24 + [60] * 2))
+    result = toonify(toonifier, src, tmp_path / "b.mp4")
+    assert probe(result.path).frame_count == 30
+    assert any("not found in" in text for text in result.warnings)
+
+
+def test_two_faces_in_a_clip(toonifier, tmp_path):
+    frames = [scene(480, 300, [(0, 60, 240), (210, 0, 300)])] * 3
+    result = toonify(toonifier, write_clip(tmp_path / "a.mp4", frames), tmp_path / "b.mp4")
+    assert "2 faces were found; the largest is used" in result.warnings
+
+
+def test_face_that_walks_through_the_picture(toonifier, tmp_path):
+    src = write_clip(tmp_path / "a.mp4", walk(np.linspace(-20, 620, 20), width=800))
+    result = toonify(toonifier, src, tmp_path / "b.mp4", padding=16)
+    assert not result.steady and any("glides" in text for text in result.warnings)
+    assert probe(result.path).frame_count == 20
+
+
+def test_odd_sizes_and_truncated_clip(toonifier, tmp_path):
+    src = write_clip(tmp_path / "a.mkv", [f[:-2, :-6] for f in walk([60] * 12)])
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(src.read_bytes()[: src.stat().st_size * 2 // 3])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # the user hears of it through the result
+        result = toonify(toonifier, cut, tmp_path / "b.mp4")
+    assert 0 < result.frames < 12 and any("cut short" in text for text in result.warnings)
+
+
+def test_clips_that_cannot_be_used(toonifier, tmp_path):
+    def refused(src, message):
+        with pytest.raises(VToonifyError, match=message):
+            toonify(toonifier, src, tmp_path / "out.mp4")
+        assert not (tmp_path / "out.mp4").exists()
+
+    nobody = write_clip(tmp_path / "nobody.mp4", walk([None] * 3))
+    refused(nobody, "no face was found in any of the 3 frames of .*nobody.mp4")
+    refused(tmp_path / "none.mp4", "does not exist")
+    refused(make_sound(tmp_path / "sound.mp4"), "only sound")
+    refused(make_clip(tmp_path / "tiny.mp4", width=8, height=8, frames=2), "no face was found")
+    (tmp_path / "text.mp4").write_text("hello\n" * 50)
+    refused(tmp_path / "text.mp4", "not a video|text file")
+    (tmp_path / "empty.mp4").touch()
+    refused(tmp_path / "empty.mp4", "is empty")
+
+
+def test_clip_outputs_are_checked_before_any_work(toonifier, tmp_path, monkeypatch):
+    src = write_clip(tmp_path / "a.mp4", walk([60] * 2))
+    monkeypatch.setattr(toonifier.finder, "detect", lambda *a: pytest.fail("worked before checking"))
+    for dst, message in [(src, "same file"), (tmp_path / "none" / "b.mp4", "does not exist"),
+                         (tmp_path / "b.gif", r"written as '.gif'; use .mp4")]:
+        with pytest.raises(VToonifyError, match=message):
+            toonify(toonifier, src, dst)
+
+
+def test_failure_midway_leaves_nothing(toonifier, tmp_path, monkeypatch):
+    src = write_clip(tmp_path / "a.mp4", walk([60] * 8))
+    calls = []
+
+    def painter(style):
+        def draw(crops):
+            calls.append(1)
+            if len(calls) == 5:
+                raise KeyboardInterrupt
+            return np.repeat(np.repeat(crops, 2, 1), 2, 2)
+        return draw
+
+    monkeypatch.setattr(toonifier, "painter", painter)
+    with pytest.raises(KeyboardInterrupt):
+        toonify(toonifier, src, tmp_path / "b.mp4")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_demo(tiny_bundle, tmp_path, monkeypatch):
+    sample = write_clip(tmp_path / "sample.mp4", walk([60] * 4))
+    monkeypatch.setattr(pipeline, "SAMPLE", sample)
+    result = pipeline.demo(tmp_path / "new" / "out", tiny_bundle.folder, "cpu")
+    compare = probe(tmp_path / "new" / "out" / "demo_compare.mp4")
+    assert result.path.name == "demo.mp4" and compare.has_audio and compare.width > result.size[0]
+    monkeypatch.setattr(pipeline, "SAMPLE", tmp_path / "none.mp4")
+    with pytest.raises(VToonifyError, match="sample clip .* is missing"):
+        pipeline.demo(tmp_path, tiny_bundle.folder, "cpu")
