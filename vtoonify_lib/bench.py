@@ -91,8 +91,8 @@ def run(config: VToonifyConfig = STUDIO, side: int = SIDE, rounds: int = ROUNDS,
     out = round(side * config.scale)
     return "\n".join([
         setting(where),
-        f"{side}×{side} → {out}×{out}: {cost.parameters / 1e6:.1f} M parameters, of which {cost.parameters_used / 1e6:.1f} M "
-        f"used; {2 * cost.macs / 1e9:.1f} GFLOP a frame",
+        f"{side}×{side} → {out}×{out}: {cost.parameters / 1e6:.1f} M parameters, "
+        f"{cost.parameters_used / 1e6:.1f} M of them used; {2 * cost.macs / 1e9:.1f} GFLOP a frame",
         table("VToonify", forms_of(network, x, w), where, rounds),
         table("parsing network", forms_of(parsing, rgb), where, rounds),
     ])
