@@ -222,7 +222,26 @@ class StyledConv(nn.Module):
         self.activate = FusedLeakyReLU(c_out)
 
     def forward(self, x: Tensor, style: Tensor, noise: Tensor | None = None) -> Tensor:
+        if x.shape[0] == 1 and noise is None:
+            return self._folded(x, style)
         return self.activate(self.noise(self.conv(x, style), noise))
+
+    def _folded(self, x: Tensor, style: Tensor) -> Tensor:
+        """The same for a single picture: style, demodulation and √2 go into the weight, bias into the convolution.
+
+        Five passes over the feature map fewer, which is most of the time of the large layers on a CPU.
+        """
+        conv, bias = self.conv, (self.activate.bias * SQRT2).to(x.dtype)
+        s = conv.modulation(style)
+        out = conv.demodulation(s)[0] * SQRT2
+        weight = conv.weight[0] * conv.scale * s.to(conv.weight.dtype)[0, None, :, None, None]
+        weight = (weight * out[:, None, None, None]).to(x.dtype)
+        if conv.up:
+            y = conv.blur(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2))
+            y = y.add_(bias[:, None, None])  # as the blur's own bias it would make that backward pass ten times slower
+        else:
+            y = F.conv2d(x, weight, bias, padding=conv.kernel // 2)
+        return F.leaky_relu(y, SLOPE, inplace=True)
 
 
 class ToRGB(nn.Module):

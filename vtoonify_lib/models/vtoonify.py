@@ -93,7 +93,11 @@ class VToonify(nn.Module):
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         codes = self._modulate(w, batch=x.shape[0])
         details, feature, skip = self._encode(x)
-        return self._synthesize(feature, skip, details, codes)
+        if x.device.type != "cpu" or len(x) == 1:
+            return self._synthesize(feature, skip, details, codes)
+        # On a CPU each picture goes alone: with a single style, modulation folds into the weights (ops.StyledConv).
+        alone = zip(*(t.split(1) for t in (feature, skip, codes, *details)), strict=True)
+        return torch.cat([self._synthesize(f, s, d, c) for f, s, c, *d in alone])
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Hand-off feature [B,C,h,w] and skip picture [B,3,h,w]: what pre-training matches to the generator's."""
