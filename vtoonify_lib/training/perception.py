@@ -1,0 +1,162 @@
+"""Networks that read a photograph, trained on the studio's exact ground truth: face parsing and 68 landmarks.
+
+Both see heavy photometric and geometric augmentation, because they must hold on photographs that no renderer drew.
+"""
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ..config import PARSING_CLASSES
+from ..models.encoders import ParsingNet
+from ..studio.shards import Pairs
+from . import data, loop
+
+PALETTE = np.random.default_rng(1).integers(40, 255, (PARSING_CLASSES, 3)).astype(np.uint8) * (np.arange(PARSING_CLASSES) > 0)[:, None].astype(np.uint8)
+STYLED_SHARE = 0.25  # of the parsing batch: the net is also the yardstick of stylised pictures
+DETAIL_WEIGHT = 3.0  # eyes, brows and lips are few pixels and matter most
+
+
+def _parsing_batch(pairs: Pairs, n: int, i: int, seed: int, hold_out: int) -> tuple[Tensor, Tensor]:
+    g = loop.generator(seed, i)
+    batch = data.move(data.draw(pairs, n, i, seed, hold_out), g, zoom=(0.55, 1.5), turn=0.5, shift=0.2)
+    styled = torch.rand(n, generator=g) < STYLED_SHARE
+    image = torch.where(styled[:, None, None, None], batch.styled, batch.photo)
+    label = torch.where(styled[:, None, None], batch.styled_parsing, batch.parsing)
+    x = data.degrade(data.half(data.tint([image], g, strength=1.6)[0]), g)
+    return x, label[:, ::2, ::2]
+
+
+def class_weights() -> Tensor:
+    """Loss weight of each of the 19 classes."""
+    weights = torch.ones(PARSING_CLASSES)
+    weights[[2, 3, 4, 5, 6, 11, 12, 13]] = DETAIL_WEIGHT
+    return weights
+
+
+def train_parsing(pairs: Pairs, folder: str | os.PathLike, iterations: int, batch: int = 16, hold_out: int = 256, lr: float = 2e-3, seed: int = 1,
+                  seconds: float | None = None) -> ParsingNet:
+    """Cross-entropy on exact parsing maps at half size. One-cycle Adam. → the trained net in eval mode."""
+    torch.manual_seed(seed)
+    net = ParsingNet()
+    optimizer = torch.optim.Adam(net.parameters(), lr)
+    weights = class_weights()
+
+    def step(i: int) -> dict[str, float]:
+        for group in optimizer.param_groups:
+            group["lr"] = lr * min(1.0, (i + 1) / 50) * (0.5 + 0.5 * np.cos(np.pi * i / iterations))
+        x, label = _parsing_batch(pairs, batch, i, seed, hold_out)
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = net(x)
+        loss = F.cross_entropy(logits.float(), label, weights)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        return {"loss": loss.item(), "accuracy": (logits.argmax(1) == label).float().mean().item()}
+
+    def sample(i: int) -> Image.Image:
+        x, label = _parsing_batch(pairs, 8, 10**6, seed, hold_out)
+        net.eval()
+        with torch.no_grad():
+            guess = net(x).argmax(1)
+        net.train()
+        rows = [np.concatenate([data.to_picture(p) for p in x], 1), *(np.concatenate([PALETTE[m] for m in maps.numpy()], 1) for maps in (label, guess))]
+        return Image.fromarray(np.concatenate(rows, 0))
+
+    loop.run(folder, iterations, step, {"net": net, "optimizer": optimizer}, sample, sample_every=250, seconds=seconds, title="parsing")
+    return net.eval()
+
+
+@torch.no_grad()
+def parsing_iou(net: Callable[[Tensor], Tensor], pairs: Pairs, hold_out: int = 256) -> dict[str, float]:
+    """Intersection over union per class and their mean over the held-out photographs (renders never trained on)."""
+    inter, union = np.zeros(PARSING_CLASSES), np.zeros(PARSING_CLASSES)
+    index = np.arange(hold_out)
+    for part in np.array_split(index, max(1, len(index) // 16)):
+        batch = data.load(pairs, part, "storybook")
+        guess, label = net(data.half(batch.photo)).argmax(1).numpy(), batch.parsing[:, ::2, ::2].numpy()
+        for c in range(PARSING_CLASSES):
+            inter[c] += ((guess == c) & (label == c)).sum()
+            union[c] += ((guess == c) | (label == c)).sum()
+    present = union > 0
+    return {"mean": float((inter[present] / union[present]).mean()), **{str(c): float(inter[c] / union[c]) for c in np.flatnonzero(present)}}
+
+
+def train_landmarks(pairs: Pairs, path: str | os.PathLike, count: int = 3000, hold_out: int = 256, seed: int = 2, threads: int | None = None) -> dict[str, float]:
+    """dlib's ensemble of regression trees (Kazemi & Sullivan 2014) on renders, boxes from dlib's own detector.
+
+    Writes the predictor to `path` → errors on held-out renders, as shares of the distance between the eyes.
+    """
+    import dlib
+
+    detector = dlib.get_frontal_face_detector()
+
+    def examples(index: np.ndarray, augment: bool):
+        images, detections = [], []
+        for k in tqdm(np.array_split(index, max(1, len(index) // 16)), desc="finding faces"):
+            for i in k:
+                style = "storybook" if augment and i % 5 == 0 else "photo"
+                image, points = np.array(pairs[style][i]), np.array(pairs[f"{style}_landmarks"][i])
+                if augment:
+                    image, points = _jitter(image, points, np.random.default_rng([seed, int(i)]))
+                boxes = detector(image, 0)
+                if len(boxes) == 1 and (points > 2).all() and (points < image.shape[0] - 2).all():
+                    images.append(image)
+                    parts = [dlib.point(int(round(float(x))), int(round(float(y)))) for x, y in points]
+                    detections.append([dlib.full_object_detection(boxes[0], parts)])
+        return images, detections
+
+    pool = np.random.default_rng(seed).permutation(pairs.ready[pairs.ready >= hold_out])[:count]
+    images, detections = examples(pool, augment=True)
+    options = dlib.shape_predictor_training_options()
+    options.tree_depth, options.cascade_depth, options.num_trees_per_cascade_level = 4, 10, 180
+    options.nu, options.oversampling_amount, options.oversampling_translation_jitter = 0.1, 12, 0.1
+    options.feature_pool_size, options.num_test_splits, options.num_threads, options.be_verbose = 500, 40, threads or os.cpu_count(), False
+    predictor = dlib.train_shape_predictor(images, detections, options)
+    predictor.save(str(path))
+    test_images, test_detections = examples(np.arange(hold_out), augment=False)
+    return {"trained_on": len(images), "tested_on": len(test_images), **landmark_errors(predictor, test_images, test_detections)}
+
+
+def landmark_errors(predictor, images: list[np.ndarray], detections: list) -> dict[str, float]:
+    """Mean error of all points, and of eyes and mouth, relative to the distance between the eyes."""
+    errors = []
+    for image, (truth,) in zip(images, detections, strict=True):
+        guess = predictor(image, truth.rect)
+        a, b = (np.array([(p.x, p.y) for p in d.parts()], float) for d in (guess, truth))
+        errors.append(np.linalg.norm(a - b, axis=1) / np.linalg.norm(b[42:48].mean(0) - b[36:42].mean(0)))
+    e = np.mean(errors, 0)
+    return {"all": float(e.mean()), "eyes": float(e[36:48].mean()), "mouth": float(e[48:].mean())}
+
+
+def _jitter(image: np.ndarray, points: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Colour, noise and resolution of a photograph; turn by up to 15° about the middle, landmarks along."""
+    size = image.shape[0]
+    angle = rng.uniform(-15, 15)
+    picture = Image.fromarray(image).rotate(angle, Image.Resampling.BILINEAR, fillcolor=tuple(int(v) for v in image[2, 2]))
+    t = np.radians(angle)
+    points = (points - size / 2) @ np.array([[np.cos(t), -np.sin(t)], [np.sin(t), np.cos(t)]]) + size / 2
+    if rng.random() < 0.4:
+        small = int(size * rng.uniform(0.3, 0.9))
+        picture = picture.resize((small, small), Image.Resampling.BILINEAR).resize((size, size), Image.Resampling.BILINEAR)
+    x = np.asarray(picture, np.float32) / 255
+    x = np.clip(x, 0, 1) ** np.exp(rng.normal(0, 0.35)) * np.exp(rng.normal(0, 0.15, 3))
+    if rng.random() < 0.15:
+        x = x.mean(-1, keepdims=True).repeat(3, -1)
+    x = x + rng.normal(0, rng.uniform(0, 0.05), x.shape)
+    return (np.clip(x, 0, 1) * 255).astype(np.uint8), points
+
+
+def save_parsing(net: ParsingNet, path: Path) -> None:
+    """Weights as safetensors (float32)."""
+    from safetensors.torch import save_file
+
+    save_file({k: v.contiguous() for k, v in net.state_dict().items()}, str(path))
