@@ -10,7 +10,7 @@ from people import GREY, HOPPER, photograph, scene
 
 from vtoonify_lib.config import VToonifyError
 from vtoonify_lib.faces import FaceFinder, align_face, box_from_landmarks, cut, eye_distance, paste_back, plan_crop
-from vtoonify_lib.framing import CropPlan, ffhq_quad, published_crop_plan, working_image
+from vtoonify_lib.framing import ffhq_quad, published_crop_plan, working_image
 from vtoonify_lib.tracking import ClipTrack, FaceTrack, OneEuro, plan_clip, track_clip
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "preprocess.npz")
@@ -99,11 +99,6 @@ def test_paste_back_returns_the_frame_when_nothing_was_drawn():
     assert step <= np.abs(np.diff(photo[(top + bottom) // 2].astype(int), axis=0)).max() + 20, "no hard edge"
 
 
-def test_moved_crop_stops_at_the_frame():
-    plan = CropPlan(1.0, 8, 8, 40, 40, 100, 50)
-    assert plan.moved(-100, 0).left == 0 and plan.moved(500, 500).box[2:] == (100, 50)
-
-
 # ------------------------------------------------------------------------------------------ finding
 
 
@@ -132,6 +127,11 @@ def test_finds_a_face_that_fills_the_picture(finder):
 def test_largest_face_comes_first(finder):
     faces = finder.faces(scene(480, 300, [(0, 60, 240), (210, 0, 300)]))
     assert len(faces) == 2 and faces[0].centre[0] > 300 and faces[0].side > faces[1].side
+
+
+def test_a_known_face_is_confirmed_only_where_it_is(finder):
+    face, = finder.faces(scene())
+    assert finder.near(scene(), face) and finder.near(scene(people=[]), face) is None
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (1, 1), (1, 300), (240, 320)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -337,6 +338,22 @@ def test_failure_midway_leaves_nothing(toonifier, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         toonify(toonifier, src, tmp_path / "b.mp4")
     assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_memory_does_not_grow_with_the_clip(toonifier, tmp_path, monkeypatch):
+    alive = [0, 0]  # whole frames now, and at most
+
+    def counted(path):
+        for frame in read_frames(path):
+            alive[0] += 1
+            alive[1] = max(alive)
+            weakref.finalize(frame.rgb, lambda: alive.__setitem__(0, alive[0] - 1))
+            yield frame
+
+    monkeypatch.setattr(pipeline, "read_frames", counted)
+    src = write_clip(tmp_path / "a.mp4", [scene()] * 80)
+    assert toonify(toonifier, src, tmp_path / "b.mp4", frame="full").frames == 80
+    assert alive[1] <= 16
 
 
 def test_demo(tiny_bundle, tmp_path, monkeypatch):

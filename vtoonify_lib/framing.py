@@ -73,13 +73,6 @@ class CropPlan:
                 min(self.right / self.scale, float(self.frame_width)),
                 min(self.bottom / self.scale, float(self.frame_height)))
 
-    def moved(self, dx: float, dy: float) -> CropPlan:
-        """The same rectangle shifted by (dx, dy) scaled pixels, stopped at the edges of the frame."""
-        dx = min(max(dx, -self.left), self.frame_width * self.scale - self.right)
-        dy = min(max(dy, -self.top), self.frame_height * self.scale - self.bottom)
-        return CropPlan(self.scale, self.left + dx, self.top + dy, self.right + dx, self.bottom + dy,
-                        self.frame_width, self.frame_height)
-
 
 def plan_crop(frame_shape: tuple[int, ...], landmarks: np.ndarray, in_size: int,
               padding: float | None = None) -> CropPlan:
