@@ -103,7 +103,7 @@ def train(pairs: Callable[[int], Pair], parsing: ParsingNet, config: VToonifyCon
     def step(i: int) -> dict[str, float]:
         g = loop.generator(seed + 100, i)
         for group in optimizer.param_groups:
-            group["lr"] = lr * min(1.0, (i + 1) / 100) * (0.02 + 0.98 * (0.5 + 0.5 * np.cos(np.pi * i / iterations)))
+            group["lr"] = float(lr * min(1.0, (i + 1) / 100) * (0.02 + 0.98 * (0.5 + 0.5 * np.cos(np.pi * i / iterations))))
         pair = pairs(i)
         ramp = max(0.0, (i / iterations - flicker_from) / (1 - flicker_from))
         with torch.autocast("cpu", torch.bfloat16):

@@ -52,7 +52,7 @@ def train_parsing(pairs: Pairs, folder: str | os.PathLike, iterations: int, batc
 
     def step(i: int) -> dict[str, float]:
         for group in optimizer.param_groups:
-            group["lr"] = lr * min(1.0, (i + 1) / 50) * (0.5 + 0.5 * np.cos(np.pi * i / iterations))
+            group["lr"] = float(lr * min(1.0, (i + 1) / 50) * (0.5 + 0.5 * np.cos(np.pi * i / iterations)))
         x, label = _parsing_batch(pairs, batch, i, seed, hold_out)
         with torch.autocast("cpu", torch.bfloat16):
             logits = net(x)
