@@ -417,21 +417,28 @@ def test_side_by_side_has_equal_heights_and_the_sound_of_the_left(tmp_path):
 
 
 def test_stages_keep_order_and_overlap():
+    """Each stage waits for another to be at a later or an earlier item: one after the other would never end."""
+    read_ahead, worked_ahead = threading.Event(), threading.Event()
     written: list[int] = []
 
-    def slow_source():
+    def source():
         for k in range(12):
-            time.sleep(0.02)
+            if k == 3:
+                read_ahead.set()
             yield k
 
-    def slow_write(item):
-        time.sleep(0.02)
+    def work(k):
+        assert read_ahead.wait(60)
+        if k == 2:
+            worked_ahead.set()
+        return 10 * k
+
+    def write(item):
+        assert worked_ahead.wait(60)
         written.append(item)
 
-    began = time.perf_counter()
-    pipelined(slow_source(), lambda k: (time.sleep(0.02), 10 * k)[1], slow_write)
+    pipelined(source(), work, write)
     assert written == [10 * k for k in range(12)]
-    assert time.perf_counter() - began < 0.6  # one after the other would take 0.72 s
 
 
 def test_stages_hold_few_items():
