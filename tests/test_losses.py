@@ -14,7 +14,7 @@ from vtoonify_lib.synthesis import Crop
 
 
 def recipe(name, shape):
-    """Rule of a discriminator's entry (its 16-px manifest is not recorded; see golden/README.md)."""
+    """Rule of a discriminator's entry: the 16-px one has no manifest, but follows the rules of the others."""
     if name.endswith("kernel"):
         return {"rule": "fir", "gain": 1.0}
     return {"rule": "normal", "std": 0.1 if name.endswith("bias") else 1.0}
