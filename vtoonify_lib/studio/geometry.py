@@ -1,8 +1,12 @@
-"""Person + style → posed vertices, camera and landmarks. Pure numpy; knows nothing about pixels or OpenGL.
+"""Person + style → posed vertices, camera and landmarks. Pure numpy; knows nothing about colours or OpenGL.
 
 The face is framed as FFHQ frames it (Karras et al. 2019, appendix C): a square whose side is the larger of four eye
-distances and 3.6 eye-to-mouth distances, centred a tenth of the eye-to-mouth distance below the eyes.
+distances and 3.6 eye-to-mouth distances, centred a tenth of the eye-to-mouth distance below the eyes. Lengths are
+decimetres; +y is up, +z out of the face, +x the subject's left, which is the right of the picture.
 """
+from __future__ import annotations
+
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,15 +15,20 @@ import numpy as np
 from .kit import Kit, vertex_normals
 from .people import Person
 from .regions import Regions
+from .spectacles import tubes
 
 NECK_PIVOT = np.array([0.0, 6.1, 0.15])
-CAMERA_DISTANCE = 11.0  # decimetres from the neck: the perspective of a portrait lens
+CAMERA_DISTANCE = 11.0  # from the neck: the perspective of a portrait lens
+VIEWPOINT = np.array([0.0, 7.1, CAMERA_DISTANCE])
+NEAR, FAR = CAMERA_DISTANCE - 4.0, CAMERA_DISTANCE + 5.0
+OFF_SKIN = np.array([0, 0, 0.012])  # brow hairs lie just in front of the skin they are bound to
 EYE_GROUPS = {"l": "helper-l-eye", "r": "helper-r-eye"}
+Posing = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Part:
-    """One drawable: positions, normals, rest positions [n,3], uv [n,2], triangles [t,3]; source [n] into the base mesh or None."""
+    """One drawable: positions, normals, rest positions (where noise is anchored) [n,3], uv [n,2], triangles [t,3]."""
 
     positions: np.ndarray
     normals: np.ndarray
@@ -30,18 +39,28 @@ class Part:
 
 @dataclass(frozen=True)
 class Eye:
-    """An eyeball: mesh, centre, radius and unit gaze and up vectors, all posed."""
+    """An eyeball: mesh, centre and the unit vectors gaze and up, all posed."""
 
     part: Part
     center: np.ndarray
-    radius: float
     gaze: np.ndarray
     up: np.ndarray
+
+    @property
+    def axes(self) -> np.ndarray:
+        """[3,3], columns side, up and gaze: what the iris is painted on, and what turns with the eye."""
+        side = np.cross(self.up, self.gaze)
+        side = side / np.linalg.norm(side)
+        return np.stack([side, np.cross(self.gaze, side), self.gaze], 1)
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything geometric that a render needs. camera: 4x4 world → clip, with picture rows running downwards."""
+    """Everything geometric that a render needs.
+
+    camera     [4,4] world → clip; picture rows run downwards
+    landmarks  [68,3] on the posed skin, iBUG order; `project` takes them to the picture
+    """
 
     body: Part
     eyes: tuple[Eye, Eye]  # the subject's left, right
@@ -52,8 +71,7 @@ class Scene:
     hair: Part | None
     glasses: Part | None
     camera: np.ndarray
-    viewpoint: np.ndarray
-    landmarks: np.ndarray  # [68,2] in picture widths, origin top left
+    landmarks: np.ndarray
 
 
 def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
@@ -61,6 +79,55 @@ def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
     (cy, cp, cr), (sy, sp, sr) = np.cos([yaw, pitch, roll]), np.sin([yaw, pitch, roll])
     return (np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]]) @ np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
             @ np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]]))
+
+
+def project(points: np.ndarray, camera: np.ndarray) -> np.ndarray:
+    """points [n,3] → [n,2] in picture widths and heights, origin at the top left corner."""
+    return (_clip(points, camera) + 1) / 2
+
+
+def _clip(points: np.ndarray, camera: np.ndarray) -> np.ndarray:
+    h = np.c_[points, np.ones(len(points))] @ camera.T
+    return h[:, :2] / h[:, 3:4]
+
+
+def ffhq_camera(eyes: np.ndarray, mouth: np.ndarray, framing: np.ndarray) -> np.ndarray:
+    """Perspective camera [4,4] whose picture is the FFHQ square of a face, then zoomed, shifted and rolled.
+
+    eyes     [2,3] centres, the subject's left first
+    mouth    [2,3] corners
+    framing  zoom, shift right and down in picture widths, roll in radians; 1, 0, 0, 0 is FFHQ's own
+    """
+    view = np.eye(4)
+    view[:3, 3] = -VIEWPOINT
+    depth = [-(FAR + NEAR) / (FAR - NEAR), -2 * FAR * NEAR / (FAR - NEAR)]
+    lens = np.array([[1, 0, 0, 0], [0, -1, 0, 0], [0, 0, *depth], [0, 0, -1, 0]])
+    plain = lens @ view
+    eye, corner = _clip(eyes, plain), _clip(mouth, plain)
+    across, down = eye[0] - eye[1], corner.mean(0) - eye.mean(0)
+    axis = across - np.array([-down[1], down[0]])
+    axis = axis / np.hypot(*axis)
+    side = max(np.hypot(*across) * 4.0, np.hypot(*down) * 3.6)
+    center = eye.mean(0) + 0.1 * down
+    zoom, dx, dy, roll = framing
+    spin = np.array([[np.cos(roll), -np.sin(roll)], [np.sin(roll), np.cos(roll)]])
+    linear = zoom * 2 / side * spin @ np.array([[axis[0], axis[1]], [-axis[1], axis[0]]])
+    frame = np.eye(4)
+    frame[:2, :2], frame[:2, 3] = linear, -linear @ center + 2 * np.array([dx, dy])
+    return frame @ plain
+
+
+def widen(camera: np.ndarray, height: int, width: int, square: tuple[float, float, float] | None = None) -> np.ndarray:
+    """Camera of a square picture → camera of a height×width picture in which that picture is a part.
+
+    square: (left, top, side) of the part in pixels; by default the largest square, in the middle.
+    """
+    side = min(height, width)
+    left, top, side = square or ((width - side) / 2, (height - side) / 2, side)
+    out = np.eye(4)
+    out[0, 0], out[0, 3] = side / width, (2 * left + side) / width - 1
+    out[1, 1], out[1, 3] = side / height, (2 * top + side) / height - 1
+    return out @ camera
 
 
 class Sculptor:
@@ -79,41 +146,53 @@ class Sculptor:
     def _prop_rest(self) -> dict[str, np.ndarray]:
         return {name: prop.place(self.rest) for name, prop in self.kit.props.items()}
 
-    def scene(self, person: Person, warp: dict[str, float] | None = None) -> Scene:
-        """Person → Scene. The warp changes proportions before expression and pose are applied."""
+    def scene(self, person: Person, warp: dict[str, float] | None = None, camera: np.ndarray | None = None) -> Scene:
+        """Person → Scene. The warp changes proportions before expression and pose are applied.
+
+        camera: keep this one instead of framing the face anew (in a clip the head moves, the camera does not).
+        """
+        neutral, flesh = self._flesh(person, warp or {})
+        turn = rotation(*person.pose)
+
+        def pose(points: np.ndarray) -> np.ndarray:
+            """Turn the head about the neck; shoulders follow a little."""
+            w = np.clip((points[:, 1:2] - 4.7) / 1.5, 0, 1)
+            w = w * w * (3 - 2 * w)
+            return points + (0.12 + 0.88 * w) * ((points - NECK_PIVOT) @ turn.T + NECK_PIVOT - points)
+
+        posed = pose(flesh)
+        eyes = tuple(self._eye(s, flesh, pose, turn, person) for s in "lr")
+        if camera is None:
+            camera = ffhq_camera(np.array([e.center for e in eyes]), posed[self.regions.mouth_corners], person.framing)
+        hair, lashes = self.kit.props.get(person.hair), f"eyelashes/{person.lash}"
+        return Scene(
+            body=self._part(posed, self._body, self.rest),
+            eyes=eyes,
+            teeth=self._part(posed, self._teeth, self.rest),
+            tongue=self._part(posed, self._tongue, self.rest),
+            brow=self._prop(person.brow, pose(self.kit.props[person.brow].place(flesh) + OFF_SKIN)),
+            lashes=self._prop(lashes, pose(self.kit.props[lashes].place(flesh))),
+            hair=self._prop(person.hair, pose(self._off_eyes(hair.place(neutral), neutral))) if hair else None,
+            glasses=self._spectacles(person, flesh, pose) if person.glasses else None,
+            camera=camera,
+            landmarks=posed[self.regions.landmarks],
+        )
+
+    def _flesh(self, person: Person, warp: dict[str, float]) -> tuple[np.ndarray, np.ndarray]:
+        """Vertices [6357,3] in the pose of rest: without expression, and with expression and cloth."""
         weights = dict(person.shape)
-        for name, weight in (warp or {}).items():
+        for name, weight in warp.items():
             weights[name] = weights.get(name, 0.0) + weight
         neutral = self.kit.morph(weights)
         flesh = neutral.copy()
         for name, weight in person.expression.items():
             index, delta = self.kit.target(name)
             flesh[index] += weight * delta
-        flesh = self._cloth(flesh, person)
-        turn = rotation(*person.pose)
-
-        def pose(points: np.ndarray) -> np.ndarray:
-            w = np.clip((points[:, 1:2] - 4.7) / 1.5, 0, 1)
-            w = w * w * (3 - 2 * w)
-            return points + (0.12 + 0.88 * w) * ((points - NECK_PIVOT) @ turn.T + NECK_PIVOT - points)
-
-        posed = pose(flesh)
-        hair = self.kit.props.get(person.hair)
-        eyes = tuple(self._eye(s, flesh, pose, turn, person) for s in "lr")
-        camera, viewpoint = self._camera(posed, eyes, person)
-        placed = {name: self.kit.props[name].place(flesh) for name in (person.brow, f"eyelashes/{person.lash}")}
-        placed[person.brow] = self._on_brow(placed[person.brow], flesh)
-        return Scene(
-            body=self._part(posed, self._body, self.rest), eyes=eyes, teeth=self._part(posed, self._teeth, self.rest),
-            tongue=self._part(posed, self._tongue, self.rest),
-            brow=self._prop(person.brow, pose(placed[person.brow])), lashes=self._prop(f"eyelashes/{person.lash}", pose(placed[f"eyelashes/{person.lash}"])),
-            hair=self._prop(person.hair, pose(self._off_eyes(hair.place(neutral), neutral))) if hair else None,
-            glasses=self._spectacles(person, flesh, pose) if person.glasses else None,
-            camera=camera, viewpoint=viewpoint, landmarks=self._project(posed[self.regions.landmarks], camera),
-        )
+        return neutral, self._cloth(flesh, person)
 
     def _part(self, vertices: np.ndarray, triangles: np.ndarray, rest: np.ndarray) -> Part:
-        return Part(vertices.astype(np.float32), vertex_normals(vertices, triangles), rest, np.zeros((len(vertices), 2), np.float32), triangles)
+        uv = np.zeros((len(vertices), 2), np.float32)
+        return Part(vertices.astype(np.float32), vertex_normals(vertices, triangles), rest, uv, triangles)
 
     def _prop(self, name: str, placed: np.ndarray) -> Part:
         mesh = self.kit.props[name].mesh
@@ -132,16 +211,13 @@ class Sculptor:
         out[:, 0] += near * 0.25 * drop * np.sign(x)
         return out
 
-    def _on_brow(self, brow: np.ndarray, flesh: np.ndarray) -> np.ndarray:
-        """Brow hairs lie on the skin: push each point just in front of the body vertex it is bound to."""
-        return brow + [0, 0, 0.012]
-
     def _cloth(self, vertices: np.ndarray, person: Person) -> np.ndarray:
         """Cloth stands off the skin: move shoulder vertices outwards."""
-        amount = np.clip((person.clothes["neckline"] + 0.12 - self.rest[:, 1]) / 0.35, 0, 1) * (0.09 if person.clothes["jacket"] else 0.05)
+        thickness = 0.09 if person.clothes["jacket"] else 0.05
+        amount = np.clip((person.clothes["neckline"] + 0.12 - self.rest[:, 1]) / 0.35, 0, 1) * thickness
         return vertices + amount[:, None] * self.regions.rest_normals
 
-    def _eye(self, side: str, flesh: np.ndarray, pose, turn: np.ndarray, person: Person) -> Eye:
+    def _eye(self, side: str, flesh: np.ndarray, pose: Posing, turn: np.ndarray, person: Person) -> Eye:
         triangles = self._eyes[side]
         index = np.unique(triangles)
         low, high = flesh[index].min(0), flesh[index].max(0)
@@ -149,43 +225,8 @@ class Sculptor:
         center = np.array([(low[0] + high[0]) / 2, (low[1] + high[1]) / 2, high[2] - radius])
         yaw, pitch = person.gaze
         posed = self._part(pose(flesh), triangles, self.rest)
-        return Eye(posed, pose(center[None])[0], radius, turn @ rotation(yaw, pitch, 0) @ [0, 0, 1.0], turn @ [0, 1.0, 0])
+        return Eye(posed, pose(center[None])[0], turn @ rotation(yaw, pitch, 0) @ [0, 0, 1.0], turn @ [0, 1.0, 0])
 
-    def _spectacles(self, person: Person, flesh: np.ndarray, pose) -> Part:
-        """Two rims, a bridge and two temples as thin tubes in front of the eyes."""
-        from .spectacles import tubes
-
+    def _spectacles(self, person: Person, flesh: np.ndarray, pose: Posing) -> Part:
         points, triangles = tubes(person.glasses, flesh, self._eyes, self.regions)
         return self._part(pose(points), triangles, points.astype(np.float32))
-
-    def _camera(self, posed: np.ndarray, eyes: tuple[Eye, Eye], person: Person) -> tuple[np.ndarray, np.ndarray]:
-        """Perspective camera whose picture is the FFHQ square of this face, then zoom, shift and roll."""
-        viewpoint = np.array([0.0, 7.1, CAMERA_DISTANCE])
-        view = np.eye(4)
-        view[:3, 3] = -viewpoint
-        near, far = CAMERA_DISTANCE - 4.0, CAMERA_DISTANCE + 5.0
-        lens = np.array([[1, 0, 0, 0], [0, -1, 0, 0], [0, 0, -(far + near) / (far - near), -2 * far * near / (far - near)], [0, 0, -1, 0]])
-        plain = lens @ view
-        eye = np.array([self._clip(e.center[None], plain)[0] for e in eyes])  # left eye of the subject is on the image right
-        mouth = self._clip(posed[self.regions.mouth_corners], plain)
-        across, down = eye[0] - eye[1], mouth.mean(0) - eye.mean(0)
-        axis = across - np.array([-down[1], down[0]])
-        axis = axis / np.hypot(*axis)
-        side = max(np.hypot(*across) * 4.0, np.hypot(*down) * 3.6)
-        center = eye.mean(0) + 0.1 * down
-        zoom, dx, dy, roll = person.framing
-        spin = np.array([[np.cos(roll), -np.sin(roll)], [np.sin(roll), np.cos(roll)]])
-        linear = zoom * 2 / side * spin @ np.array([[axis[0], axis[1]], [-axis[1], axis[0]]])
-        offset = -linear @ center + 2 * np.array([dx, dy])
-        frame = np.eye(4)
-        frame[:2, :2], frame[:2, 3] = linear, offset
-        return frame @ plain, viewpoint
-
-    @staticmethod
-    def _clip(points: np.ndarray, camera: np.ndarray) -> np.ndarray:
-        h = np.c_[points, np.ones(len(points))] @ camera.T
-        return h[:, :2] / h[:, 3:4]
-
-    @classmethod
-    def _project(cls, points: np.ndarray, camera: np.ndarray) -> np.ndarray:
-        return (cls._clip(points, camera) + 1) / 2

@@ -4,6 +4,8 @@ Reads `portrait_kit.npz` (MakeHuman's base mesh, morph targets, hair, brows and 
 that you name, and turns target weights into vertices. It knows geometry only: who a person is lives in
 `people`, what a picture looks like in `render` and `styles`.
 """
+from __future__ import annotations
+
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +16,7 @@ import numpy as np
 from ..config import VToonifyError
 
 KIT_VARIABLE = "VTOONIFY_PORTRAIT_KIT"
-_ETHNICITIES = ("caucasian", "african", "asian")
+ETHNICITIES = ("caucasian", "african", "asian")
 
 
 def find_kit(folder: str | os.PathLike | None = None) -> Path:
@@ -27,8 +29,8 @@ def find_kit(folder: str | os.PathLike | None = None) -> Path:
     if path is None or not (path / "portrait_kit.npz").is_file():
         got = f"no portrait_kit.npz in {path}" if path else f"{KIT_VARIABLE} is not set and no folder was given"
         raise VToonifyError(
-            f"{got}; the renderer needs the CC0 portrait kit (MakeHuman base mesh, targets and hair, packed as data/README.md "
-            f"describes): pass its folder or set {KIT_VARIABLE}"
+            f"{got}; the renderer needs the CC0 portrait kit (MakeHuman's base mesh, targets and hair, packed as "
+            f"data/README.md describes): pass its folder or set {KIT_VARIABLE}"
         )
     return path
 
@@ -47,7 +49,11 @@ class Mesh:
 
 @dataclass(frozen=True)
 class Prop:
-    """A mesh bound to the head: vertex = Σ weight·vertices[bind] + offset·scale."""
+    """A mesh bound to the head: vertex = Σ weight·vertices[bind] + offset·scale.
+
+    bind [m,3] int, weight and offset [m,3]; scale along axis a is the distance of the two vertices scale_vertex[a]
+    along it, divided by scale_rest[a].
+    """
 
     mesh: Mesh
     bind: np.ndarray
@@ -133,10 +139,9 @@ class Kit:
         return {n: self._prop(n) for n in names}
 
     def _prop(self, name: str) -> Prop:
-        part = {k: self._data[f"{name}/{k}"] for k in ("uvs", "triangles", "bind_vertex", "bind_weight", "bind_offset",
-                                                       "scale_vertex", "scale_rest")}
-        return Prop(_unwelded(part["triangles"], part["uvs"]), part["bind_vertex"], part["bind_weight"],
-                    part["bind_offset"], part["scale_vertex"], part["scale_rest"])
+        bindings = [f"{name}/{k}" for k in ("bind_vertex", "bind_weight", "bind_offset", "scale_vertex", "scale_rest")]
+        mesh = _unwelded(self._data[f"{name}/triangles"], self._data[f"{name}/uvs"])
+        return Prop(mesh, *(self._data[key] for key in bindings))
 
     def texture(self, name: str) -> Path | None:
         """Path of a prop's texture, or None where the kit has none."""
@@ -151,7 +156,7 @@ def macro_weights(ethnicity: np.ndarray, gender: float, age: float, weight: floa
     out = {}
     for sex, s in (("female", 1 - gender), ("male", gender)):
         for years, y in (("young", 1 - age), ("old", age)):
-            for name, e in zip(_ETHNICITIES, ethnicity, strict=True):
+            for name, e in zip(ETHNICITIES, ethnicity, strict=True):
                 out[f"macrodetails/{name}-{sex}-{years}"] = float(e * s * y)
             base = f"macrodetails/universal-{sex}-{years}-averagemuscle-"
             # the average-weight body is the mesh itself: only departures from it have targets in the kit

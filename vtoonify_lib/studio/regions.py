@@ -3,19 +3,21 @@
 Marked once on the average head. Because every person is that mesh morphed, a region or a landmark found here is exact
 on every face: this is the ground truth of the parsing and landmark models.
 """
+from __future__ import annotations
+
 from functools import cached_property
 
 import numpy as np
 
 from .kit import Kit, vertex_normals
 
+MOUTH_CORNER = (0.222, 6.64)  # |x|, y of the corners on the average head, read off a frontal render
 
-def _smooth(x, low, high):
+
+def _smooth(x: np.ndarray, low: np.ndarray | float, high: np.ndarray | float) -> np.ndarray:
+    """GLSL's smoothstep: 0 up to low, 1 from high on."""
     t = np.clip((x - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
-
-
-MOUTH_CORNER = (0.222, 6.64)  # |x|, y of the corners on the average head, read off a frontal render
 
 
 class Regions:
@@ -31,32 +33,45 @@ class Regions:
 
     @cached_property
     def masks(self) -> np.ndarray:
-        """[6357,12]: upper lip, lower lip, cheek, nose, ear, neck, mouth cavity, occlusion, beard, moustache, eyelid, brow ridge."""
+        """[6357,11]: upper lip, lower lip, cheek, nose, ear, neck, mouth cavity, occlusion, beard, moustache, eyelid.
+
+        Occlusion is 1 everywhere; the renderer measures it.
+        """
         kit, (x, y, z) = self.kit, self.rest.T
-        both = lambda name: kit.mask(name.format(s="l"), name.format(s="r"))  # noqa: E731
-        inside = self.mouth_cavity
         neck = 1 - _smooth(y - (6.07 + 0.22 * np.abs(x) ** 2 + 0.42 * np.clip(0.9 - z, 0, 1)), -0.03, 0.03)
         front = _smooth(z, 0.45, 0.75)
-        beard = front * (1 - _smooth(y, 6.62 + 0.55 * np.clip(np.abs(x) - 0.3, 0, 1), 6.85 + 0.75 * np.clip(np.abs(x) - 0.3, 0, 1))) * _smooth(y, 5.85, 6.05)
-        moustache = _smooth(z, 1.2, 1.35) * _smooth(y, 6.62, 6.72) * (1 - _smooth(y, 6.82, 6.93)) * (1 - _smooth(np.abs(x), 0.25, 0.38))
-        bridge = _smooth(z, 1.2, 1.3) * _smooth(y, 6.85, 6.92) * (1 - _smooth(y, 7.28, 7.40)) * (1 - _smooth(np.abs(x) - 0.07 - 0.16 * np.clip(7.2 - y, 0, 1), -0.03, 0.03))
-        nose = np.maximum(kit.mask("nose/nose-volume-incr"), 0.8 * bridge)
-        columns = [*self._lip_masks, both("cheek/{s}-cheek-volume-incr"),
-                   nose, np.maximum(both("ears/{s}-ear-scale-incr"), both("ears/{s}-ear-trans-up")), neck, inside, np.ones(len(x)), beard, moustache,
-                   both("eyes/{s}-eye-eyefold-up"), np.zeros(len(x))]
+        cheek = 0.55 * np.clip(np.abs(x) - 0.3, 0, 1)  # how much higher the beard begins beside the mouth
+        beard = front * (1 - _smooth(y, 6.62 + cheek, 6.85 + 0.75 * np.clip(np.abs(x) - 0.3, 0, 1)))
+        beard = beard * _smooth(y, 5.85, 6.05)
+        moustache = _smooth(z, 1.2, 1.35) * _smooth(y, 6.62, 6.72) * (1 - _smooth(y, 6.82, 6.93))
+        moustache = moustache * (1 - _smooth(np.abs(x), 0.25, 0.38))
+        slope = np.abs(x) - 0.07 - 0.16 * np.clip(7.2 - y, 0, 1)
+        bridge = _smooth(z, 1.2, 1.3) * _smooth(y, 6.85, 6.92) * (1 - _smooth(y, 7.28, 7.40))
+        bridge = bridge * (1 - _smooth(slope, -0.03, 0.03))
+        columns = [
+            *self._lip_masks, self._both("cheek/{s}-cheek-volume-incr"),
+            np.maximum(kit.mask("nose/nose-volume-incr"), 0.8 * bridge),
+            np.maximum(self._both("ears/{s}-ear-scale-incr"), self._both("ears/{s}-ear-trans-up")),
+            neck, self.mouth_cavity, np.ones(len(x)), beard, moustache, self._both("eyes/{s}-eye-eyefold-up"),
+        ]
         return np.stack(columns, 1).astype(np.float32)
+
+    def _both(self, target: str) -> np.ndarray:
+        return self.kit.mask(target.format(s="l"), target.format(s="r"))
 
     @cached_property
     def landmarks(self) -> np.ndarray:
         """Vertex of each of the 68 iBUG landmarks, [68]; the subject's right comes first (0–16 jaw, 17–26 brows, …)."""
         jaw, eye, mouth = self._jaw(), self._lids, self._lips()
         right_brow, left_brow = self._brow(-1), self._brow(1)
-        return np.array([*jaw, *right_brow, *left_brow[::-1], *self._nose(), *eye(-1), *np.array(eye(1))[[3, 2, 1, 0, 5, 4]], *mouth])
+        left_eye = np.array(eye(1))[[3, 2, 1, 0, 5, 4]]
+        return np.array([*jaw, *right_brow, *left_brow[::-1], *self._nose(), *eye(-1), *left_eye, *mouth])
 
     def _extreme(self, allowed: np.ndarray, x: float, direction: float, reach: float = 0.03) -> int:
         """Among allowed vertices near abscissa x, the one furthest up (direction 1) or down (−1)."""
         index = np.flatnonzero(allowed)
-        return int(index[np.argmax(direction * self.rest[index, 1] - 6 * np.maximum(np.abs(self.rest[index, 0] - x) - reach, 0))])
+        aside = np.maximum(np.abs(self.rest[index, 0] - x) - reach, 0)
+        return int(index[np.argmax(direction * self.rest[index, 1] - 6 * aside)])
 
     def _nearest(self, point: np.ndarray) -> int:
         d = np.linalg.norm(self.rest - point, axis=1) + 9 * ~self.on_body
@@ -116,7 +131,8 @@ class Regions:
             if abs(area) > 1e-9:
                 u = ((gx - a[0]) * (c[1] - a[1]) - (c[0] - a[0]) * (gy - a[1])) / area
                 v = ((b[0] - a[0]) * (gy - a[1]) - (gx - a[0]) * (b[1] - a[1])) / area
-                covered |= (u >= 0) & (v >= 0) & (u + v <= 1) & (a[2] + u * (b[2] - a[2]) + v * (c[2] - a[2]) > surface)
+                height = a[2] + u * (b[2] - a[2]) + v * (c[2] - a[2])
+                covered |= (u >= 0) & (v >= 0) & (u + v <= 1) & (height > surface)
         return covered
 
     def _nose(self) -> list[int]:
@@ -166,27 +182,29 @@ class Regions:
 
     @cached_property
     def _lip_masks(self) -> tuple[np.ndarray, np.ndarray]:
-        """Upper and lower lip [6357] each: the volume targets find their bodies, a lens shape on the average head their corners."""
+        """Upper and lower lip [6357] each: volume targets find their bodies, a lens on the average head the corners."""
         x, y, z = self.rest.T
         lens = np.clip(1 - (x / MOUTH_CORNER[0]) ** 2, 0, 1) ** 0.75
         front = _smooth(z, 1.30, 1.36)
         up = front * (y > MOUTH_CORNER[1]) * _smooth(0.115 * lens - (y - MOUTH_CORNER[1]), -0.02, 0.03)
         low = front * (y <= MOUTH_CORNER[1]) * _smooth(0.135 * lens - (MOUTH_CORNER[1] - y), -0.02, 0.03)
-        volume = [self.kit.mask(f"mouth/mouth-{k}lip-volume-incr") for k in ("upper", "lower")]
-        return np.maximum(volume[0], 0.75 * up * (np.abs(x) < MOUTH_CORNER[0])), np.maximum(volume[1], 0.75 * low * (np.abs(x) < MOUTH_CORNER[0]))
+        upper, lower = (self.kit.mask(f"mouth/mouth-{k}lip-volume-incr") for k in ("upper", "lower"))
+        between = np.abs(x) < MOUTH_CORNER[0]
+        return np.maximum(upper, 0.75 * up * between), np.maximum(lower, 0.75 * low * between)
 
     @cached_property
     def mouth_corners(self) -> np.ndarray:
         """Vertices of the subject's right and left corner of the mouth, [2]."""
         front = self.on_body & (self.rest[:, 2] > 1.28)
-        d = [np.hypot(self.rest[:, 0] - s * MOUTH_CORNER[0], self.rest[:, 1] - MOUTH_CORNER[1]) + 9 * ~front for s in (-1, 1)]
-        return np.argmin(d, 1)
+        x, y = self.rest[:, :2].T
+        distance = [np.hypot(x - s * MOUTH_CORNER[0], y - MOUTH_CORNER[1]) + 9 * ~front for s in (-1, 1)]
+        return np.argmin(distance, 1)
 
     @cached_property
     def ear_roots(self) -> dict[str, int]:
-        ear = {s: self.kit.mask(f"ears/{s}-ear-scale-incr") > 0.2 for s in "lr"}
+        """Vertex at the front top of each ear ("l", "r"), where the temples of spectacles rest."""
         out = {}
-        for s, mask in ear.items():
-            index = np.flatnonzero(mask)
+        for s in "lr":
+            index = np.flatnonzero(self.kit.mask(f"ears/{s}-ear-scale-incr") > 0.2)
             out[s] = int(index[np.argmax(self.rest[index, 1] + self.rest[index, 2])])
         return out

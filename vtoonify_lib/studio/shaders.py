@@ -1,4 +1,4 @@
-"""GLSL of the portrait studio: skin, eyes, hair cards, cloth, backdrop, and the exact label pass.
+"""GLSL of the portrait studio: skin, eyes, hair cards, cloth, backdrop, and the exact label and flow passes.
 
 One lighting function serves every surface. `u_toon` runs from 0 (photo) to 1 (storybook): softer light, smoother and
 more saturated colour, no blemishes. Noise is anchored to rest coordinates, so it stays on the face as the face moves.
@@ -6,9 +6,11 @@ more saturated colour, no blemishes. Noise is anchored to rest coordinates, so i
 
 VERTEX = """
 #version 330
-in vec3 in_position; in vec3 in_normal; in vec3 in_rest; in vec2 in_uv; in vec4 in_mask0; in vec4 in_mask1; in vec4 in_mask2;
+in vec3 in_position; in vec3 in_normal; in vec3 in_rest; in vec2 in_uv;
+in vec4 in_mask0; in vec4 in_mask1; in vec3 in_mask2;
 uniform mat4 u_camera; uniform mat4 u_shadow;
-out vec3 v_position; out vec3 v_normal; out vec3 v_rest; out vec2 v_uv; out vec4 v_mask0; out vec4 v_mask1; out vec4 v_mask2; out vec3 v_shadow;
+out vec3 v_position; out vec3 v_normal; out vec3 v_rest; out vec2 v_uv; out vec3 v_shadow;
+out vec4 v_mask0; out vec4 v_mask1; out vec3 v_mask2;
 void main() {
     gl_Position = u_camera * vec4(in_position, 1.0);
     v_position = in_position; v_normal = in_normal; v_rest = in_rest; v_uv = in_uv;
@@ -25,17 +27,20 @@ void main() { if (u_has_texture > 0.5 && texture(u_texture, v_uv).a < 0.5) disca
 
 _COMMON = """
 #version 330
-in vec3 v_position; in vec3 v_normal; in vec3 v_rest; in vec2 v_uv; in vec4 v_mask0; in vec4 v_mask1; in vec4 v_mask2; in vec3 v_shadow;
-// mask0: upper lip, lower lip, cheek, nose   mask1: ear, neck, mouth cavity, occlusion   mask2: beard, moustache, eyelid, brow ridge
-uniform vec3 u_eye; uniform vec3 u_key_dir; uniform vec3 u_key; uniform vec3 u_fill_dir; uniform vec3 u_fill; uniform vec3 u_sky; uniform vec3 u_ground;
-uniform vec3 u_rim; uniform float u_toon; uniform float u_shadow_strength; uniform sampler2DShadow u_shadow_map;
+in vec3 v_position; in vec3 v_normal; in vec3 v_rest; in vec2 v_uv; in vec3 v_shadow;
+// 0: upper lip, lower lip, cheek, nose   1: ear, neck, mouth cavity, occlusion   2: beard, moustache, eyelid
+in vec4 v_mask0; in vec4 v_mask1; in vec3 v_mask2;
+uniform vec3 u_eye; uniform vec3 u_key_dir; uniform vec3 u_key; uniform vec3 u_fill_dir;
+uniform vec3 u_fill; uniform vec3 u_sky; uniform vec3 u_ground; uniform vec3 u_rim;
+uniform float u_toon; uniform float u_shadow_strength; uniform sampler2DShadow u_shadow_map;
 uniform float u_neckline; uniform float u_vneck; uniform float u_vwidth; uniform float u_jacket;
 uniform sampler3D u_noise;
 float noise(vec3 x) { return texture(u_noise, x / 32.0).r; }
 float lit(vec2 offset) { return texture(u_shadow_map, v_shadow + vec3(offset, -0.004)); }
 float shadow() {
     float r = mix(0.006, 0.012, u_toon);
-    float s = lit(vec2(0)) + lit(vec2(r, 0.4 * r)) + lit(vec2(-r, -0.4 * r)) + lit(vec2(-0.4 * r, r)) + lit(vec2(0.4 * r, -r));
+    float s = lit(vec2(0)) + lit(vec2(r, 0.4 * r)) + lit(vec2(-r, -0.4 * r))
+              + lit(vec2(-0.4 * r, r)) + lit(vec2(0.4 * r, -r));
     return mix(1.0, s / 5.0, u_shadow_strength);
 }
 // wrap: how far light bleeds past the terminator, per colour channel (skin lets red through)
@@ -49,7 +54,8 @@ vec3 shade(vec3 albedo, vec3 n, vec3 wrap, float gloss, float spec, float ao) {
     vec3 colour = albedo * (u_key * key + u_fill * fill * (0.4 + 0.6 * ao) + ambient);
     vec3 h = normalize(u_key_dir + view), hf = normalize(u_fill_dir + view);
     float fresnel = 0.35 + 0.65 * pow(1.0 - clamp(dot(view, h), 0.0, 1.0), 4.0);
-    colour += spec * fresnel * (u_key * visible * pow(max(dot(n, h), 0.0), gloss) + 0.5 * u_fill * pow(max(dot(n, hf), 0.0), gloss)) * (gloss + 8.0) / 30.0;
+    colour += spec * fresnel * (u_key * visible * pow(max(dot(n, h), 0.0), gloss)
+                                + 0.5 * u_fill * pow(max(dot(n, hf), 0.0), gloss)) * (gloss + 8.0) / 30.0;
     float edge = pow(1.0 - clamp(dot(n, view), 0.0, 1.0), 3.0);
     return colour + u_rim * edge * ao * (0.35 + 0.65 * albedo);
 }
@@ -63,29 +69,33 @@ vec3 finish(vec3 c) {
 float garment() {
     float front = smoothstep(-0.2, 0.4, v_rest.z);
     float v = u_vneck * max(0.0, 1.0 - abs(v_rest.x) / u_vwidth) * front;
-    float top = u_neckline + 0.32 * smoothstep(0.2, 1.1, abs(v_rest.x)) - 0.10 * smoothstep(1.0, 1.6, abs(v_rest.x)) + 0.35 * (1.0 - front);
+    float top = u_neckline + 0.32 * smoothstep(0.2, 1.1, abs(v_rest.x)) - 0.10 * smoothstep(1.0, 1.6, abs(v_rest.x))
+                + 0.35 * (1.0 - front);
     if (v_rest.y > top - (u_jacket > 0.5 ? 0.0 : v)) return 0.0;
     if (u_jacket < 0.5) return 1.0;
     float opening = max(0.0, 1.0 - abs(v_rest.x) / (0.62 * u_vwidth)) * 1.9 * front;
-    if (v_rest.y > top - opening) return (u_jacket > 1.5 && abs(v_rest.x) < 0.10 + 0.05 * (top - v_rest.y) && v_rest.z > 0.0) ? 3.0 : 2.0;
+    bool tie = u_jacket > 1.5 && abs(v_rest.x) < 0.10 + 0.05 * (top - v_rest.y) && v_rest.z > 0.0;
+    if (v_rest.y > top - opening) return tie ? 3.0 : 2.0;
     return 1.0;
 }
 """
 
 SKIN_FRAGMENT = _COMMON + """
-uniform vec3 u_skin; uniform vec3 u_blush; uniform vec3 u_lip; uniform float u_freckles; uniform float u_mottle; uniform float u_stubble;
-uniform float u_moustache; uniform vec3 u_beard_colour; uniform float u_wrinkles; uniform vec3 u_lid; uniform float u_gloss;
-uniform vec3 u_cloth; uniform vec3 u_shirt; uniform vec3 u_tie; uniform float u_stripes; uniform vec3 u_brow_paint;
+uniform vec3 u_skin; uniform vec3 u_blush; uniform vec3 u_lip; uniform vec3 u_lid; uniform vec3 u_beard_colour;
+uniform float u_freckles; uniform float u_mottle; uniform float u_stubble; uniform float u_moustache;
+uniform float u_wrinkles; uniform float u_gloss;
+uniform vec3 u_cloth; uniform vec3 u_shirt; uniform vec3 u_tie; uniform float u_stripes;
 out vec4 f_colour;
 void main() {
-    vec3 n = normalize(gl_FrontFacing ? v_normal : v_normal);
+    vec3 n = normalize(v_normal);
     float ao = mix(v_mask1.w, 1.0, 0.15 * u_toon);
     float g = garment();
     if (g > 0.5) {
         vec3 c = g > 2.5 ? u_tie : (g > 1.5 ? u_shirt : u_cloth);
         float weave = noise(v_rest * vec3(40, 90, 40));
         c *= 0.9 + 0.2 * mix(weave, 0.5, u_toon);
-        if (g < 1.5) c *= 1.0 - 0.45 * abs(u_stripes) * step(0.5, fract((u_stripes > 0.0 ? v_rest.y : v_rest.x) * 3.5));
+        float across = u_stripes > 0.0 ? v_rest.y : v_rest.x;
+        if (g < 1.5) c *= 1.0 - 0.45 * abs(u_stripes) * step(0.5, fract(across * 3.5));
         if (g > 2.5) c *= 0.8 + 0.4 * step(0.6, fract((v_rest.y + v_rest.x) * 6.0));
         f_colour = vec4(finish(shade(c, n, vec3(0.15), 8.0, 0.01, ao)), 1.0);
         return;
@@ -98,11 +108,13 @@ void main() {
     float lip = clamp(max(v_mask0.x, v_mask0.y) * 1.9 - 0.35, 0.0, 1.0);
     lip = smoothstep(0.15, 0.75, lip);
     float low = noise(v_rest * 3.0), mid = noise(v_rest * 11.0), high = noise(v_rest * 45.0);
-    vec3 c = u_skin * mix(vec3(1.0), u_blush, clamp(0.85 * v_mask0.z + 0.75 * v_mask0.w * (0.4 + 0.6 * real) + 0.5 * v_mask1.x, 0.0, 1.0));
+    float rosy = 0.85 * v_mask0.z + 0.75 * v_mask0.w * (0.4 + 0.6 * real) + 0.5 * v_mask1.x;
+    vec3 c = u_skin * mix(vec3(1.0), u_blush, clamp(rosy, 0.0, 1.0));
     c *= 1.0 + real * u_mottle * vec3(0.16, 0.24, 0.26) * ((low - 0.5) + 0.8 * (mid - 0.5) + 0.6 * (high - 0.5));
     float spots = smoothstep(0.74, 0.80, noise(v_rest * 27.0)) * smoothstep(0.1, 0.5, v_mask0.z + v_mask0.w);
     c *= mix(vec3(1.0), vec3(0.72, 0.58, 0.45), u_freckles * spots * (0.35 + 0.65 * real));
-    float fore = smoothstep(7.55, 7.75, v_rest.y) * (1.0 - smoothstep(8.0, 8.15, v_rest.y)) * smoothstep(0.9, 1.3, v_rest.z);
+    float fore = smoothstep(7.55, 7.75, v_rest.y) * (1.0 - smoothstep(8.0, 8.15, v_rest.y));
+    fore *= smoothstep(0.9, 1.3, v_rest.z);
     float line = smoothstep(0.72, 1.0, sin((v_rest.y + 0.03 * low + 0.02 * cos(v_rest.x * 4.0)) * 62.0)) * fore;
     c *= 1.0 - 0.13 * u_wrinkles * (real + 0.25 * u_toon) * line;
     c *= mix(vec3(1.0), u_lid, v_mask2.z);
@@ -111,7 +123,8 @@ void main() {
     float upper = clamp(u_moustache * v_mask2.y, 0.0, 0.95) * grain;
     c = mix(c, u_lip * (1.0 + 0.14 * real * (high - 0.5)), lip);
     c = mix(c, u_beard_colour, clamp(max(hairy, upper), 0.0, 0.95) * (1.0 - lip));
-    if (real > 0.5) n = normalize(n + 0.10 * u_mottle * vec3(high - 0.5, noise(v_rest * 45.0 + 7.0) - 0.5, mid - 0.5) - vec3(0, 0.05, 0) * u_wrinkles * line);
+    vec3 bumps = vec3(high - 0.5, noise(v_rest * 45.0 + 7.0) - 0.5, mid - 0.5);
+    if (real > 0.5) n = normalize(n + 0.10 * u_mottle * bumps - vec3(0, 0.05, 0) * u_wrinkles * line);
     float wet = mix(0.035, 0.10, lip) * u_gloss * mix(1.0, 0.75, u_toon);
     vec3 wrap = mix(vec3(0.30, 0.14, 0.09), vec3(0.55, 0.40, 0.34), u_toon);
     f_colour = vec4(finish(shade(c, n, wrap, mix(18.0, 40.0, lip), wet, ao)), 1.0);
@@ -119,15 +132,16 @@ void main() {
 """
 
 EYE_FRAGMENT = _COMMON + """
-uniform vec3 u_centre; uniform vec3 u_gaze; uniform vec3 u_up; uniform vec3 u_iris; uniform vec3 u_iris2; uniform float u_iris_size; uniform float u_pupil; uniform vec3 u_sclera;
-uniform float u_radius;
+uniform vec3 u_centre; uniform vec3 u_gaze; uniform vec3 u_up;
+uniform vec3 u_iris; uniform vec3 u_iris2; uniform vec3 u_sclera; uniform float u_iris_size; uniform float u_pupil;
 out vec4 f_colour;
 void main() {
     vec3 d = normalize(v_position - u_centre);
     vec3 side = normalize(cross(u_up, u_gaze)), up = cross(u_gaze, side);
     vec2 p = vec2(dot(d, side), dot(d, up)) / u_iris_size;
     float r = dot(d, u_gaze) > 0.0 ? length(p) : 9.0, a = atan(p.y, p.x);
-    float streak = noise(vec3(cos(a) * 5.0, sin(a) * 5.0, r * 1.5)) * 0.6 + noise(vec3(cos(a) * 13.0, sin(a) * 13.0, r * 3.0)) * 0.4;
+    float streak = noise(vec3(cos(a) * 5.0, sin(a) * 5.0, r * 1.5)) * 0.6
+                   + noise(vec3(cos(a) * 13.0, sin(a) * 13.0, r * 3.0)) * 0.4;
     vec3 iris = mix(u_iris2, u_iris, smoothstep(0.30, 0.85, r + 0.25 * (streak - 0.5)));
     iris *= mix(0.6 + 0.8 * streak, 1.05 - 0.35 * clamp(p.y, -1.0, 1.0), 0.75 * u_toon);
     iris *= 1.0 - 0.65 * smoothstep(0.78, 1.0, r);
@@ -136,12 +150,12 @@ void main() {
     float in_iris = 1.0 - smoothstep(1.0 - aa, 1.0 + aa, r);
     vec3 white = u_sclera * (1.0 - 0.15 * (1.0 - u_toon) * smoothstep(1.5, 3.2, r) * vec3(0.2, 1.0, 1.0));
     vec3 albedo = mix(white, iris, in_iris);
-    vec3 n = normalize(mix(d, normalize(v_position - u_centre), 0.5));
+    vec3 n = normalize(d);
     float lidshade = smoothstep(-0.1, 0.55, dot(d, u_up) / 0.62);
     float ao = 1.0 - mix(0.55, 0.40, u_toon) * lidshade;
     vec3 view = normalize(u_eye - v_position);
     vec3 c = shade(albedo, n, vec3(0.35), 60.0, 0.02, ao * 0.85) * mix(1.0, ao, 0.6);
-    vec3 h = normalize(u_key_dir + view * 1.0), cornea = normalize(d + 0.10 * vec3(p, 0.0) * in_iris);
+    vec3 h = normalize(u_key_dir + view), cornea = normalize(d + 0.10 * vec3(p, 0.0) * in_iris);
     float glint = smoothstep(0.965, 0.985, dot(cornea, normalize(h + 0.08 * u_up)));
     c += u_key * glint * mix(0.45, 0.9, u_toon);
     f_colour = vec4(finish(c), 1.0);
@@ -149,7 +163,8 @@ void main() {
 """
 
 HAIR_FRAGMENT = _COMMON + """
-uniform sampler2D u_texture; uniform float u_has_texture; uniform vec3 u_colour; uniform float u_contrast; uniform float u_mean; uniform float u_shine; uniform int u_pass; uniform float u_opacity;
+uniform sampler2D u_texture; uniform vec3 u_colour; uniform float u_contrast; uniform float u_mean;
+uniform float u_shine; uniform float u_opacity; uniform int u_pass;
 out vec4 f_colour;
 void main() {
     vec4 t = texture(u_texture, v_uv);
@@ -163,8 +178,10 @@ void main() {
     vec3 c = u_colour * strand;
     vec3 tangent = normalize(vec3(0, 1, 0) - n * n.y + 1e-3);
     float th = dot(tangent, normalize(u_key_dir + view));
-    float band = pow(clamp(1.0 - th * th, 0.0, 1.0), mix(40.0, 22.0, u_toon)) * max(dot(n, u_key_dir) * 0.7 + 0.3, 0.0);
-    vec3 lit = shade(c, n, vec3(0.35), 12.0, 0.01, mix(0.75, 0.9, u_toon)) + u_shine * band * shadow() * u_key * (0.3 * u_colour + 0.05) * strand;
+    float band = pow(clamp(1.0 - th * th, 0.0, 1.0), mix(40.0, 22.0, u_toon));
+    band *= max(dot(n, u_key_dir) * 0.7 + 0.3, 0.0);
+    vec3 lit = shade(c, n, vec3(0.35), 12.0, 0.01, mix(0.75, 0.9, u_toon))
+               + u_shine * band * shadow() * u_key * (0.3 * u_colour + 0.05) * strand;
     f_colour = vec4(finish(lit), u_pass == 0 ? 1.0 : a);
 }
 """
@@ -179,8 +196,12 @@ void main() {
 }
 """
 
-LABEL_FRAGMENT = _COMMON + """
-uniform int u_label; uniform sampler2D u_texture; uniform float u_has_texture; uniform float u_opacity; uniform float u_side;
+_STRANDS = """
+const float SOLID = 0.4;  // alpha from which a strand hides what lies behind it
+"""
+
+LABEL_FRAGMENT = _COMMON + _STRANDS + """
+uniform int u_label; uniform sampler2D u_texture; uniform float u_has_texture;
 out vec4 f_colour;
 void main() {
     float label = float(u_label);
@@ -193,40 +214,68 @@ void main() {
         else if (v_mask0.w > 0.30) label = 10.0;
         else if (v_mask1.y > 0.5) label = 14.0;
     } else {
-        if (u_has_texture > 0.5 && texture(u_texture, v_uv).a * u_opacity < 0.4) discard;
+        if (u_has_texture > 0.5 && texture(u_texture, v_uv).a < SOLID) discard;
         if (u_label == 2) label = v_rest.x > 0.0 ? 2.0 : 3.0;
     }
-    f_colour = vec4(label / 255.0, gl_FragCoord.z, 0.0, 1.0);
+    f_colour = vec4(label / 255.0, 1.0 / gl_FragCoord.w, 0.0, 1.0);
+}
+"""
+
+FLOW_VERTEX = """
+#version 330
+in vec3 in_position; in vec3 in_next; in vec2 in_uv;
+uniform mat4 u_camera; uniform mat4 u_next_camera;
+out vec2 v_uv; out vec4 v_next;
+void main() {
+    gl_Position = u_camera * vec4(in_position, 1.0);
+    v_next = u_next_camera * vec4(in_next, 1.0);
+    v_uv = in_uv;
+}
+"""
+
+FLOW_FRAGMENT = """
+#version 330
+in vec2 v_uv; in vec4 v_next; uniform sampler2D u_texture; uniform float u_has_texture;
+out vec4 f_colour;
+""" + _STRANDS + """
+void main() {  // where the surface seen here is in the next frame, and how far from the camera
+    if (u_has_texture > 0.5 && texture(u_texture, v_uv).a < SOLID) discard;
+    f_colour = vec4(v_next.xy / v_next.w, v_next.w, 1.0);
 }
 """
 
 SCREEN_VERTEX = """
 #version 330
-in vec2 in_corner; out vec2 v_xy;
-void main() { v_xy = in_corner; gl_Position = vec4(in_corner, 0.9999, 1.0); }
+in vec2 in_corner; out vec2 v_xy; uniform vec2 u_aspect;
+void main() { v_xy = in_corner * u_aspect; gl_Position = vec4(in_corner, 0.9999, 1.0); }
 """
 
 BACKDROP_FRAGMENT = """
 #version 330
-in vec2 v_xy; uniform vec3 u_top; uniform vec3 u_bottom; uniform vec2 u_tilt; uniform vec4 u_blob[10]; uniform vec4 u_paint[10]; uniform vec4 u_wall;
-uniform float u_grain; uniform float u_toon; uniform vec3 u_cloud; uniform vec3 u_stripe; uniform sampler3D u_noise;
+in vec2 v_xy;
+uniform vec3 u_top; uniform vec3 u_bottom; uniform vec2 u_tilt; uniform vec4 u_blob[10]; uniform vec4 u_paint[10];
+uniform vec4 u_wall; uniform vec3 u_cloud; uniform vec3 u_stripe; uniform float u_grain; uniform float u_toon;
+uniform sampler3D u_noise;
 out vec4 f_colour;
 float hash(vec2 p) { return fract(sin(dot(p, vec2(12.9898, 78.233))) * 43758.5453); }
 void main() {
     vec2 p = v_xy;
     vec3 c = mix(u_bottom, u_top, smoothstep(-1.2, 1.2, dot(p, u_tilt)));
-    c *= 1.0 - u_wall.x * smoothstep(u_wall.y - 0.02 - 0.3 * u_wall.z, u_wall.y + 0.02 + 0.3 * u_wall.z, p.x * u_wall.w + p.y * (1.0 - abs(u_wall.w)));
+    float wall = p.x * u_wall.w + p.y * (1.0 - abs(u_wall.w));
+    c *= 1.0 - u_wall.x * smoothstep(u_wall.y - 0.02 - 0.3 * u_wall.z, u_wall.y + 0.02 + 0.3 * u_wall.z, wall);
     vec2 s = vec2(cos(u_stripe.z) * p.x - sin(u_stripe.z) * p.y, 0.7 * p.y);  // bars: blinds, shelves, window frames
     c *= 1.0 - u_stripe.x * smoothstep(0.35, 0.45, abs(fract(s.x * u_stripe.y * 0.5) - 0.5));
     for (int k = 0; k < 3; k++) {  // cloud: strength, frequency, roughness: foliage, plaster, crowds
         vec3 q = vec3(p * u_cloud.y * exp2(float(k)) / 32.0, u_stripe.z + float(k) * 0.37);
         float weight = u_cloud.x * pow(u_cloud.z, float(k));
-        c += weight * (vec3(texture(u_noise, q).r, texture(u_noise, q + 0.31).r, texture(u_noise, q + 0.67).r) * 0.5 + texture(u_noise, q + 0.5).r * 0.5 - 0.5);
+        vec3 tint = vec3(texture(u_noise, q).r, texture(u_noise, q + 0.31).r, texture(u_noise, q + 0.67).r);
+        c += weight * (tint * 0.5 + texture(u_noise, q + 0.5).r * 0.5 - 0.5);
     }
-    for (int i = 0; i < 10; i++) {  // blob: x, y, size, softness; paint: rgb, square (1) or round (0); negative size = off
+    for (int i = 0; i < 10; i++) {  // blob: x, y, size (negative = off), softness; paint: rgb, square (1) or round (0)
         vec2 d = (p - u_blob[i].xy) / max(u_blob[i].z, 1e-3);
         float r = mix(length(d), max(abs(d.x), abs(d.y) * 0.6), step(0.5, u_paint[i].w));
-        if (u_blob[i].z > 0.0) c = mix(c, u_paint[i].rgb, 0.8 * (1.0 - smoothstep(1.0 - u_blob[i].w, 1.0 + u_blob[i].w, r)));
+        float inside = 1.0 - smoothstep(1.0 - u_blob[i].w, 1.0 + u_blob[i].w, r);
+        if (u_blob[i].z > 0.0) c = mix(c, u_paint[i].rgb, 0.8 * inside);
     }
     c *= 1.0 - 0.10 * dot(p, p) * 0.5;
     c += u_grain * (hash(floor(gl_FragCoord.xy / 2.0)) - 0.5);

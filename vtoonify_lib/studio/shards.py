@@ -1,22 +1,35 @@
 """A data set of paired portraits on disk: the same people in several styles, with exact ground truth.
 
-`python -m vtoonify_lib.studio.shards runs/pairs --count 12000` renders people into memory-mapped arrays, chunk by chunk,
-in as many processes as there are cores; stop it and start it again and it goes on where it was. Even people are framed
-exactly as FFHQ frames them; odd ones are framed loosely (zoom, shift, roll), as a crop plan on a real photograph is.
+`python -m vtoonify_lib.studio.shards runs/pairs --count 12000` renders people into memory-mapped arrays, chunk by
+chunk, in as many processes as there are cores; stop it and start it again and it goes on where it was. Even people are
+framed exactly as FFHQ frames them; odd ones are framed loosely (zoom, shift, roll), as a crop plan on a real photograph
+is.
 """
+from __future__ import annotations
+
 import argparse
 import json
+import multiprocessing
 import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
+from ..config import VToonifyError
+from .kit import find_kit
 from .people import Z_SIZE, person, sample_z
 
 CHUNK = 64
+DEFAULTS = {"count": 12000, "size": 256, "styles": ["photo", "storybook"], "seed": 0}
 
 
 def fields(size: int, styles: tuple[str, ...]) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -31,7 +44,11 @@ def fields(size: int, styles: tuple[str, ...]) -> dict[str, tuple[tuple[int, ...
 
 @dataclass(frozen=True)
 class Pairs:
-    """An opened data set: `pairs["photo"]` is a [count, …] memory map; `ready` lists the entries rendered so far."""
+    """An opened data set.
+
+    arrays  name (see `fields`) → read-only memory map [count, …]; also as `pairs[name]`
+    ready   indices of the entries rendered so far
+    """
 
     folder: Path
     arrays: dict[str, np.ndarray]
@@ -41,24 +58,45 @@ class Pairs:
         return self.arrays[name]
 
     @classmethod
-    def open(cls, folder: str | os.PathLike) -> "Pairs":
+    def open(cls, folder: str | os.PathLike) -> Pairs:
+        """Open what has been rendered; also while rendering goes on. VToonifyError if the folder holds no data set."""
         folder = Path(folder)
-        meta = json.loads((folder / "meta.json").read_text())
-        done = [i for i in range(0, meta["count"], CHUNK) if (folder / "done" / f"{i:08d}").exists()]
-        ready = np.concatenate([np.arange(i, min(i + CHUNK, meta["count"])) for i in done]) if done else np.zeros(0, int)
-        return cls(folder, {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in fields(meta["size"], tuple(meta["styles"]))}, ready)
+        meta = _read_meta(folder)
+        if meta is None:
+            raise VToonifyError(f"{folder} holds no data set; make one: python -m vtoonify_lib.studio.shards {folder}")
+        todo = set(_todo(folder, meta))
+        ready = [i for i in range(meta["count"]) if i - i % CHUNK not in todo]
+        return cls(folder, _arrays(folder, meta, "r"), np.array(ready, int))
 
 
-_studio = None
+def _read_meta(folder: Path) -> dict[str, Any] | None:
+    path = folder / "meta.json"
+    return json.loads(path.read_text()) if path.is_file() else None
 
 
-def _render_chunk(folder: str, start: int, meta: dict, kit: str | None) -> int:
-    global _studio
+def _todo(folder: Path, meta: dict[str, Any]) -> list[int]:
+    """First index of every chunk that is not done."""
+    return [i for i in range(0, meta["count"], CHUNK) if not (folder / "done" / f"{i:08d}").exists()]
+
+
+def _arrays(folder: Path, meta: dict[str, Any], mode: str) -> dict[str, np.ndarray]:
+    names = fields(meta["size"], tuple(meta["styles"]))
+    return {name: np.load(folder / f"{name}.npy", mmap_mode=mode) for name in names}
+
+
+@lru_cache(maxsize=1)
+def _studio(kit: str, size: int) -> Any:
+    """One studio a process; it takes a second or two to make."""
     from .render import Studio
+
+    return Studio(kit, size)
+
+
+def _render_chunk(folder: str, start: int, meta: dict[str, Any], kit: str) -> int:
+    """Render one chunk, mark it as done → how many people."""
     from .styles import STYLES
 
-    _studio = _studio or Studio(kit, size=meta["size"])
-    arrays = {name: np.load(Path(folder) / f"{name}.npy", mmap_mode="r+") for name in fields(meta["size"], tuple(meta["styles"]))}
+    studio, arrays = _studio(kit, meta["size"]), _arrays(Path(folder), meta, "r+")
     rng = np.random.default_rng([meta["seed"], start])
     stop = min(start + CHUNK, meta["count"])
     for i, z in zip(range(start, stop), sample_z(rng, stop - start), strict=True):
@@ -66,46 +104,104 @@ def _render_chunk(folder: str, start: int, meta: dict, kit: str | None) -> int:
         who = person(z, wide)
         arrays["z"][i], arrays["wide"][i] = z, wide
         for style in meta["styles"]:
-            portrait = _studio.portrait(who, STYLES[style])
-            arrays[style][i], arrays[f"{style}_landmarks"][i], arrays[f"{style}_parsing"][i] = portrait.image, portrait.landmarks, portrait.parsing
+            portrait = studio.portrait(who, STYLES[style])
+            arrays[style][i] = portrait.image
+            arrays[f"{style}_landmarks"][i] = portrait.landmarks
+            arrays[f"{style}_parsing"][i] = portrait.parsing
     for array in arrays.values():
         array.flush()
     (Path(folder) / "done" / f"{start:08d}").touch()
     return stop - start
 
 
-def render_pairs(folder: str | os.PathLike, count: int, size: int = 256, styles: tuple[str, ...] = ("photo", "storybook"), seed: int = 0,
-                 kit: str | None = None, processes: int | None = None) -> Pairs:
+def _begin_worker() -> None:
+    """A worker is one software rasteriser without threads of its own; Ctrl-C is the parent's to handle."""
+    os.environ.setdefault("LP_NUM_THREADS", "0")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _rendered(jobs: list[tuple], processes: int) -> Iterator[int]:
+    """Render chunks in this process or in several → how many people each held, as they finish."""
+    if processes == 1 or len(jobs) == 1:
+        for job in jobs:
+            yield _render_chunk(*job)
+        return
+    # spawned, not forked: an OpenGL context does not survive a fork
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_begin_worker)
+    try:
+        for result in as_completed([pool.submit(_render_chunk, *job) for job in jobs]):
+            yield result.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def render_pairs(folder: str | os.PathLike, count: int | None = None, size: int | None = None,
+                 styles: tuple[str, ...] | None = None, seed: int | None = None, kit: str | None = None,
+                 processes: int | None = None, progress: bool = True) -> Pairs:
     """Render `count` people in every style into `folder`, or finish a data set that was begun there.
 
     Entries depend on (seed, index) alone, so an interrupted run ends in the same data as an uninterrupted one.
+    Settings left out are those of the data set begun, or DEFAULTS. VToonifyError if others are given than it was begun
+    with, if the disk is too small, or without the kit.
     """
-    folder = Path(folder)
-    (folder / "done").mkdir(parents=True, exist_ok=True)
-    meta = {"count": count, "size": size, "styles": list(styles), "seed": seed}
-    if not (folder / "meta.json").exists():
-        for name, (shape, dtype) in fields(size, styles).items():
-            np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, (count, *shape)).flush()
-        (folder / "meta.json").write_text(json.dumps(meta))
-    meta = json.loads((folder / "meta.json").read_text())
-    todo = [i for i in range(0, meta["count"], CHUNK) if not (folder / "done" / f"{i:08d}").exists()]
-    os.environ.setdefault("LP_NUM_THREADS", "0")  # one software rasteriser a process, no threads of its own
-    with ProcessPoolExecutor(processes or os.cpu_count()) as pool, tqdm(total=meta["count"], desc="people", initial=meta["count"] - len(todo) * CHUNK) as bar:
-        for job in as_completed([pool.submit(_render_chunk, str(folder), start, meta, kit) for start in todo]):
-            bar.update(job.result())
+    folder, kit = Path(folder), str(find_kit(kit))
+    given = {"count": count, "size": size, "styles": styles and list(styles), "seed": seed}
+    meta = _begin(folder, {name: value for name, value in given.items() if value is not None})
+    todo = _todo(folder, meta)
+    left = sum(min(CHUNK, meta["count"] - start) for start in todo)
+    jobs = [(str(folder), start, meta, kit) for start in todo]
+    with tqdm(total=meta["count"], initial=meta["count"] - left, desc="people", unit="", smoothing=0,
+              disable=not progress) as bar:
+        for people in _rendered(jobs, processes or os.cpu_count() or 1):
+            bar.update(people)
     return Pairs.open(folder)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder")
-    parser.add_argument("--count", type=int, default=12000)
-    parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--seed", type=int, default=0)
+def _begin(folder: Path, given: dict[str, Any]) -> dict[str, Any]:
+    """Settings of the data set in `folder`, whose empty arrays are made if there is none."""
+    meta = _read_meta(folder)
+    if meta is None:
+        meta = {**DEFAULTS, **given}
+        (folder / "done").mkdir(parents=True, exist_ok=True)
+        arrays = fields(meta["size"], tuple(meta["styles"]))
+        needed = meta["count"] * sum(np.dtype(d).itemsize * int(np.prod(s)) for s, d in arrays.values())
+        free = shutil.disk_usage(folder).free
+        if needed > free:
+            raise VToonifyError(f"{meta['count']} people at {meta['size']} px take {needed / 1e9:.1f} GB and {folder} "
+                                f"has {free / 1e9:.1f} GB free; ask for fewer, smaller ones or another folder")
+        for name, (shape, dtype) in arrays.items():
+            np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, (meta["count"], *shape)).flush()
+        (folder / "meta.json").write_text(json.dumps(meta))
+    for name, value in given.items():
+        if meta[name] != value:
+            raise VToonifyError(f"the data set in {folder} was begun with {name} = {meta[name]}, now {name} = {value} "
+                                "is asked for; leave it out to go on, or choose another folder")
+    return meta
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; → exit code: 0, 2 for a mistake of the user, 130 when stopped."""
+    parser = argparse.ArgumentParser(prog="python -m vtoonify_lib.studio.shards", description=__doc__.splitlines()[0],
+                                     epilog="Stop it with Ctrl-C; the same command goes on where it was.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--count", type=int, help=f"people (default: {DEFAULTS['count']})")
+    parser.add_argument("--size", type=int, help=f"pixels (default: {DEFAULTS['size']})")
+    parser.add_argument("--styles", nargs="+", help=f"(default: {' '.join(DEFAULTS['styles'])})")
+    parser.add_argument("--seed", type=int, help=f"(default: {DEFAULTS['seed']})")
     parser.add_argument("--kit", help="folder of the portrait kit (default: $VTOONIFY_PORTRAIT_KIT)")
-    args = parser.parse_args()
-    render_pairs(args.folder, args.count, args.size, seed=args.seed, kit=args.kit)
+    parser.add_argument("--processes", type=int, help="(default: one per core)")
+    try:
+        pairs = render_pairs(**vars(parser.parse_args(arguments)))
+    except VToonifyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    print(f"{len(pairs.ready)} people in {pairs.folder}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""OpenGL plumbing of the studio: a context without a display, programs, vertex buffers, textures.
+
+A `Painter` draws one `Part` with one program; which parts, in which order and in what colours is `render`'s business.
+"""
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..config import VToonifyError
+from . import shaders
+from .geometry import Part
+from .kit import Kit
+
+ATTRIBUTES = {"in_position": 3, "in_normal": 3, "in_rest": 3, "in_uv": 2, "in_mask0": 4, "in_mask1": 4, "in_mask2": 3}
+"""What a vertex carries: name in the shaders → how many floats."""
+
+VERTEX_BYTES = 4 * sum(ATTRIBUTES.values())
+PROGRAMS = ("depth", "skin", "eye", "hair", "plain", "label", "flow")
+NO_MASKS = np.float32([0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0])
+"""Masks of what is not the base mesh: no region of the skin, not occluded."""
+
+
+class _Buffers:
+    """A part's vertices on the graphics side, and where they are going (for the flow pass alone)."""
+
+    def __init__(self, painter: Painter, part: Part):
+        gl = painter.gl
+        self.count = len(part.positions)
+        self.part: Part | None = None
+        self.vertices = gl.buffer(reserve=self.count * VERTEX_BYTES)
+        self.following = gl.buffer(reserve=self.count * 12)
+        triangles = gl.buffer(np.ascontiguousarray(part.triangles, "i4"))
+        self.arrays = {}
+        for name, program in painter.programs.items():
+            content = [(self.vertices, *_layout(program))]
+            if "in_next" in program:
+                content.append((self.following, "3f", "in_next"))
+            self.arrays[name] = gl.vertex_array(program, content, triangles)
+
+
+class Painter:
+    """Draws parts of a kit's people into whatever framebuffer is in use.
+
+    masks [6357,11]: regions of the base mesh; its parts are recognised by their number of vertices.
+    VToonifyError where moderngl or EGL is missing.
+    """
+
+    def __init__(self, kit: Kit, masks: np.ndarray):
+        try:
+            import moderngl
+
+            self.gl: Any = moderngl.create_context(standalone=True, backend="egl")
+        except Exception as error:
+            raise VToonifyError(f"no off-screen OpenGL ({error}); install moderngl (pip install 'vtoonify-lib[studio]')"
+                                " and EGL (Debian: apt install libegl1 libgl1-mesa-dri)") from error
+        self.kit, self.masks = kit, masks
+        self._buffers: dict[str, _Buffers] = {}
+        self._textures: dict[str, tuple[Any, float]] = {}
+        self.programs = {name: self._program(name) for name in PROGRAMS}
+        self._backdrop = self.gl.program(shaders.SCREEN_VERTEX, fragment_shader=shaders.BACKDROP_FRAGMENT)
+        corners = self.gl.buffer(np.array([-1, -1, 3, -1, -1, 3], "f4"))
+        self._screen = self.gl.vertex_array(self._backdrop, [(corners, "2f", "in_corner")])
+        # value noise: one random number a cell, blended linearly
+        grid = np.random.default_rng(7).integers(0, 256, (32, 32, 32)).astype(np.uint8)
+        self.noise = self.gl.texture3d((32, 32, 32), 1, np.ascontiguousarray(grid))
+
+    def _program(self, name: str) -> Any:
+        vertex = shaders.FLOW_VERTEX if name == "flow" else shaders.VERTEX
+        return self.gl.program(vertex, fragment_shader=getattr(shaders, f"{name.upper()}_FRAGMENT"))
+
+    def draw(self, program: str, name: str, part: Part, uniforms: dict[str, Any],
+             following: np.ndarray | None = None) -> None:
+        """Draw a part. `name` says which buffers to use: parts of one name have one topology.
+
+        following [n,3]: where the vertices are in the next frame (program "flow").
+        """
+        _set(self.programs[program], uniforms)
+        buffers = self._buffers.get(name)
+        if buffers is None or buffers.count != len(part.positions):
+            buffers = self._buffers[name] = _Buffers(self, part)
+        if buffers.part is not part:
+            own = len(part.positions) == len(self.masks)
+            masks = self.masks if own else np.tile(NO_MASKS, (len(part.positions), 1))
+            columns = [part.positions, part.normals, part.rest, part.uv, masks]
+            buffers.vertices.write(np.concatenate(columns, 1).astype("f4").tobytes())
+            buffers.part = part
+        if following is not None:
+            buffers.following.write(np.ascontiguousarray(following, "f4").tobytes())
+        buffers.arrays[program].render()
+
+    def draw_backdrop(self, uniforms: dict[str, Any]) -> None:
+        """Fill the framebuffer with a backdrop."""
+        _set(self._backdrop, uniforms)
+        self._screen.render()
+
+    def texture(self, name: str | None) -> dict[str, Any]:
+        """Uniforms that bind a prop's texture; `u_mean` is the mean luminance of its opaque part, for tinting."""
+        if name is None:
+            return {"u_has_texture": 0.0}
+        if name not in self._textures:
+            self._textures[name] = self._load(name)
+        texture, mean = self._textures[name]
+        if texture is None:
+            return {"u_has_texture": 0.0, "u_mean": mean}
+        texture.use(1)
+        return {"u_texture": 1, "u_has_texture": 1.0, "u_mean": mean}
+
+    def _load(self, name: str) -> tuple[Any, float]:
+        path = self.kit.texture(name)
+        if path is None:
+            return None, 0.3
+        pixels = np.asarray(Image.open(path).convert("RGBA").transpose(Image.Transpose.FLIP_TOP_BOTTOM))
+        opaque = pixels[pixels[..., 3] > 128]
+        texture = self.gl.texture(pixels.shape[1::-1], 4, np.ascontiguousarray(pixels))
+        texture.build_mipmaps()
+        return texture, float((opaque[:, :3] @ [0.3, 0.59, 0.11]).mean() / 255)
+
+
+def _layout(program: Any) -> list[str]:
+    """Buffer layout for a program: attributes it does not read become padding."""
+    layout = " ".join(f"{n}f" if name in program else f"{n}x4" for name, n in ATTRIBUTES.items())
+    return [layout, *(name for name in ATTRIBUTES if name in program)]
+
+
+def _set(program: Any, uniforms: dict[str, Any]) -> None:
+    """Hand over the uniforms that a program has; a matrix [4,4] maps column vectors."""
+    for name, value in uniforms.items():
+        if name not in program:
+            continue
+        if isinstance(value, np.ndarray):
+            program[name].write((value.T if value.shape == (4, 4) else value).astype("f4").tobytes())
+        else:
+            program[name].value = value
