@@ -22,7 +22,7 @@ from ..metrics import feature_distance
 from ..models.encoders import ParsingNet, StyleEncoder
 from ..models.vtoonify import VToonify
 from ..studio.shards import Pairs
-from ..synthesis import random_crop
+from ..synthesis import Crop, crop, random_crop
 from . import data, loop
 
 FEATURE_WEIGHT, EDGE_WEIGHT, DETAIL_WEIGHT, FLICKER_WEIGHT = 0.25, 0.5, 3.0, 4.0
@@ -39,10 +39,20 @@ class Pair:
     parsing: Tensor | None
 
 
-def render_source(pairs: Pairs, batch: int, hold_out: int = 256, seed: int = 3, style: str = "storybook") -> Callable[[int], Pair]:
-    """Pairs of exact renders, augmented."""
+def render_source(pairs: Pairs, batch: int, hold_out: int = 256, seed: int = 3, style: str = "storybook",
+                  window: int | None = None) -> Callable[[int], Pair]:
+    """Pairs of exact renders, augmented. window: side of a random cut of x (and of y along with it), a multiple of 8.
+
+    The style encoder always sees the whole picture; cuts cost less and make every batch more varied.
+    """
     def source(i: int) -> Pair:
         x, y, photo, parsing = data.prepare(pairs, batch, i, seed, hold_out, style)
+        if window is not None:
+            side, scale = x.shape[-1], y.shape[-1] // x.shape[-1]
+            g = loop.generator(seed + 200, i)
+            top, left = torch.randint(0, side - window + 1, (2,), generator=g).tolist()
+            spot = Crop(top, left, window, window)
+            x, y, parsing = crop(x, spot), crop(y, spot, scale), crop(parsing, spot)
         return Pair(x, y, photo, parsing)
 
     return source
@@ -113,7 +123,7 @@ def train(pairs: Callable[[int], Pair], parsing: ParsingNet, config: VToonifyCon
             x = torch.cat([pair.x, logits.float() * PARSING_SCALE], 1)
             out = students.vtoonify(x, w)
             parts = {"picture": picture_loss(out.float(), pair.y, detail_mask(pair.parsing, out)),
-                     "feature": FEATURE_WEIGHT * feature_distance(parsing, out, pair.y.to(out.dtype)).mean()}
+                     "feature": FEATURE_WEIGHT * feature_distance(parsing, data.half(out), data.half(pair.y).to(out.dtype)).mean()}
             if ramp > 0:
                 n = max(1, int(flicker_share * len(x)))
                 window = random_crop(*x.shape[2:], rng=g)

@@ -57,10 +57,12 @@ def code_loss(w: Tensor) -> Tensor:
 
 
 def distill(pairs: Pairs, parsing: ParsingNet, config: GeneratorConfig, folder: str | os.PathLike, iterations: int, target: str = "photo", start: dict | None = None,
-            until: int | None = None, batch: int = 16, hold_out: int = 256, lr: float = 2e-3, seed: int = 7, seconds: float | None = None) -> Distilled:
+            until: int | None = None, batch: int = 16, hold_out: int = 256, lr: float = 2e-3, seed: int = 7, seconds: float | None = None,
+            train_encoder: bool | None = None) -> Distilled:
     """Train encoder and generator to redraw photo renders (target "photo"), or fine-tune the generator alone towards another style.
 
-    start  state dict of a Distilled; with a target other than "photo" its encoder is frozen
+    start  state dict of a Distilled to begin from
+    train_encoder  by default only with the target "photo": a fine-tune must keep the codes of its base
     until  train up to this resolution only: the code decides the face long before the last doublings
     → the moving average of the trained pair
     """
@@ -69,7 +71,8 @@ def distill(pairs: Pairs, parsing: ParsingNet, config: GeneratorConfig, folder: 
     if start:
         model.load_state_dict(start)
     style = "storybook" if target == "photo" else target
-    tuned = model.parameters() if target == "photo" else model.generator.parameters()
+    joint = target == "photo" if train_encoder is None else train_encoder
+    tuned = model.parameters() if joint else model.generator.parameters()
     optimizer = torch.optim.Adam(tuned, lr, betas=(0.5, 0.99))
     ema = loop.EMA(model, decay=0.998)
     parsing = parsing.eval().requires_grad_(False)
@@ -82,17 +85,17 @@ def distill(pairs: Pairs, parsing: ParsingNet, config: GeneratorConfig, folder: 
 
     def step(i: int) -> dict[str, float]:
         for group in optimizer.param_groups:
-            group["lr"] = lr * min(1.0, (i + 1) / 100) * (0.03 + 0.97 * (0.5 + 0.5 * np.cos(np.pi * i / iterations)))
+            group["lr"] = float(lr * min(1.0, (i + 1) / 100) * (0.03 + 0.97 * (0.5 + 0.5 * np.cos(np.pi * i / iterations))))
         x, y = batch_of(i, batch)
         with torch.autocast("cpu", torch.bfloat16):
-            if target == "photo":
+            if joint:
                 out, w = model(x, until)
             else:
                 with torch.no_grad():
                     w = model.encoder(x)
                 out = draw(model.generator, w, until)
-            parts = {"picture": picture_loss(out.float(), y, torch.ones(())), "feature": FEATURE_WEIGHT * feature_distance(parsing, out, y.to(out.dtype)).mean()}
-            if target == "photo":
+            parts = {"picture": picture_loss(out.float(), y, torch.ones_like(y[:, :1])), "feature": FEATURE_WEIGHT * feature_distance(parsing, out, y.to(out.dtype)).mean()}
+            if joint:
                 parts["code"] = code_loss(w.float())
         optimizer.zero_grad(set_to_none=True)
         sum(parts.values()).backward()
@@ -135,7 +138,7 @@ def fit_mapping(generator: Generator, bank: Tensor, iterations: int = 3000, batc
     for i in range(iterations):
         g = loop.generator(seed, i)
         for group in optimizer.param_groups:
-            group["lr"] = lr * (0.5 + 0.5 * np.cos(np.pi * i / iterations)) + 1e-5
+            group["lr"] = float(lr * (0.5 + 0.5 * np.cos(np.pi * i / iterations)) + 1e-5)
         real = bank[torch.randint(len(bank), (batch,), generator=g)]
         fake = generator.map(torch.randn(batch, generator.config.style_dim, generator=g))
         axes = F.normalize(torch.randn(bank.shape[1], directions, generator=g), dim=0)
