@@ -16,12 +16,14 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..config import PARSING_CLASSES
+from ..faces import box_from_landmarks
 from ..models.encoders import ParsingNet
 from ..studio.shards import Pairs
 from . import data, loop
 
 PALETTE = np.random.default_rng(1).integers(40, 255, (PARSING_CLASSES, 3)).astype(np.uint8) * (np.arange(PARSING_CLASSES) > 0)[:, None].astype(np.uint8)
 STYLED_SHARE = 0.25  # of the parsing batch: the net is also the yardstick of stylised pictures
+LANDMARK_SCALE = 1.6  # dlib keeps landmarks as whole pixels: larger pictures lose less
 DETAIL_WEIGHT = 3.0  # eyes, brows and lips are few pixels and matter most
 
 
@@ -90,40 +92,51 @@ def parsing_iou(net: Callable[[Tensor], Tensor], pairs: Pairs, hold_out: int = 2
     return {"mean": float((inter[present] / union[present]).mean()), **{str(c): float(inter[c] / union[c]) for c in np.flatnonzero(present)}}
 
 
-def train_landmarks(pairs: Pairs, path: str | os.PathLike, count: int = 3000, hold_out: int = 256, seed: int = 2, threads: int | None = None) -> dict[str, float]:
-    """dlib's ensemble of regression trees (Kazemi & Sullivan 2014) on renders, boxes from dlib's own detector.
+def train_landmarks(pairs: Pairs, path: str | os.PathLike, count: int = 2400, hold_out: int = 256, seed: int = 2,
+                    threads: int = 1) -> dict[str, float]:
+    """dlib's ensemble of regression trees (Kazemi & Sullivan 2014) on renders.
 
+    Boxes come from dlib's own detector, and for every third face from its landmarks, as tracking makes them.
+    threads: dlib 20 counts NumPy references without a lock, so more than one can crash the interpreter afterwards.
     Writes the predictor to `path` → errors on held-out renders, as shares of the distance between the eyes.
     """
     import dlib
 
-    detector = dlib.get_frontal_face_detector()
-
-    def examples(index: np.ndarray, augment: bool):
-        images, detections = [], []
-        for k in tqdm(np.array_split(index, max(1, len(index) // 16)), desc="finding faces"):
-            for i in k:
-                style = "storybook" if augment and i % 5 == 0 else "photo"
-                image, points = np.array(pairs[style][i]), np.array(pairs[f"{style}_landmarks"][i])
-                if augment:
-                    image, points = _jitter(image, points, np.random.default_rng([seed, int(i)]))
-                boxes = detector(image, 0)
-                if len(boxes) == 1 and (points > 2).all() and (points < image.shape[0] - 2).all():
-                    images.append(image)
-                    parts = [dlib.point(int(round(float(x))), int(round(float(y)))) for x, y in points]
-                    detections.append([dlib.full_object_detection(boxes[0], parts)])
-        return images, detections
-
     pool = np.random.default_rng(seed).permutation(pairs.ready[pairs.ready >= hold_out])[:count]
-    images, detections = examples(pool, augment=True)
+    images, detections = _landmark_examples(pairs, pool, seed, augment=True)
     options = dlib.shape_predictor_training_options()
-    options.tree_depth, options.cascade_depth, options.num_trees_per_cascade_level = 4, 10, 180
-    options.nu, options.oversampling_amount, options.oversampling_translation_jitter = 0.1, 12, 0.1
-    options.feature_pool_size, options.num_test_splits, options.num_threads, options.be_verbose = 500, 40, threads or os.cpu_count(), False
+    options.tree_depth, options.cascade_depth, options.num_trees_per_cascade_level = 4, 10, 130
+    options.nu, options.oversampling_amount, options.oversampling_translation_jitter = 0.1, 10, 0.1
+    options.feature_pool_size, options.num_test_splits = 500, 40
+    options.num_threads, options.be_verbose = threads, False
     predictor = dlib.train_shape_predictor(images, detections, options)
     predictor.save(str(path))
-    test_images, test_detections = examples(np.arange(hold_out), augment=False)
-    return {"trained_on": len(images), "tested_on": len(test_images), **landmark_errors(predictor, test_images, test_detections)}
+    test_images, test_detections = _landmark_examples(pairs, np.arange(hold_out), seed, augment=False)
+    return {"trained_on": len(images), "tested_on": len(test_images),
+            **landmark_errors(predictor, test_images, test_detections)}
+
+
+def _landmark_examples(pairs: Pairs, index: np.ndarray, seed: int, augment: bool) -> tuple[list, list]:
+    """Pictures and dlib detections of the entries in which dlib finds exactly one whole face."""
+    import dlib
+
+    detector = dlib.get_frontal_face_detector()
+    images, detections = [], []
+    for i in tqdm(index, desc="finding faces", mininterval=5):
+        style = "storybook" if augment and i % 5 == 0 else "photo"
+        image, points = np.array(pairs[style][i]), np.array(pairs[f"{style}_landmarks"][i])
+        if augment:
+            image, points = _jitter(image, points, np.random.default_rng([seed, int(i)]))
+        boxes = detector(image, 0)
+        if len(boxes) != 1 or (points < 2).any() or (points > image.shape[0] - 2).any():
+            continue
+        edges = [boxes[0].left(), boxes[0].top(), boxes[0].right(), boxes[0].bottom()]
+        edges = np.array(box_from_landmarks(points) if augment and i % 3 == 0 else edges) * LANDMARK_SCALE
+        side = int(image.shape[0] * LANDMARK_SCALE)
+        images.append(np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR)))
+        parts = [dlib.point(int(round(float(x))), int(round(float(y)))) for x, y in points * LANDMARK_SCALE]
+        detections.append([dlib.full_object_detection(dlib.rectangle(*(int(round(float(v))) for v in edges)), parts)])
+    return images, detections
 
 
 def landmark_errors(predictor, images: list[np.ndarray], detections: list) -> dict[str, float]:
