@@ -1,13 +1,15 @@
 """Training VToonify-T (paper §4.2, SPEC §7): encoder pre-training, then the pairs, then pairs with flicker suppression.
 
-Two recipes share every line but the source of pairs. `paper`: pairs come from the two StyleGANs and the generator inside
-VToonify is frozen. `renders`: pairs are exact renders of the same person in both styles, and the generator's fine layers
-learn along, which is what makes a small generator crisp. The default bundle says which one made it.
+Two recipes share every line but the source of pairs. `paper`: pairs come from the two StyleGANs and the generator in
+VToonify is frozen. `renders`: pairs are exact renders of the same person in both styles, and the generator's fine
+layers learn along, which is what makes a small generator crisp. The default bundle says which one made it. Unlike the
+paper's, the pixel loss is L1 on colours and edges and there is no adversarial loss: no game has to be won on a CPU.
 """
+
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,21 +19,30 @@ from PIL import Image
 from torch import Tensor, nn
 
 from .. import latents, losses
-from ..config import HANDOFF, PARSING_SCALE, VToonifyConfig
+from ..config import HANDOFF, VToonifyConfig, VToonifyError
+from ..images import to_image
 from ..metrics import feature_distance
 from ..models.encoders import ParsingNet, StyleEncoder
+from ..models.stylegan2 import Generator
 from ..models.vtoonify import VToonify
+from ..parsing import CLASS_NAMES, network_input
 from ..studio.shards import Pairs
-from ..synthesis import Crop, crop, random_crop
+from ..synthesis import Crop, crop, random_affine, random_crop
 from . import data, loop
 
-FEATURE_WEIGHT, EDGE_WEIGHT, DETAIL_WEIGHT, FLICKER_WEIGHT = 0.25, 0.5, 3.0, 4.0
-DETAILS = (2, 3, 4, 5, 6, 10, 11, 12, 13)  # parsing classes whose pixels weigh DETAIL_WEIGHT: brows, eyes, glasses, nose, mouth, lips
+RECIPES = ("renders", "paper")
+FEATURE_WEIGHT, EDGE_WEIGHT, FLICKER_WEIGHT = 0.25, 0.5, 4.0
+DETAILS = (*data.SMALL_PARTS, CLASS_NAMES.index("nose"))
+DETAIL_WEIGHT, BACKDROP_WEIGHT = 3.0, 0.5  # of the pixels of DETAILS, and of the background
+EDIT = 0.3  # how far the random edit of synthetic codes goes on its way to another person
 
 
 @dataclass(frozen=True)
 class Pair:
-    """x [B,3,s,s] input, y [B,3,S,S] target, both in [−1,1]; aligned [B,3,S,S] what the style encoder sees; parsing of x [B,s,s] or None."""
+    """A batch of pairs, pictures in [−1,1].
+
+    x [B,3,s,s] input, y [B,3,S,S] target; aligned [B,3,·,·] what the style encoder sees; parsing of x [B,s,s] or None
+    """
 
     x: Tensor
     y: Tensor
@@ -39,11 +50,30 @@ class Pair:
     parsing: Tensor | None
 
 
+class Students(nn.Module):
+    """VToonify and the (frozen) style encoder that feeds its fine layers.
+
+    image_size, width  of the style encoder
+    """
+
+    def __init__(self, config: VToonifyConfig, image_size: int = 128, width: int = 32):
+        super().__init__()
+        self.vtoonify = VToonify(config)
+        g = self.vtoonify.generator
+        self.style = StyleEncoder(image_size, g.n_latent, config.generator.style_dim, width)
+
+    def forward(self, x: Tensor, aligned: Tensor, logits: Tensor) -> Tensor:
+        """Input picture, aligned picture, parsing logits → stylised picture."""
+        return self.vtoonify(network_input(x, logits), self.style(aligned))
+
+
+# -- training on pairs ------------------------------------------------------------------------------------------------
 def render_source(pairs: Pairs, batch: int, hold_out: int = 256, seed: int = 3, style: str = "storybook",
                   window: int | None = None) -> Callable[[int], Pair]:
-    """Pairs of exact renders, augmented. window: side of a random cut of x (and of y along with it), a multiple of 8.
+    """Pairs of exact renders, augmented: iteration → Pair.
 
-    The style encoder always sees the whole picture; cuts cost less and make every batch more varied.
+    window  side of a random cut of x (and of y along with it), a multiple of 8. The style encoder always sees the whole
+            picture; cuts cost less and make every batch more varied.
     """
     def source(i: int) -> Pair:
         x, y, photo, parsing = data.prepare(pairs, batch, i, seed, hold_out, style)
@@ -58,95 +88,105 @@ def render_source(pairs: Pairs, batch: int, hold_out: int = 256, seed: int = 3, 
     return source
 
 
-class Students(nn.Module):
-    """VToonify and the (frozen) style encoder that feeds its fine layers."""
-
-    def __init__(self, config: VToonifyConfig, image_size: int = 128):
-        super().__init__()
-        self.vtoonify = VToonify(config)
-        g = self.vtoonify.generator
-        self.style = StyleEncoder(image_size, g.n_latent, config.generator.style_dim)
-
-    def forward(self, x: Tensor, aligned: Tensor, logits: Tensor) -> Tensor:
-        """Input picture, aligned picture, parsing logits → stylised picture."""
-        w = self.style(aligned)
-        return self.vtoonify(torch.cat([x, logits.to(x.dtype) * PARSING_SCALE], 1), w)
-
-
-def picture_loss(out: Tensor, y: Tensor, mask: Tensor) -> Tensor:
-    """Weighted L1 of colours and of their gradients: out, y [B,3,H,W], mask [B,1,H,W]."""
-    l1 = (mask * (out - y).abs()).mean()
-    dx = (mask[..., 1:] * ((out - y)[..., 1:] - (out - y)[..., :-1]).abs()).mean()
-    dy = (mask[..., 1:, :] * ((out - y)[..., 1:, :] - (out - y)[..., :-1, :]).abs()).mean()
-    return l1 + EDGE_WEIGHT * (dx + dy)
-
-
-def detail_mask(parsing: Tensor | None, out: Tensor) -> Tensor:
-    """DETAIL_WEIGHT around small facial features, ½ on the backdrop, 1 elsewhere, [B,1,H,W]; 1 without a parsing map."""
-    if parsing is None:
-        return torch.ones_like(out[:, :1])
-    near = torch.isin(parsing, torch.tensor(DETAILS)).float()[:, None]
-    near = F.max_pool2d(near, 5, 1, 2)  # the cartoon's features are larger than the photograph's
-    weight = 1 + (DETAIL_WEIGHT - 1) * near - 0.5 * (1 - near) * (parsing == 0)[:, None]
-    return F.interpolate(weight, out.shape[2:])
-
-
-def train(pairs: Callable[[int], Pair], parsing: ParsingNet, config: VToonifyConfig, folder: str | os.PathLike, iterations: int, recipe: str = "renders",
-          start: dict | None = None, lr: float = 1e-3, flicker_from: float = 0.5, flicker_share: float = 0.25, seed: int = 3, seconds: float | None = None,
-          sample_pairs: Pair | None = None, sample_every: int = 250) -> tuple[Students, Students]:
+def train(pairs: Callable[[int], Pair], parsing: ParsingNet, config: VToonifyConfig, folder: str | os.PathLike,
+          iterations: int, recipe: str = "renders", start: dict | None = None, lr: float = 1e-3,
+          flicker_from: float = 0.5, flicker_share: float = 0.25, seed: int = 3, seconds: float | None = None,
+          sample_pairs: Pair | None = None, sample_every: int = 250, image_size: int = 128, width: int = 32
+          ) -> tuple[Students, Students]:
     """Train VToonify-T → (students, their moving average), resumable in `folder`.
 
+    pairs          iteration → batch, see `render_source` and `generator_source`
+    recipe         "renders": the whole of VToonify learns; "paper": encoder and fusion only, the generator is frozen
+    start          state dict of Students to begin from
     flicker_from   share of the iterations after which the flicker loss ramps from 0 to 1 (follows the true iteration)
     flicker_share  part of each batch that the flicker loss sees (it costs a second pass)
-    start          state dict of Students to begin from
+    sample_pairs   pairs to draw every `sample_every` iterations
+    image_size, width  of the style encoder
     """
+    if recipe not in RECIPES:
+        raise VToonifyError(f"recipe is {recipe!r}; it must be one of {', '.join(RECIPES)}")
     torch.manual_seed(seed)
-    students = Students(config)
+    students = Students(config, image_size, width)
     if start:
         students.load_state_dict(start)
     students.style.requires_grad_(False)
-    trained = students.vtoonify.parameters() if recipe == "renders" else students.vtoonify.encoder_parameters()
-    optimizer = torch.optim.Adam([p for p in trained], lr, betas=(0.9, 0.99))
+    students.vtoonify.generator.requires_grad_(recipe == "renders")
+    optimizer = torch.optim.Adam([p for p in students.parameters() if p.requires_grad], lr, betas=(0.9, 0.99))
     ema = loop.EMA(students, decay=0.998)
     parsing = parsing.eval().requires_grad_(False)
 
     def step(i: int) -> dict[str, float]:
-        g = loop.generator(seed + 100, i)
-        for group in optimizer.param_groups:
-            group["lr"] = float(lr * min(1.0, (i + 1) / 100) * (0.02 + 0.98 * (0.5 + 0.5 * np.cos(np.pi * i / iterations))))
-        pair = pairs(i)
-        ramp = max(0.0, (i / iterations - flicker_from) / (1 - flicker_from))
-        with torch.autocast("cpu", torch.bfloat16):
-            with torch.no_grad():
-                logits = parsing(pair.x)
-                w = students.style(pair.aligned)
-            x = torch.cat([pair.x, logits.float() * PARSING_SCALE], 1)
-            out = students.vtoonify(x, w)
-            parts = {"picture": picture_loss(out.float(), pair.y, detail_mask(pair.parsing, out)),
-                     "feature": FEATURE_WEIGHT * feature_distance(parsing, data.half(out), data.half(pair.y).to(out.dtype)).mean()}
-            if ramp > 0:
-                n = max(1, int(flicker_share * len(x)))
-                window = random_crop(*x.shape[2:], rng=g)
-                parts["flicker"] = ramp * FLICKER_WEIGHT * losses.temporal(students.vtoonify, x[:n], w[:n], out[:n], window)
-        optimizer.zero_grad(set_to_none=True)
-        sum(parts.values()).backward()
-        nn.utils.clip_grad_norm_([p for p in students.parameters() if p.grad is not None], 1.0)
-        optimizer.step()
+        weight = flicker_weight(i, iterations, flicker_from)
+        parts = _losses(students, parsing, pairs(i), weight, flicker_share, loop.generator(seed + 100, i))
+        rate = loop.warm_cosine(lr, i, iterations, warmup=100, floor=0.02)
+        loop.descend(sum(parts.values()), optimizer, rate, clip=1.0)
         ema.update(students, i)
         return {name: float(value.detach()) for name, value in parts.items()}
 
     def sample(i: int) -> Image.Image:
         return sheet(ema.model, parsing, sample_pairs)
 
-    loop.run(folder, iterations, step, {"students": students, "ema": ema, "optimizer": optimizer}, sample if sample_pairs else None, sample_every, seconds=seconds,
-             title="VToonify-T")
+    loop.run(folder, iterations, step, {"students": students, "ema": ema, "optimizer": optimizer},
+             sample if sample_pairs else None, sample_every, seconds=seconds, title="VToonify-T")
     return students, ema.model
 
 
+def _losses(students: Students, parsing: ParsingNet, pair: Pair, flicker: float, flicker_share: float,
+            rng: torch.Generator) -> dict[str, Tensor]:
+    """Weighted losses of one batch; `flicker` is the weight of the flicker loss, which is left out at 0."""
+    with torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad():
+            x = network_input(pair.x, parsing(pair.x))
+            w = students.style(pair.aligned)
+        out = students.vtoonify(x, w)
+        parts = {"picture": picture_loss(out.float(), pair.y, detail_mask(pair.parsing, out))}
+        distance = feature_distance(parsing, data.half(out), data.half(pair.y).to(out.dtype))  # half: for speed
+        parts["feature"] = FEATURE_WEIGHT * distance.mean()
+        if flicker > 0:
+            n = max(1, int(flicker_share * len(x)))
+            window = random_crop(*x.shape[2:], rng=rng)
+            parts["flicker"] = flicker * losses.temporal(students.vtoonify, x[:n], w[:n], out[:n], window)
+    return parts
+
+
+def flicker_weight(i: int, iterations: int, start: float = 0.5) -> float:
+    """FLICKER_WEIGHT times a ramp from 0 at the share `start` of the run to 1 at its end; start 1: never.
+
+    The ramp is `losses.temporal_weight`, which starts half-way, on a clock that is half-way at `start`.
+    """
+    if start >= 1:
+        return 0.0
+    return losses.temporal_weight(i - (2 * start - 1) * iterations, 2 * (1 - start) * iterations, FLICKER_WEIGHT)
+
+
+def picture_loss(out: Tensor, y: Tensor, mask: Tensor) -> Tensor:
+    """Weighted L1 of colours and of their gradients: out, y [B,3,H,W], mask [B,1,H,W]."""
+    error = out - y
+    l1 = (mask * error.abs()).mean()
+    dx = (mask[..., 1:] * (error[..., 1:] - error[..., :-1]).abs()).mean()
+    dy = (mask[..., 1:, :] * (error[..., 1:, :] - error[..., :-1, :]).abs()).mean()
+    return l1 + EDGE_WEIGHT * (dx + dy)
+
+
+def detail_mask(parsing: Tensor | None, out: Tensor) -> Tensor:
+    """Weights of the pixels of `out` [B,3,H,W] by the classes [B,h,w] of the input → [B,1,H,W]; 1 without classes.
+
+    DETAIL_WEIGHT around small facial features, BACKDROP_WEIGHT on the background, 1 elsewhere.
+    """
+    if parsing is None:
+        return torch.ones_like(out[:, :1])
+    near = torch.isin(parsing, torch.tensor(DETAILS)).float()[:, None]
+    near = F.max_pool2d(near, 5, 1, 2)  # the cartoon's features are larger than the photograph's
+    weight = 1 + (DETAIL_WEIGHT - 1) * near - (1 - BACKDROP_WEIGHT) * (1 - near) * (parsing == 0)[:, None]
+    return F.interpolate(weight, out.shape[2:])
+
+
+# -- looking at the result --------------------------------------------------------------------------------------------
 @torch.no_grad()
 def stylise(students: Students, parsing: ParsingNet, x: Tensor, aligned: Tensor | None = None) -> Tensor:
-    """x [B,3,h,w] in [−1,1] (and what the style encoder sees) → [B,3,sh,sw], float32."""
-    square = F.interpolate(x, (128, 128), mode="bilinear", antialias=True) if aligned is None else aligned
+    """x [B,3,h,w] in [−1,1] (and what the style encoder sees, by default x) → [B,3,sh,sw] in [−1,1], float32."""
+    side = students.style.image_size
+    square = F.interpolate(x, (side, side), mode="bilinear", antialias=True) if aligned is None else aligned
     return students(x, square, parsing(x)).float().clamp(-1, 1)
 
 
@@ -154,55 +194,81 @@ def sheet(students: Students, parsing: ParsingNet, pair: Pair) -> Image.Image:
     """Rows: input, output, target."""
     out = stylise(students, parsing, pair.x, pair.aligned)
     big = F.interpolate(pair.x, out.shape[2:], mode="bilinear", align_corners=False)
-    return Image.fromarray(np.concatenate([np.concatenate([data.to_picture(p) for p in row], 1) for row in (big, out, pair.y)], 0))
+    return rows((big, out, pair.y))
+
+
+def rows(batches: Sequence[Tensor]) -> Image.Image:
+    """Contact sheet: each batch [B,3,H,W] in [−1,1] is a row; all of one size."""
+    return Image.fromarray(np.concatenate([np.concatenate(list(to_image(row)), 1) for row in batches], 0))
 
 
 # -- the paper's own recipe -------------------------------------------------------------------------------------------
-def generator_source(base, stylised, style_encoder: Callable[[Tensor], Tensor], config: VToonifyConfig, batch: int, truncation: float = 0.5, seed: int = 4,
-                     transform: Callable[[list[Tensor], torch.Generator], list[Tensor]] | None = None) -> Callable[[int], Pair]:
-    """Synthetic pairs from two generators: x = G0(w'), y = G1([½·w'[:7], E_s(x)[7:]]), the same random affine on both (SPEC §7)."""
+def same_affine(pictures: list[Tensor], rng: torch.Generator) -> list[Tensor]:
+    """The paper's geometric augmentation: one mild random affine for all pictures of a pair."""
+    return list(random_affine(*pictures, rng=rng))
+
+
+def generator_source(base: Generator, stylised: Generator, style_encoder: Callable[[Tensor], Tensor],
+                     config: VToonifyConfig, batch: int, truncation: float = 0.5, seed: int = 4,
+                     transform: Callable[[list[Tensor], torch.Generator], list[Tensor]] | None = same_affine
+                     ) -> Callable[[int], Pair]:
+    """Synthetic pairs from two generators: x = G0(w'), y = G1([½·w'[:7], E_s(x)[7:]]), moved alike (SPEC §7).
+
+    style_encoder  picture [B,3,S,S] → w+
+    truncation     of w' towards the mean code
+    transform      the geometric augmentation, of both pictures alike; None: none
+    → iteration → Pair, which depends on (seed, iteration) alone
+    """
     centre = base.mean_w(rng=loop.generator(seed, 0))
-    edited = slice(3, latents.n_structure())
 
     @torch.no_grad()
     def source(i: int) -> Pair:
         g = loop.generator(seed, i + 1)
-        z = torch.randn(batch, config.generator.style_dim, generator=g)
-        other = torch.randn(batch, config.generator.style_dim, generator=g)
-        w = base.to_w(z, "z", 1.0).clone()
-        w[:, edited] += 0.3 * (base.to_w(other, "z", 1.0) - w)[:, edited]
-        w = latents.truncate(w, truncation, centre)
+        w = _edited_codes(base, batch, truncation, centre, g)
         photo = base.synthesize(w)
-        codes = latents.mix(w, style_encoder(photo), latents.n_structure())
-        images = [photo, stylised.synthesize(codes)]
+        images = [photo, stylised.synthesize(latents.with_color_of(w, style_encoder(photo)))]
         if transform is not None:
             images = transform(images, g)
-        x = F.interpolate(images[0], (config.in_size, config.in_size), mode="bilinear", antialias=True, align_corners=False)
-        return Pair(x.clamp(-1, 1), images[1].clamp(-1, 1), images[0], None)
+        return Pair(_shrink(images[0], config.in_size).clamp(-1, 1), images[1].clamp(-1, 1), images[0], None)
 
     return source
 
 
-def pretrain(base, stylised, parsing: ParsingNet, vtoonify: VToonify, folder: str | os.PathLike, iterations: int, batch: int = 16, lr: float = 1e-4, seed: int = 5,
-             seconds: float | None = None) -> VToonify:
-    """Encoder pre-training: E(x) meets the stylised generator's feature and picture at hand-off. Paper Eq. (2)."""
+def pretrain(base: Generator, stylised: Generator, parsing: ParsingNet, vtoonify: VToonify, folder: str | os.PathLike,
+             iterations: int, batch: int = 16, lr: float = 1e-4, seed: int = 5, seconds: float | None = None
+             ) -> VToonify:
+    """Encoder pre-training: E(x) meets the stylised generator's feature and picture at hand-off. Paper Eq. (2).
+
+    Trains `vtoonify.encoder` in place (fusion and generator stay as they are), resumable in `folder`.
+    """
     optimizer = torch.optim.Adam(vtoonify.encoder.parameters(), lr, betas=(0.9, 0.99))
     centre = base.mean_w(rng=loop.generator(seed, 0))
-    size = vtoonify.config.in_size
+    parsing = parsing.eval().requires_grad_(False)
 
     def step(i: int) -> dict[str, float]:
-        g = loop.generator(seed, i + 1)
         with torch.no_grad():
-            w = base.to_w(torch.randn(batch, vtoonify.config.generator.style_dim, generator=g), "z", 0.5, centre)
-            photo = F.interpolate(base.synthesize(w), (size, size), mode="bilinear", antialias=True, align_corners=False)
+            w = _edited_codes(base, batch, 0.5, centre, loop.generator(seed, i + 1))
+            photo = _shrink(base.synthesize(w), vtoonify.config.in_size)
             feature, skip = stylised.synthesize(w, until=HANDOFF)
-            x = torch.cat([photo, parsing(photo) * PARSING_SCALE], 1)
-        mine, picture = vtoonify.encode(x)
-        loss = losses.handoff_match(mine, picture, feature, skip)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+            x = network_input(photo, parsing(photo))
+        loss = losses.handoff_match(*vtoonify.encode(x), feature, skip)
+        loop.descend(loss, optimizer)
         return {"hand-off": float(loss.detach())}
 
-    loop.run(folder, iterations, step, {"vtoonify": vtoonify, "optimizer": optimizer}, seconds=seconds, title="encoder pre-training")
+    loop.run(folder, iterations, step, {"vtoonify": vtoonify, "optimizer": optimizer}, seconds=seconds,
+             title="encoder pre-training")
     return vtoonify
+
+
+def _edited_codes(base: Generator, batch: int, truncation: float, centre: Tensor, g: torch.Generator) -> Tensor:
+    """w' of SPEC §7, [B,L,D]: mapping(z), layers 3–6 on their way to another random face, then truncated."""
+    z, other = (torch.randn(batch, base.config.style_dim, generator=g) for _ in range(2))
+    w = base.to_w(z).clone()
+    layers = latents.edit_layers()
+    w[:, layers] += EDIT * (base.to_w(other) - w)[:, layers]
+    return latents.truncate(w, truncation, centre)
+
+
+def _shrink(pictures: Tensor, size: int) -> Tensor:
+    """[B,3,S,S] → [B,3,size,size], antialiased."""
+    return F.interpolate(pictures, (size, size), mode="bilinear", antialias=True, align_corners=False)

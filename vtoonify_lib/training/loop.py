@@ -1,15 +1,23 @@
-"""One training loop for every network: resume, average, log, sample. It knows nothing about what is trained."""
+"""One training loop for every network: resume, average, log, sample. It knows nothing about what is trained.
+
+A run is a folder: `last.pt` (weights, optimisers, iteration), `log.csv` (mean losses) and `samples/` (pictures). Random
+numbers are a function of (seed, iteration), see `generator`, so an interrupted run ends in the same weights as an
+uninterrupted one. Losses, precision and devices are the business of the step that the caller hands in.
+"""
+
 from __future__ import annotations
 
 import copy
 import csv
 import os
+import pickle
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..config import VToonifyError
@@ -33,16 +41,38 @@ class EMA:
         for mine, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
             mine.copy_(theirs)
 
-    def state_dict(self) -> dict:
+    def state_dict(self) -> dict[str, Tensor]:
+        """State of the averaged module, under the module's own names."""
         return self.model.state_dict()
 
-    def load_state_dict(self, state: dict) -> None:
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Reverse of :meth:`state_dict`."""
         self.model.load_state_dict(state)
 
 
 def generator(seed: int, iteration: int, device: str | torch.device = "cpu") -> torch.Generator:
     """Random numbers of one iteration."""
     return torch.Generator(device).manual_seed(seed * 1_000_003 + iteration)
+
+
+def warm_cosine(lr: float, i: int, iterations: int, warmup: int = 1, floor: float = 0.0) -> float:
+    """Learning rate of iteration i: up to `lr` within `warmup` iterations, down a half cosine to the share `floor`.
+
+    A plain float: checkpoints hold it, and torch.load(weights_only=True) refuses NumPy's numbers.
+    """
+    return float(lr * min(1.0, (i + 1) / warmup) * (floor + (1 - floor) * (0.5 + 0.5 * np.cos(np.pi * i / iterations))))
+
+
+def descend(loss: Tensor, optimizer: torch.optim.Optimizer, lr: float | None = None, clip: float | None = None) -> None:
+    """One step of the optimiser down a scalar loss, at learning rate `lr`; `clip` bounds the whole gradient's norm."""
+    if lr is not None:
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    if clip is not None:
+        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip)
+    optimizer.step()
 
 
 def save_checkpoint(path: Path, iteration: int, parts: dict) -> None:
@@ -53,18 +83,30 @@ def save_checkpoint(path: Path, iteration: int, parts: dict) -> None:
 
 
 def load_checkpoint(path: Path, parts: dict) -> int:
-    """Load every part in place → the iteration that comes next."""
-    state = torch.load(path, weights_only=True)
-    missing = [name for name in parts if name not in state]
+    """Load every part in place → the iteration that comes next.
+
+    Raises VToonifyError for a file that cannot be read, and for one written by another kind or size of run.
+    """
+    try:
+        state = torch.load(path, weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise VToonifyError(f"{path} cannot be read; remove it to start the run again ({error})") from error
+    missing = [name for name in ("iteration", *parts) if name not in state]
     if missing:
-        raise VToonifyError(f"{path} has no {', '.join(missing)}; it belongs to another kind of run, choose another folder")
+        raise VToonifyError(f"{path} has no {', '.join(missing)}; it belongs to another kind of run, "
+                            "choose another folder")
     for name, part in parts.items():
-        part.load_state_dict(state[name])
+        try:
+            part.load_state_dict(state[name])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise VToonifyError(f"{name} in {path} has another size or content than this run's; choose another folder "
+                                f"({str(error).splitlines()[0]})") from error
     return state["iteration"]
 
 
-def run(folder: str | os.PathLike, iterations: int, step: Callable[[int], dict[str, float]], parts: dict, sample: Callable[[int], object] | None = None,
-        sample_every: int = 500, log_every: int = 20, seconds: float | None = None, title: str = "training") -> int:
+def run(folder: str | os.PathLike, iterations: int, step: Callable[[int], dict[str, float]], parts: dict,
+        sample: Callable[[int], object] | None = None, sample_every: int = 500, log_every: int = 20,
+        seconds: float | None = None, title: str = "training") -> int:
     """Call step(i) for i = start … iterations−1, where start is what the checkpoint in `folder` says.
 
     step      → named losses (floats); it does its own optimiser step
@@ -78,16 +120,16 @@ def run(folder: str | os.PathLike, iterations: int, step: Callable[[int], dict[s
     last = folder / "last.pt"
     i = load_checkpoint(last, parts) if last.exists() else 0
     started = saved = time.monotonic()
-    totals: dict[str, float] = {}
+    window: dict[str, list[float]] = {}  # losses since the last line of the log
     with tqdm(total=iterations, initial=i, desc=title, mininterval=5) as bar:
         while i < iterations and (seconds is None or time.monotonic() - started < seconds):
             for name, value in step(i).items():
-                totals[name] = totals.get(name, 0.0) + float(value)
+                window.setdefault(name, []).append(float(value))
             i += 1
             bar.update()
             if i % log_every == 0 or i == iterations:
-                means = {name: total / log_every for name, total in totals.items()}
-                totals = {}
+                means = {name: sum(values) / len(values) for name, values in window.items()}
+                window = {}
                 _log(folder / "log.csv", {"iteration": i, "seconds": round(time.monotonic() - started, 1), **means})
                 bar.set_postfix({k: f"{v:.4f}" for k, v in means.items()}, refresh=False)
             if sample and (i % sample_every == 0 or i == iterations):
@@ -99,10 +141,20 @@ def run(folder: str | os.PathLike, iterations: int, step: Callable[[int], dict[s
     return i
 
 
-def _log(path: Path, row: dict) -> None:
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.writer(file)
-        if new:
-            writer.writerow(row)
-        writer.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in row.values()])
+def _log(path: Path, row: dict[str, float]) -> None:
+    """Write one row, `iteration` first. Rows of iterations that are done again go; a new loss gets a column."""
+    header: list[str] = []
+    rows: list[list[str]] = []
+    if path.exists():
+        with path.open(newline="") as file:
+            header, *rows = list(csv.reader(file)) or [[]]
+    header += [name for name in row if name not in header]
+    rows = [[*old, *[""] * (len(header) - len(old))] for old in rows if old and int(old[0]) < row["iteration"]]
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows, [_text(row.get(name, "")) for name in header]])
+    os.replace(temporary, path)
+
+
+def _text(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
