@@ -104,13 +104,13 @@ def parsing_iou(net: Callable[[Tensor], Tensor], pairs: Pairs, hold_out: int = 2
 
 # -- landmarks --------------------------------------------------------------------------------------------------------
 def train_landmarks(pairs: Pairs, path: str | os.PathLike, count: int = 2400, hold_out: int = 256, seed: int = 2,
-                    threads: int | None = None, trees: int = 130, cascades: int = 10) -> dict[str, float]:
+                    threads: int = 1, trees: int = 130, cascades: int = 10) -> dict[str, float]:
     """dlib's ensemble of regression trees (Kazemi & Sullivan 2014) on renders.
 
     Boxes come from dlib's own detector, and for every third face from its landmarks, as tracking makes them.
 
     count            entries to train on, the first `hold_out` excluded; those without one whole found face are left
-    threads          of dlib's trainer; None: one for each core
+    threads          dlib 20 counts NumPy references without a lock, so more than one can crash the interpreter later
     trees, cascades  size of the ensemble: `cascades` corrections in turn, each by `trees` trees
     Writes the predictor to `path` → errors on held-out renders, as shares of the distance between the eyes.
     """
@@ -124,7 +124,7 @@ def train_landmarks(pairs: Pairs, path: str | os.PathLike, count: int = 2400, ho
     options.tree_depth, options.cascade_depth, options.num_trees_per_cascade_level = 4, cascades, trees
     options.nu, options.oversampling_amount, options.oversampling_translation_jitter = 0.1, 10, 0.1
     options.feature_pool_size, options.num_test_splits = 500, 40
-    options.num_threads, options.be_verbose = threads or os.cpu_count(), False
+    options.num_threads, options.be_verbose = threads, False
     predictor = dlib.train_shape_predictor(images, detections, options)
     predictor.save(str(path))
     test_images, test_detections = _landmark_examples(pairs, pairs.ready[pairs.ready < hold_out], seed, augment=False)
