@@ -38,13 +38,14 @@ class Plan:
     people: int = 5824
     hold_out: int = 256
     parsing: int = 2200
-    landmarks: int = 3000
+    landmarks: int = 2400
     base: int = 1500
     storybook: int = 700
-    vtoonify: int = 5000
-    finish: int = 400
+    vtoonify: int = 1900
+    finish: int = 250
     finish_batch: int = 8
-    batch: int = 12
+    batch: int = 16
+    window: int = 96  # side of the cuts that VToonify trains on
     adapt_to: int = 64  # resolution at which the generators are distilled before VToonify teaches the rest
 
 
@@ -86,7 +87,7 @@ def train_student(pairs: Pairs, parsing: ParsingNet, story: stylegan.Distilled, 
                   config: VToonifyConfig, seconds: float | None = None) -> encoder.Students:
     """VToonify-T on exact render pairs → its moving average."""
     start = first_students(story, config).state_dict()
-    source = encoder.render_source(pairs, plan.batch, plan.hold_out)
+    source = encoder.render_source(pairs, plan.batch, plan.hold_out, window=plan.window)
     return encoder.train(source, parsing, config, folder, plan.vtoonify, start=start, seconds=seconds,
                          sample_pairs=held_out_pair(pairs, np.arange(8)))[1]
 
