@@ -21,7 +21,8 @@ LAYERS = [  # top to bottom; a module may import from lower rows, and from its o
 ]
 CORNERS = {  # library → the only parts that know it
     "cv2": FACES | {"parsing", "video"}, "dlib": FACES | {"training"}, "av": {"video"},
-    "ipywidgets": {"panels"}, "ipyvolume": {"panels"}, "moderngl": {"studio"}, "matplotlib": {"plotting", "panels"},
+    "ipywidgets": {"panels", "notebook"}, "ipyvolume": {"panels"}, "moderngl": {"studio"},
+    "matplotlib": {"plotting", "panels"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

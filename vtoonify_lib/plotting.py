@@ -1,0 +1,161 @@
+"""Pictures in a notebook: `show` a row, `grid` many, `curves` of a training log, `video` that plays in place.
+
+Everything is shown as JPEG or as a small MP4 inside the notebook itself, so that a saved notebook stays below 1 MB and
+needs no file beside it. No figure stays open, no matplotlib backend is chosen. Nothing here computes a picture.
+"""
+
+from __future__ import annotations
+
+import csv
+from base64 import b64encode
+from collections.abc import Sequence
+from contextlib import closing
+from html import escape
+from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from .config import VToonifyError
+from .images import check_source, read_image
+from .video import VideoWriter, probe, read_frames
+
+WIDTH = 960             # px, of what `show`, `grid` and `curves` draw: a notebook's column
+MAX_HEIGHT = 420        # px, of one row of pictures
+DPI = 96
+JPEG_QUALITY = 85
+VIDEO_KB = 300          # of an embedded clip: three of them and pictures stay below 1 MB
+VIDEO_SIDE = 480        # px, longer side of an embedded clip, at most
+LEAST_SIDE = 96         # below that a clip says nothing
+
+Picture = str | Path | np.ndarray | Image.Image
+
+
+def show(images: Picture | Sequence[Picture], titles: str | Sequence[str] = ()) -> None:
+    """One picture, or several side by side: paths, Pillow pictures or arrays (see `images.read_image`)."""
+    images = [images] if isinstance(images, Picture) else list(images)
+    grid(images, len(images), [titles] if isinstance(titles, str) else titles)
+
+
+def grid(images: Sequence[Picture], columns: int, titles: Sequence[str] = ()) -> None:
+    """Pictures in rows of `columns`, each with its title if there are any; sizes may differ."""
+    _display_jpeg(_jpeg(_figure(images, columns, titles)))
+
+
+def curves(log: str | Path, columns: Sequence[str] = (), rate: float = 0.9) -> None:
+    """The numbers of a training log (CSV: first column the step, `seconds` left out), one panel each, logarithmic.
+
+    columns: which ones, default all. Faint: as logged; strong: exponential average with decay `rate`.
+    """
+    with open(log, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if not rows:
+        raise VToonifyError(f"{log} has no lines yet; let the training run a little longer")
+    step, *names = rows[0]
+    unknown = [name for name in columns if name not in names]
+    if unknown:
+        raise VToonifyError(f"{log} has no column {unknown[0]!r}; it has {', '.join(names)}")
+    names = list(columns) or [name for name in names if name != "seconds"]
+    figure = Figure(figsize=(WIDTH / DPI, 2.6), dpi=DPI, layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        points = [(float(row[step]), float(row[name])) for row in rows if row[name]]  # a column may start late
+        x, y = np.array(points).reshape(-1, 2).T
+        axes.plot(x, y, color="tab:blue", alpha=0.3)
+        axes.plot(x, _smooth(y, rate), color="tab:blue")
+        axes.set(title=name, xlabel=step, yscale="log" if len(y) and (y > 0).all() else "linear")
+        axes.grid(alpha=0.3)
+    _display_jpeg(_jpeg(figure))
+
+
+def video(path: str | Path, limit_kb: int = VIDEO_KB) -> None:
+    """Play a clip, with its sound, inside the notebook; a copy is made smaller until it takes `limit_kb` at most.
+
+    A clip that is too long for that even at LEAST_SIDE px is not embedded; a line says where it lies.
+    """
+    from IPython.display import HTML, display
+
+    path = Path(path)
+    check_source(path)
+    data = _embeddable(path, limit_kb * 1000)
+    if data is None:
+        print(f"{path}: too long to be played inside the notebook; open the file in a video player")
+        return
+    kind = "webm" if path.suffix.lower() == ".webm" else "mp4"
+    display(HTML(f'<video controls loop playsinline title="{escape(path.name, quote=True)}" style="max-width: 100%" '
+                 f'src="data:video/{kind};base64,{b64encode(data).decode()}"></video>'))
+
+
+# ---------------------------------------------------------------------------------------------- figures
+def _figure(images: Sequence[Picture], columns: int, titles: Sequence[str]) -> Figure:
+    """Columns as wide as their widest picture asks for when all have one height."""
+    pictures = [read_image(image) for image in images]
+    if not pictures or columns < 1:
+        raise VToonifyError(f"{len(pictures)} pictures in {columns} columns; expected at least one of each")
+    if titles and len(titles) != len(pictures):
+        raise VToonifyError(f"{len(titles)} titles for {len(pictures)} pictures; give one each, or none")
+    rows = -(-len(pictures) // columns)
+    aspects = [max(p.shape[1] / p.shape[0] for p in pictures[c::columns] or pictures[:1]) for c in range(columns)]
+    gap, line = 8, 24 * max((title.count("\n") + 1 for title in titles), default=0)  # px
+    tall = min(MAX_HEIGHT, (WIDTH - gap * (columns - 1)) / sum(aspects))
+    size = np.array([sum(aspects) * tall + gap * (columns - 1), rows * (tall + line) + gap * (rows - 1)])
+    figure = Figure(figsize=size / DPI, dpi=DPI)
+    for i, picture in enumerate(pictures):
+        row, column = divmod(i, columns)
+        left = (sum(aspects[:column]) * tall + gap * column) / size[0]
+        bottom = 1 - ((row + 1) * (tall + line) + gap * row) / size[1]
+        axes = figure.add_axes((left, bottom, aspects[column] * tall / size[0], tall / size[1]))
+        axes.imshow(picture, interpolation="antialiased")
+        axes.set_axis_off()
+        if titles:
+            axes.set_title(titles[i], fontsize=10, pad=4)
+    return figure
+
+
+def _jpeg(figure: Figure) -> bytes:
+    buffer = BytesIO()
+    figure.savefig(buffer, format="jpeg", facecolor="white", pil_kwargs={"quality": JPEG_QUALITY, "optimize": True})
+    return buffer.getvalue()
+
+
+def _display_jpeg(data: bytes) -> None:
+    from IPython.display import display
+
+    display({"image/jpeg": b64encode(data).decode(), "text/plain": "<picture>"}, raw=True)
+
+
+def _smooth(values: np.ndarray, rate: float) -> np.ndarray:
+    """Exponential average that starts at the first value."""
+    out = np.array(values, dtype=float)
+    for i in range(1, len(out)):
+        out[i] = rate * out[i - 1] + (1 - rate) * out[i]
+    return out
+
+
+# ---------------------------------------------------------------------------------------------- clips
+def _embeddable(path: Path, limit: int) -> bytes | None:
+    """The clip as it is, or the largest copy that was found to fit into `limit` bytes; None when none does."""
+    size, info = path.stat().st_size, probe(path)
+    full = max(info.width, info.height)
+    if size <= limit and full <= VIDEO_SIDE and path.suffix.lower() in (".mp4", ".webm"):
+        return path.read_bytes()
+    side = min(full, VIDEO_SIDE, round(full * (1.5 * limit / size) ** 0.5))  # bytes go with the area, roughly
+    with TemporaryDirectory() as folder:
+        while side >= min(full, LEAST_SIDE):
+            copy = _shrunk(path, Path(folder) / "small.mp4", side / full)
+            if copy.stat().st_size <= limit:
+                return copy.read_bytes()
+            side = int(side * min(0.8, (limit / copy.stat().st_size) ** 0.5))
+    return None
+
+
+def _shrunk(src: Path, dst: Path, scale: float) -> Path:
+    """A copy of a clip with its sound, `scale` times the size."""
+    with VideoWriter(dst, source=src) as writer, closing(read_frames(src)) as frames:
+        for frame in frames:
+            height, width = (max(2, round(side * scale / 2) * 2) for side in frame.rgb.shape[:2])
+            small = Image.fromarray(frame.rgb).resize((width, height), Image.Resampling.BICUBIC)
+            writer.write(np.asarray(small), frame.pts)
+    return dst
