@@ -42,7 +42,7 @@ class Plan:
     base: int = 1500
     storybook: int = 700
     vtoonify: int = 1900
-    finish: int = 250
+    finish: int = 150
     finish_batch: int = 8
     batch: int = 16
     window: int = 96  # side of the cuts that VToonify trains on
