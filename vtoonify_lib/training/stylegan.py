@@ -24,7 +24,7 @@ from ..config import GeneratorConfig
 from ..images import to_tensor
 from ..metrics import feature_distance
 from ..models.encoders import ParsingNet, StyleEncoder
-from ..models.stylegan2 import Discriminator, Generator
+from ..models.stylegan2 import MAPPING_LR, Discriminator, Generator
 from ..studio.shards import Pairs
 from . import data, loop
 from .encoder import FEATURE_WEIGHT, detail_mask, picture_loss, rows
@@ -141,7 +141,8 @@ def fit_mapping(generator: Generator, bank: Tensor, iterations: int = 3000, batc
     """Fit the mapping network in place: mapping(z), z Gaussian, gets the distribution of the bank's codes [N,D].
 
     Minimises the sliced Wasserstein distance (Bonneel et al. 2015): along random directions, sorted projections agree.
-    → the final distance (a running mean) relative to the bank's spread.
+    lr is that of the weights as they act: the hundredfold brake that the mapping network wears in StyleGAN's game is
+    taken off, or it would hardly move. → the final distance (a running mean) relative to the bank's spread.
     """
     generator.style.requires_grad_(True)  # a moving average, what `distill` returns, asks for no gradients
     optimizer = torch.optim.Adam(generator.style.parameters(), lr, betas=(0.5, 0.99))
@@ -153,7 +154,7 @@ def fit_mapping(generator: Generator, bank: Tensor, iterations: int = 3000, batc
         fake = generator.map(torch.randn(batch, generator.config.style_dim, generator=g))
         axes = F.normalize(torch.randn(bank.shape[1], directions, generator=g), dim=0)
         loss = ((fake @ axes).sort(0).values - (real @ axes).sort(0).values).square().mean()
-        loop.descend(loss, optimizer, loop.warm_cosine(lr, i, iterations) + LEAST_MAPPING_LR)
+        loop.descend(loss, optimizer, (loop.warm_cosine(lr, i, iterations) + LEAST_MAPPING_LR) / MAPPING_LR)
         value = 0.99 * value + 0.01 * float(loss.detach()) if i else float(loss.detach())
     return value * bank.shape[1] / spread
 
