@@ -4,6 +4,7 @@ A `Painter` draws one `Part` with one program; which parts, in which order and i
 """
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,20 @@ NO_MASKS = np.float32([0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0])
 """Masks of what is not the base mesh: no region of the skin, not occluded."""
 
 
+@lru_cache(maxsize=1)
+def _context() -> Any:
+    """The one context of this process: two would take turns at being current, and draw into each other's pictures."""
+    try:
+        import moderngl
+
+        context = moderngl.create_context(standalone=True, backend="egl")
+    except Exception as error:
+        raise VToonifyError(f"no off-screen OpenGL ({error}); install moderngl (pip install 'vtoonify-lib[studio]') "
+                            "and EGL (Debian: apt install libegl1 libgl1-mesa-dri)") from error
+    context.gc_mode = "auto"  # what a studio allocated goes with it
+    return context
+
+
 class _Buffers:
     """A part's vertices on the graphics side, and where they are going (for the flow pass alone)."""
 
@@ -32,13 +47,13 @@ class _Buffers:
         self.part: Part | None = None
         self.vertices = gl.buffer(reserve=self.count * VERTEX_BYTES)
         self.following = gl.buffer(reserve=self.count * 12)
-        triangles = gl.buffer(np.ascontiguousarray(part.triangles, "i4"))
+        self.triangles = gl.buffer(np.ascontiguousarray(part.triangles, "i4"))
         self.arrays = {}
         for name, program in painter.programs.items():
             content = [(self.vertices, *_layout(program))]
             if "in_next" in program:
                 content.append((self.following, "3f", "in_next"))
-            self.arrays[name] = gl.vertex_array(program, content, triangles)
+            self.arrays[name] = gl.vertex_array(program, content, self.triangles)
 
 
 class Painter:
@@ -49,20 +64,14 @@ class Painter:
     """
 
     def __init__(self, kit: Kit, masks: np.ndarray):
-        try:
-            import moderngl
-
-            self.gl: Any = moderngl.create_context(standalone=True, backend="egl")
-        except Exception as error:
-            raise VToonifyError(f"no off-screen OpenGL ({error}); install moderngl (pip install 'vtoonify-lib[studio]')"
-                                " and EGL (Debian: apt install libegl1 libgl1-mesa-dri)") from error
+        self.gl = _context()
         self.kit, self.masks = kit, masks
         self._buffers: dict[str, _Buffers] = {}
         self._textures: dict[str, tuple[Any, float]] = {}
         self.programs = {name: self._program(name) for name in PROGRAMS}
         self._backdrop = self.gl.program(shaders.SCREEN_VERTEX, fragment_shader=shaders.BACKDROP_FRAGMENT)
-        corners = self.gl.buffer(np.array([-1, -1, 3, -1, -1, 3], "f4"))
-        self._screen = self.gl.vertex_array(self._backdrop, [(corners, "2f", "in_corner")])
+        self._corners = self.gl.buffer(np.array([-1, -1, 3, -1, -1, 3], "f4"))
+        self._screen = self.gl.vertex_array(self._backdrop, [(self._corners, "2f", "in_corner")])
         # value noise: one random number a cell, blended linearly
         grid = np.random.default_rng(7).integers(0, 256, (32, 32, 32)).astype(np.uint8)
         self.noise = self.gl.texture3d((32, 32, 32), 1, np.ascontiguousarray(grid))

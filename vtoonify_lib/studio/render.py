@@ -95,7 +95,7 @@ class Studio:
         """
         self._exact.use()
         self._exact.clear(depth=1.0)
-        self.gl.enable(self.gl.DEPTH_TEST)
+        self.gl.enable_only(self.gl.DEPTH_TEST)
         cameras = {"u_camera": scene.camera, "u_next_camera": following.camera}
         ends = _destinations(scene, following)
         for (name, part, _, texture), end in zip(_parts(scene, dressed), ends, strict=True):
@@ -113,7 +113,7 @@ class Studio:
         matrix = _orthographic(person.light["key_dir"])
         self._shadow.use()
         self._shadow.clear(depth=1.0)
-        self.gl.enable(self.gl.DEPTH_TEST)
+        self.gl.enable_only(self.gl.DEPTH_TEST)
         for name, part, texture in (("body", scene.body, None), (person.hair, scene.hair, person.hair)):
             if part is not None:
                 self._painter.draw("depth", name, part, {"u_camera": matrix, **self._painter.texture(texture)})
@@ -122,7 +122,8 @@ class Studio:
     def _draw_picture(self, scene: Scene, person: Person, style: Style, shadow: np.ndarray) -> np.ndarray:
         gl = self.gl
         self._canvas.use()
-        gl.disable(gl.DEPTH_TEST | gl.BLEND)
+        self._canvas.depth_mask = True
+        gl.enable_only(gl.NOTHING)
         self._painter.noise.use(6)
         self._shadow_map.use(7)
         aspect = np.array([self.width, self.height]) / max(self.width, self.height)
@@ -187,7 +188,7 @@ class Studio:
     def _draw_labels(self, scene: Scene, person: Person) -> tuple[np.ndarray, np.ndarray]:
         self._exact.use()
         self._exact.clear(depth=1.0)
-        self.gl.enable(self.gl.DEPTH_TEST)
+        self.gl.enable_only(self.gl.DEPTH_TEST)
         common = {"u_camera": scene.camera, **_garment(person)}
         for name, part, label, texture in _parts(scene, person):
             self._painter.draw("label", name, part, {**common, "u_label": label, **self._painter.texture(texture)})
@@ -212,7 +213,7 @@ class Studio:
             matrix = _orthographic(d)
             self._shadow.use()
             self._shadow.clear(depth=1.0)
-            self.gl.enable(self.gl.DEPTH_TEST)
+            self.gl.enable_only(self.gl.DEPTH_TEST)
             self._painter.draw("depth", "body", part, {"u_camera": matrix, "u_has_texture": 0.0})
             depth = np.frombuffer(self._shadow_map.read(), np.float32).reshape(SHADOW_SIZE, SHADOW_SIZE)
             p = np.c_[rest + 0.04 * normals, np.ones(len(rest))] @ matrix.T * 0.5 + 0.5

@@ -128,7 +128,7 @@ def open_video(path: str | Path) -> Any:
 
 def picture_stream(container: Any, path: str | Path) -> Any:
     """The first moving picture of a container. VToonifyError if there is none; `path` is for the message."""
-    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    streams = _moving(container)
     if not streams:
         what = "only sound" if container.streams.audio else "no moving picture"
         raise VToonifyError(f"{path} holds {what}; a video is expected")
@@ -145,6 +145,15 @@ def picture_stream(container: Any, path: str | Path) -> Any:
 def sound_stream(container: Any) -> Any:
     """The first sound track of a container that can be read, or None."""
     return next((s for s in container.streams.audio if s.codec_context is not None), None)
+
+
+def only_sound(container: Any) -> bool:
+    """True for a recording of sound; it may carry a picture of its cover, but no moving one."""
+    return not _moving(container) and sound_stream(container) is not None
+
+
+def _moving(container: Any) -> list[Any]:
+    return [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
 
 
 def frame_rate(stream: Any) -> Fraction | None:

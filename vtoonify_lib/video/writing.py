@@ -46,7 +46,8 @@ MICROSECOND = Fraction(1, 1_000_000)
 class VideoWriter:
     """Encode frames into a video file, with the sound of `source` beside them, packet for packet.
 
-    Use it as a context manager. The file appears under its name only when the block ends well; otherwise nothing stays.
+    `source` is a video, whose times are followed, or sound alone. Use the writer as a context manager: the file appears
+    under its name only when the block ends well; otherwise nothing stays.
     H.264 where there is an encoder for it, else VP9; 4:2:0, BT.709. An odd side grows by one repeated pixel.
     VToonifyError: a folder that is missing or may not be written, `dst` the same file as `source`, an unknown ending,
     a full disk.
@@ -95,7 +96,7 @@ class VideoWriter:
         with self._as_our_error():
             if self._held is not None:
                 picture.pts = max(picture.pts, self._held.pts + 1)
-                if self.source is None:  # else it is one over the rate of the source
+                if not self._follows:  # else it is one over the rate of the source
                     self._duration = picture.pts - self._held.pts
                 self._encode_held()
         self._held = picture
@@ -115,9 +116,11 @@ class VideoWriter:
     def _start_streams(self, height: int, width: int) -> None:
         """Open both files. Every stream must exist before the first packet is written."""
         container = FORMATS[self.dst.suffix.lower()]
-        rate, self._tick, source = Fraction(30), FINE_TICK, None
+        rate, self._tick, source, stream = Fraction(30), FINE_TICK, None, None
         if self.source is not None:
             source = self._stack.enter_context(reading.open_video(self.source))
+        self._follows = source is not None and not reading.only_sound(source)
+        if self._follows:
             stream = reading.picture_stream(source, self.source)
             rate = reading.frame_rate(stream) or rate
             self._tick = max(reading.fraction(stream.time_base), MICROSECOND)
