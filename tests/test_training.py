@@ -1,0 +1,320 @@
+"""Training: runs resume to the bit, and change only what they should. Tiny networks, no portrait kit."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from fake_pairs import write_pairs
+from PIL import Image
+from tiny_training import (
+    BATCH,
+    HOLD_OUT,
+    SMALL,
+    WIDTHS,
+    changed,
+    distilled,
+    equal,
+    fresh,
+    frozen_generator,
+    log_of,
+    parsing_net,
+    state,
+    students,
+)
+from torch import nn
+
+from vtoonify_lib import latents
+from vtoonify_lib.config import TINY, VToonifyError
+from vtoonify_lib.models.stylegan2 import Generator
+from vtoonify_lib.models.vtoonify import VToonify
+from vtoonify_lib.training import data, default, encoder, loop, perception, stylegan
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    return write_pairs(tmp_path_factory.mktemp("data") / "pairs")
+
+
+@pytest.fixture(scope="module")
+def parsing():
+    return parsing_net()
+
+
+@pytest.fixture(scope="module")
+def base():
+    return frozen_generator(1)
+
+
+@pytest.fixture(scope="module")
+def stylised():
+    return frozen_generator(2)
+
+
+# -- every kind of run, on one footing: start(folder, iterations) → the state it ends in ------------------------------
+@pytest.fixture(scope="module")
+def runs(pairs, parsing, base, stylised):
+    def renders(folder, n, **more):
+        return state(*encoder.train(encoder.render_source(pairs, BATCH, HOLD_OUT), parsing, TINY, folder, n,
+                                    **SMALL, **more))
+
+    def paper(folder, n, **more):
+        source = encoder.generator_source(base, stylised, students().style, TINY, BATCH)
+        return state(*encoder.train(source, parsing, TINY, folder, n, recipe="paper", **SMALL, **more))
+
+    def parse(folder, n, **more):
+        return state(perception.train_parsing(pairs, folder, n, BATCH, HOLD_OUT, widths=WIDTHS, **more))
+
+    def distill(folder, n, **more):
+        return state(stylegan.distill(pairs, parsing, TINY.generator, folder, n, batch=BATCH, hold_out=HOLD_OUT,
+                                      **SMALL, **more))
+
+    def tune(folder, n, **more):
+        return distill(folder, n, target="storybook", start=distilled().state_dict(), until=32, **more)
+
+    def pretrain(folder, n, **more):
+        return state(encoder.pretrain(base, stylised, parsing, fresh(VToonify, config=TINY), folder, n, BATCH, **more))
+
+    def game(folder, n, **more):
+        generator = fresh(Generator, config=TINY.generator)
+
+        def real(i):
+            return data.load(pairs, np.array([4, 5 + i % 3]), "photo").photo
+
+        return state(stylegan.adversarial(generator, real, folder, n, r1_every=2, **more), generator)
+
+    return {f.__name__: f for f in (renders, paper, parse, distill, tune, pretrain, game)}
+
+
+KINDS = ("renders", "paper", "parse", "distill", "tune", "pretrain", "game")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_killed_run_ends_in_the_same_weights(runs, kind, tmp_path, monkeypatch):
+    whole = runs[kind](tmp_path / "whole", 6)
+    monkeypatch.setattr(loop, "SAVE_SECONDS", -1)  # a checkpoint after each step
+    steps, descend = [], loop.descend
+    with monkeypatch.context() as patch:
+        def killed(*arguments, **more):
+            descend(*arguments, **more)
+            steps.append(1)
+            if len(steps) > 3 * (2 if kind == "game" else 1):
+                raise KeyboardInterrupt  # in the middle of the fourth step, which is lost
+
+        patch.setattr(loop, "descend", killed)
+        with pytest.raises(KeyboardInterrupt):
+            runs[kind](tmp_path / "killed", 6)
+    assert torch.load(tmp_path / "killed" / "last.pt")["iteration"] == 3
+    assert equal(whole, runs[kind](tmp_path / "killed", 6))
+    assert not equal(whole, runs[kind](tmp_path / "short", 3))
+
+
+def test_flicker_weight_follows_the_true_iteration(runs, tmp_path, monkeypatch):
+    asked, weight = [], encoder.flicker_weight
+    monkeypatch.setattr(encoder, "flicker_weight", lambda *a: asked.append(a[:2]) or weight(*a))
+    monkeypatch.setattr(loop, "SAVE_SECONDS", -1)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_log", lambda *a: None)
+        patch.setattr(encoder.losses, "temporal", broken := raising(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            runs["renders"](tmp_path, 6)  # flicker sets in after iteration 3
+    assert broken.calls == 1 and asked == [(i, 6) for i in range(5)]
+    asked.clear()
+    runs["renders"](tmp_path, 6)
+    assert asked == [(4, 6), (5, 6)]
+    assert float(log_of(tmp_path)[-1]["flicker"]) > 0
+
+
+def raising(error):
+    def call(*_):
+        call.calls += 1
+        raise error
+
+    call.calls = 0
+    return call
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_time_no_step(runs, kind, tmp_path):
+    runs[kind](tmp_path, 6, seconds=0)
+    assert torch.load(tmp_path / "last.pt")["iteration"] == 0
+
+
+# -- the loop ---------------------------------------------------------------------------------------------------------
+def counting(folder, iterations, model=None, **more):
+    """A run of nothing → iterations seen."""
+    seen = []
+
+    def step(i):
+        seen.append(i)
+        return {"loss": float(i)} | ({"late": 10.0 * i} if i >= 5 else {})
+
+    done = loop.run(folder, iterations, step, {"model": model or nn.Linear(2, 2)}, **more)
+    assert done == (seen[-1] + 1 if seen else done)
+    return seen
+
+
+def test_stops_when_time_is_up_and_goes_on(tmp_path, monkeypatch):
+    clock = iter(range(0, 10**6, 10))
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: next(clock)))  # each look takes 10 s
+    assert counting(tmp_path, 9, seconds=75) == [0, 1, 2, 3]
+    assert counting(tmp_path, 9) == [4, 5, 6, 7, 8]
+    assert counting(tmp_path, 9) == []
+
+
+def test_log_has_means_and_a_column_for_a_late_loss(tmp_path):
+    counting(tmp_path, 7, log_every=3)
+    rows = log_of(tmp_path)
+    assert [(r["iteration"], float(r["loss"]), r["late"]) for r in rows] == [
+        ("3", 1.0, ""), ("6", 4.0, "50"), ("7", 6.0, "60")]
+
+
+def test_log_forgets_iterations_that_are_done_again(tmp_path):
+    counting(tmp_path, 6, log_every=2)
+    loop.save_checkpoint(tmp_path / "last.pt", 3, {"model": nn.Linear(2, 2)})  # as if killed after the save at 3
+    counting(tmp_path, 6, log_every=2)
+    rows = log_of(tmp_path)
+    assert [(r["iteration"], r["loss"]) for r in rows] == [("2", "0.5"), ("4", "3"), ("6", "4.5")]
+
+
+def test_samples_are_drawn(tmp_path):
+    counting(tmp_path, 5, sample=lambda i: Image.new("RGB", (8, 8)), sample_every=2)
+    assert sorted(p.name for p in (tmp_path / "samples").iterdir()) == ["0000002.jpg", "0000004.jpg", "0000005.jpg"]
+
+
+def test_a_checkpoint_is_whole_or_the_one_before(tmp_path, monkeypatch):
+    path, model = tmp_path / "last.pt", nn.Linear(2, 2)
+    loop.save_checkpoint(path, 7, {"model": model})
+
+    def disconnect(state, file):
+        file.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(torch, "save", disconnect)
+    with pytest.raises(OSError, match="disk full"):
+        loop.save_checkpoint(path, 8, {"model": model})
+    assert loop.load_checkpoint(path, {"model": nn.Linear(2, 2)}) == 7
+
+
+@pytest.mark.parametrize(("parts", "message"), [
+    ({"net": nn.Linear(2, 2)}, "has no net; it belongs to another kind of run"),
+    ({"model": nn.Linear(3, 2)}, "another size or content"), ({"model": nn.PReLU()}, "another size or content")])
+def test_the_folder_of_another_run(tmp_path, parts, message):
+    counting(tmp_path, 1)
+    with pytest.raises(VToonifyError, match=message):
+        loop.run(tmp_path, 2, lambda i: {}, parts)
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint"])
+def test_a_damaged_checkpoint(tmp_path, content):
+    (tmp_path / "last.pt").write_bytes(content)
+    with pytest.raises(VToonifyError, match="cannot be read; remove it"):
+        counting(tmp_path, 2)
+
+
+def test_ema():
+    model = nn.BatchNorm1d(2)
+    ema = loop.EMA(model, decay=0.9)
+    with torch.no_grad():
+        model.weight.add_(1)
+    model.running_mean.fill_(5)
+    ema.update(model, 0)  # early: decay 1/10
+    assert torch.allclose(ema.model.weight, torch.full((2,), 1.9)) and (ema.model.running_mean == 5).all()
+    ema.update(model, 10**6)  # late: as told
+    assert torch.allclose(ema.model.weight, torch.full((2,), 1.91))
+    assert not any(p.requires_grad for p in ema.model.parameters()) and not ema.model.training
+    assert not (model.weight - 2).any()
+
+
+def test_learning_rate():
+    rates = [loop.warm_cosine(0.1, i, 100, warmup=10, floor=0.2) for i in range(101)]
+    assert rates[0] == pytest.approx(0.01, rel=1e-3) and max(rates) == pytest.approx(0.1, rel=0.05)
+    assert rates[50] == pytest.approx(0.06) and rates[100] == pytest.approx(0.02)
+    assert all(type(r) is float for r in rates)
+
+
+def test_random_numbers_of_an_iteration():
+    def draw(seed, i):
+        return torch.rand(4, generator=loop.generator(seed, i)).tolist()
+
+    assert draw(1, 2) == draw(1, 2)
+    assert len({tuple(draw(seed, i)) for seed in range(3) for i in range(3)}) == 9
+
+
+# -- what changes -----------------------------------------------------------------------------------------------------
+STRUCTURE = tuple(f"vtoonify.generator.{part}" for part in (
+    "style.", "input.", "conv1.", "to_rgb1.", "noises.",
+    *(f"convs.{i}." for i in range(latents.first_kept_conv())),
+    *(f"to_rgbs.{i}." for i in range(latents.first_kept_to_rgb()))))
+NOISE = ".noise.weight"  # none is drawn, so its strength is never learnt
+
+
+def of_students(recipe, pairs, parsing, base, stylised, folder) -> tuple[dict, dict]:
+    start = students().state_dict()
+    source = encoder.render_source(pairs, BATCH, HOLD_OUT) if recipe == "renders" else \
+        encoder.generator_source(base, stylised, students().style, TINY, BATCH)
+    trained, _ = encoder.train(source, parsing, TINY, folder, 3, recipe, start, seed=9, **SMALL)
+    return start, trained.state_dict()
+
+
+@pytest.mark.parametrize("recipe", encoder.RECIPES)
+def test_three_steps_change_only_what_should_change(recipe, pairs, parsing, base, stylised, tmp_path):
+    kept = state(parsing, base, stylised)
+    before, after = of_students(recipe, pairs, parsing, base, stylised, tmp_path)
+    trainable = {k for k in before if k.startswith(("vtoonify.encoder.", "vtoonify.fusion_"))}
+    if recipe == "renders":
+        trainable |= {k for k, _ in students().vtoonify.generator.named_parameters(prefix="vtoonify.generator")
+                      if not k.startswith(STRUCTURE) and not k.endswith(NOISE)}
+    assert changed(before, after) == trainable
+    assert not changed(kept, state(parsing, base, stylised))
+
+
+def test_a_frozen_generator_gathers_no_gradients(pairs, parsing, tmp_path):
+    """They would count in the norm that is clipped, and grow from step to step."""
+    trained, _ = encoder.train(encoder.render_source(pairs, BATCH, HOLD_OUT), parsing, TINY, tmp_path, 2, "paper",
+                               **SMALL)
+    assert all(p.grad is None for p in [*trained.vtoonify.generator.parameters(), *trained.style.parameters()])
+
+
+def test_unknown_recipe(parsing, tmp_path):
+    with pytest.raises(VToonifyError, match="'paint'; it must be one of renders, paper"):
+        encoder.train(lambda i: None, parsing, TINY, tmp_path, 2, recipe="paint")
+
+
+@pytest.mark.parametrize(("target", "train_encoder"), [("photo", None), ("storybook", None), ("photo", False)])
+def test_three_steps_of_distillation(target, train_encoder, pairs, parsing, tmp_path):
+    start = distilled().state_dict()
+    after = stylegan.distill(pairs, parsing, TINY.generator, tmp_path, 3, target, start, batch=BATCH,
+                             hold_out=HOLD_OUT, train_encoder=train_encoder, **SMALL).state_dict()
+    parts = {name.split(".")[0] for name in changed(start, after)}
+    assert parts == ({"generator", "encoder"} if target == "photo" and train_encoder is None else {"generator"})
+    assert not any(name.startswith(("generator.style.", "generator.noises.")) for name in changed(start, after))
+
+
+def test_distillation_up_to_a_resolution(pairs, parsing, tmp_path):
+    start = distilled().state_dict()
+    after = stylegan.distill(pairs, parsing, TINY.generator, tmp_path, 2, start=start, until=32, batch=BATCH,
+                             hold_out=HOLD_OUT, **SMALL).state_dict()
+    names = changed(start, after)
+    assert names and not any(default.fine_layer(n.removeprefix("generator."), 32) for n in names)
+
+
+def test_pretraining_changes_the_encoder_alone(parsing, base, stylised, tmp_path):
+    before = state(parsing, base, stylised)
+    vtoonify = fresh(VToonify, config=TINY)
+    start = state(vtoonify)
+    encoder.pretrain(base, stylised, parsing, vtoonify, tmp_path, 3, BATCH)
+    assert changed(start, state(vtoonify)) == {k for k in start if k.startswith("0.encoder.")}
+    assert not changed(before, state(parsing, base, stylised))
+
+

@@ -1,0 +1,268 @@
+"""Recipes of training: they learn, their pairs are pairs, and their losses weigh what they say. No portrait kit."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from fake_pairs import write_pairs
+from people import HOPPER, photograph
+from PIL import Image
+from tiny_training import (
+    BATCH,
+    HOLD_OUT,
+    SMALL,
+    WIDTHS,
+    changed,
+    distilled,
+    equal,
+    fresh,
+    frozen_generator,
+    log_of,
+    parsing_net,
+    state,
+    students,
+)
+from torch import nn
+
+from vtoonify_lib import latents
+from vtoonify_lib.config import PARSING_CLASSES, TINY, VToonifyError
+from vtoonify_lib.models.encoders import ParsingNet
+from vtoonify_lib.models.stylegan2 import Generator
+from vtoonify_lib.models.vtoonify import VToonify
+from vtoonify_lib.parsing import CLASS_NAMES
+from vtoonify_lib.training import data, default, encoder, loop, perception, stylegan
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    return write_pairs(tmp_path_factory.mktemp("data") / "pairs")
+
+
+@pytest.fixture(scope="module")
+def parsing():
+    return parsing_net()
+
+
+@pytest.fixture(scope="module")
+def base():
+    return frozen_generator(1)
+
+
+@pytest.fixture(scope="module")
+def stylised():
+    return frozen_generator(2)
+
+
+# -- learning ---------------------------------------------------------------------------------------------------------
+def test_one_batch_overfits(pairs, parsing, tmp_path):
+    pair = encoder.render_source(pairs, BATCH, HOLD_OUT)(0)
+    encoder.train(lambda i: pair, parsing, TINY, tmp_path, 80, lr=8e-3, flicker_from=1, sample_pairs=pair, **SMALL)
+    first, *_, last = log_of(tmp_path)
+    assert float(last["picture"]) < 0.6 * float(first["picture"])
+    assert list((tmp_path / "samples").iterdir())
+
+
+def test_pretraining_lowers_its_loss(parsing, base, stylised, tmp_path):
+    encoder.pretrain(base, stylised, parsing, fresh(VToonify, config=TINY), tmp_path, 60, 4, lr=2e-3)
+    first, *_, last = (float(row["hand-off"]) for row in log_of(tmp_path))
+    assert last < 0.8 * first
+
+
+def test_parsing_is_learnt(pairs, tmp_path):
+    net = perception.train_parsing(pairs, tmp_path, 160, 4, HOLD_OUT, lr=1e-2, widths=WIDTHS)
+    first, *_, last = (float(row["loss"]) for row in log_of(tmp_path))
+    assert last < 0.6 * first and not net.training
+    untrained = perception.parsing_iou(fresh(ParsingNet, widths=WIDTHS).eval(), pairs, HOLD_OUT)["mean"]
+    assert perception.parsing_iou(net, pairs, HOLD_OUT)["mean"] > 2 * untrained
+
+
+def test_parsing_iou_of_a_known_answer(pairs):
+    truth = torch.from_numpy(pairs["photo_parsing"][:HOLD_OUT, ::2, ::2].astype(np.int64))
+
+    def oracle(x):
+        return nn.functional.one_hot(truth, PARSING_CLASSES).movedim(-1, 1)
+
+    score = perception.parsing_iou(oracle, pairs, HOLD_OUT)
+    assert set(score.values()) == {1.0} and "0" in score and "18" not in score
+    blind = perception.parsing_iou(lambda x: nn.functional.one_hot(truth * 0, PARSING_CLASSES).movedim(-1, 1), pairs,
+                                   HOLD_OUT)
+    assert blind["0"] == pytest.approx((truth == 0).float().mean().item()) and blind["1"] == 0
+
+
+def test_mapping_goes_to_the_codes():
+    rng = torch.Generator().manual_seed(0)
+    d = TINY.generator.style_dim
+    bank = 0.1 + torch.randn(512, d, generator=rng) * torch.linspace(0.05, 0.15, d)  # such small codes are usual
+    generator = fresh(Generator, config=TINY.generator).requires_grad_(False)  # as `distill` returns it
+    frozen = {k: v for k, v in state(generator).items() if ".style." not in k}
+    z = torch.randn(2048, d, generator=rng)
+    far = [generator.map(z).mean(0), generator.map(z).std(0)]
+    start = stylegan.fit_mapping(fresh(Generator, config=TINY.generator), bank, 1, batch=256)
+    end = stylegan.fit_mapping(generator, bank, 600, batch=256, directions=64)
+    assert end < 0.1 * start
+    near = [generator.map(z).detach().mean(0), generator.map(z).detach().std(0)]
+    for a, b, truth, limit in zip(far, near, (bank.mean(0), bank.std(0)), (0.5, 0.35), strict=True):
+        assert (b - truth).abs().mean() < limit * (a - truth).abs().mean()
+    assert not changed(frozen, state(generator))
+
+
+def test_code_bank(pairs):
+    model = distilled()
+    bank = stylegan.code_bank(model, pairs, count=3, hold_out=HOLD_OUT)
+    assert bank.shape == (3, TINY.generator.style_dim)
+    photo = data.load(pairs, np.array([6]), "storybook").photo  # even entries from 4 on are framed as FFHQ frames
+    assert torch.allclose(bank[1], model.encoder(data.half(photo)).mean(1)[0], atol=1e-3)
+
+
+def test_generators_are_finished_and_their_mapping_fitted(pairs, parsing, tmp_path, monkeypatch):
+    monkeypatch.setattr(stylegan, "fit_mapping", partial(stylegan.fit_mapping, iterations=2, batch=8))
+    plan = default.Plan(hold_out=HOLD_OUT, finish=1, finish_batch=2, adapt_to=32)
+    base, story = (fresh(stylegan.Distilled, s, config=TINY.generator).requires_grad_(False) for s in (5, 6))
+    taught = fresh(encoder.Students, config=TINY)
+    full = default.finish_generators(pairs, parsing, base, story, taught, tmp_path, plan, TINY)
+    mappings = [state(m.generator.style) for m in full]
+    assert equal(*mappings) and not equal(mappings[0], state(base.generator.style))
+    for before, after in zip((base, story), full, strict=True):
+        assert equal(state(before.encoder), state(after.encoder))
+
+
+# -- sources of pairs -------------------------------------------------------------------------------------------------
+def test_render_source_cuts_input_and_target_alike(pairs):
+    whole = encoder.render_source(pairs, BATCH, HOLD_OUT)(3)
+    cut = encoder.render_source(pairs, BATCH, HOLD_OUT, window=24)(3)
+    assert (cut.x.shape, cut.y.shape, cut.parsing.shape) == ((2, 3, 24, 24), (2, 3, 48, 48), (2, 24, 24))
+    assert torch.equal(cut.aligned, whole.aligned)
+    spots = [(t, r) for t in range(9) for r in range(9) if torch.equal(cut.x, whole.x[..., t : t + 24, r : r + 24])]
+    (t, r), = spots
+    assert torch.equal(cut.y, whole.y[..., 2 * t : 2 * t + 48, 2 * r : 2 * r + 48])
+    assert torch.equal(cut.parsing, whole.parsing[..., t : t + 24, r : r + 24])
+
+
+def test_generator_source(base, stylised):
+    style = students().style
+    source = encoder.generator_source(base, stylised, style, TINY, 4)
+    first = source(5)
+    assert (first.x.shape, first.y.shape, first.parsing) == ((4, 3, 32, 32), (4, 3, 64, 64), None)
+    assert all(p.min() >= -1 and p.max() <= 1 for p in (first.x, first.y))
+    torch.manual_seed(77)
+    again = encoder.generator_source(base, stylised, style, TINY, 4)
+    assert torch.equal(first.y, again(5).y) and torch.equal(first.x, source(5).x)
+    other = encoder.generator_source(base, stylised, style, TINY, 4, seed=6)
+    assert not torch.equal(first.x, source(6).x) and not torch.equal(first.x, other(5).x)
+
+
+def test_generator_source_moves_both_pictures_alike(base, stylised):
+    style = students().style
+    plain = encoder.generator_source(base, stylised, style, TINY, 4, transform=None)
+    mirror = partial(encoder.generator_source, transform=lambda both, g: [p.flip(3) for p in both])
+    moved = mirror(base, stylised, style, TINY, 4)
+    assert torch.equal(moved(1).y, plain(1).y.flip(3)) and torch.equal(moved(1).aligned, plain(1).aligned.flip(3))
+    usual = encoder.generator_source(base, stylised, style, TINY, 4)
+    assert any(not torch.equal(usual(i).y, plain(i).y) for i in range(3))
+    picture = torch.rand(8, 3, 32, 32, generator=loop.generator(0, 0))
+    a, b = encoder.same_affine([picture, 2 * picture], loop.generator(0, 1))
+    assert torch.allclose(2 * a, b, atol=1e-5) and not torch.equal(a, picture)
+
+
+def test_synthetic_codes_are_edited_where_structure_is(base):
+    centre = base.mean_w(64, loop.generator(0, 0))
+    w = encoder._edited_codes(base, 3, 1.0, centre, loop.generator(0, 1))
+    plain = base.to_w(torch.randn(3, TINY.generator.style_dim, generator=loop.generator(0, 1)))
+    differs = (w - plain).abs().amax((0, 2)) > 1e-4
+    layers = latents.edit_layers()
+    assert differs[layers].all() and differs.sum() == layers.stop - layers.start
+    near = encoder._edited_codes(base, 3, 0.5, centre, loop.generator(0, 1))
+    assert torch.allclose(near - centre, 0.5 * (w - centre), atol=1e-5)
+
+
+# -- weights of the losses --------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("start", [0.0, 0.25, 0.5, 0.9])
+def test_flicker_weight_is_a_ramp(start):
+    weights = [encoder.flicker_weight(i, 100, start) / encoder.FLICKER_WEIGHT for i in range(101)]
+    assert weights == pytest.approx([max(0, (i / 100 - start) / (1 - start)) for i in range(101)], abs=1e-12)
+    assert encoder.flicker_weight(100, 100, 1.0) == 0
+
+
+def test_detail_mask():
+    classes = torch.zeros(1, 32, 32, dtype=torch.long)
+    classes[:, :, 8:] = 1
+    classes[:, 20, 20] = 4  # one pixel of an eye
+    mask = encoder.detail_mask(classes, torch.zeros(1, 3, 64, 64))
+    assert mask.shape == (1, 1, 64, 64)
+    assert mask[0, 0, 5, 5] == encoder.BACKDROP_WEIGHT and mask[0, 0, 5, 30] == 1
+    assert (mask == encoder.DETAIL_WEIGHT).sum() == 10 * 10  # two pixels around it, at twice the size
+    assert (encoder.detail_mask(None, torch.zeros(1, 3, 8, 8)) == 1).all()
+
+
+def test_picture_loss_sees_colours_and_edges():
+    y = torch.zeros(1, 3, 8, 8)
+    step = torch.cat([torch.zeros(1, 3, 8, 4), torch.ones(1, 3, 8, 4)], 3)
+    ones = torch.ones(1, 1, 8, 8)
+    assert encoder.picture_loss(y + 0.5, y, ones).item() == pytest.approx(0.5)
+    assert encoder.picture_loss(step, y, ones).item() == pytest.approx(0.5 + encoder.EDGE_WEIGHT / 7)
+    assert encoder.picture_loss(y, y, ones) == 0
+
+
+def test_code_loss_holds_layers_together():
+    w = torch.randn(2, 1, 8, generator=loop.generator(0, 0))
+    together = stylegan.code_loss(w.expand(2, 10, 8))
+    assert together.item() == pytest.approx(stylegan.NORM_WEIGHT * w.square().mean().item(), rel=1e-5)
+    assert stylegan.code_loss(w + torch.randn(2, 10, 8, generator=loop.generator(0, 1))) > together
+
+
+def test_class_weights():
+    weights = dict(zip(CLASS_NAMES, perception.class_weights().tolist(), strict=True))
+    assert weights["l_eye"] == weights["r_brow"] == weights["l_lip"] == perception.SMALL_PARTS_WEIGHT
+    assert weights["hair"] == weights["skin"] == 1
+
+
+
+# -- landmarks --------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def portraits(tmp_path):
+    """A data set of one real face, shifted a little: dlib's detector finds no face in flat ellipses."""
+    count, size = 8, 192
+    pairs = write_pairs(tmp_path / "portraits", count, size)
+    arrays = {name: np.array(array) for name, array in pairs.arrays.items()}
+    for i in range(count):
+        left, top = 110 + 6 * (i % 3), 80 + 5 * (i // 3)
+        face = Image.fromarray(photograph()).crop((left, top, left + 300, top + 300)).resize((size, size))
+        for style in ("photo", "storybook"):
+            arrays[style][i] = np.asarray(face)
+            arrays[f"{style}_landmarks"][i] = (HOPPER - (left, top)) * size / 300
+    return replace(pairs, arrays=arrays)
+
+
+def test_landmarks_are_learnt(portraits, tmp_path):
+    report = perception.train_landmarks(portraits, tmp_path / "marks.dat", hold_out=2, trees=20, cascades=5)
+    assert report["tested_on"] == 2 and 4 <= report["trained_on"] <= 6
+    assert max(report["all"], report["eyes"], report["mouth"]) < 0.12
+    assert (tmp_path / "marks.dat").stat().st_size > 1000
+
+
+def test_landmarks_without_a_face(pairs, tmp_path):
+    with pytest.raises(VToonifyError, match="found no face in 8 entries"):
+        perception.train_landmarks(pairs, tmp_path / "marks.dat", hold_out=HOLD_OUT)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_jitter_turns_landmarks_with_the_picture(seed):
+    image = np.zeros((128, 128, 3), np.uint8)
+    image[30:37, 80:87] = 255  # middle (83.5, 33.5) where pixel k spans k … k+1
+    turned, points = perception._jitter(image, np.array([[83.5, 33.5]]), np.random.default_rng(seed))
+    light = np.clip(turned.mean(-1) - 60, 0, None)
+    y, x = (np.mgrid[:128, :128] + 0.5) * light / light.sum()
+    assert math.dist(points[0], (x.sum(), y.sum())) < 0.7

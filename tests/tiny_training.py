@@ -1,0 +1,58 @@
+"""Tiny networks to train in tests, and what a training did to them."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from vtoonify_lib.config import TINY
+from vtoonify_lib.models.encoders import ParsingNet
+from vtoonify_lib.models.stylegan2 import Generator
+from vtoonify_lib.training import encoder, stylegan
+
+HOLD_OUT, BATCH = 4, 2
+SMALL = {"image_size": 32, "width": 8}  # style encoder
+WIDTHS = (8, 16, 16)  # parsing net
+
+
+def fresh(module, seed: int = 3, **arguments):
+    """A module whose random weights depend on the seed alone."""
+    torch.manual_seed(seed)
+    return module(**arguments)
+
+
+def parsing_net() -> ParsingNet:
+    return fresh(ParsingNet, 0, widths=WIDTHS).eval()
+
+
+def frozen_generator(seed: int) -> Generator:
+    return fresh(Generator, seed, config=TINY.generator).requires_grad_(False)
+
+
+def students() -> encoder.Students:
+    return fresh(encoder.Students, config=TINY, **SMALL)
+
+
+def distilled() -> stylegan.Distilled:
+    return fresh(stylegan.Distilled, config=TINY.generator, **SMALL)
+
+
+def state(*modules: nn.Module) -> dict[str, torch.Tensor]:
+    """Copies of all weights; names begin with the number of the module."""
+    return {f"{i}.{k}": v.clone() for i, module in enumerate(modules) for k, v in module.state_dict().items()}
+
+
+def equal(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def changed(before: dict, after: dict) -> set[str]:
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+def log_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "log.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
