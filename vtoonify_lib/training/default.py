@@ -1,7 +1,7 @@
 """`make train-default`: the default bundle from nothing, one resumable stage after another.
 
-render pairs → parsing → landmarks → base StyleGAN → storybook fine-tune → VToonify-T → generators to full size →
-bundle. Run it again after any interruption; a finished stage is skipped. On two CPU cores the stages take about three
+render pairs → parsing → landmarks → base StyleGAN → storybook fine-tune → VToonify-T → bundle → generators
+to full size. Run it again after any interruption; a finished stage is skipped. On two CPU cores the stages take about three
 hours. This is the `renders` recipe of `encoder`; the paper's own is there too.
 """
 
@@ -64,8 +64,8 @@ def train_default(folder: str | Path, out: str | Path, plan: Plan | None = None,
     story = stylegan.distill(pairs, parsing, config.generator, folder / "storybook", plan.storybook, "storybook",
                              base.state_dict(), until=plan.adapt_to, hold_out=plan.hold_out, lr=1e-3)
     students = train_student(pairs, parsing, story, folder / "vtoonify", plan, config)
-    base, story = finish_generators(pairs, parsing, base, story, students, folder, plan, config)
-    write_bundle(out, pairs, parsing, students, base, story, marks, plan, config)
+    write_bundle(out, pairs, parsing, students, marks, plan, config)
+    finish_generators(pairs, parsing, base, story, students, folder, plan, config)
 
 
 def first_students(story: stylegan.Distilled, config: VToonifyConfig, seed: int = 0) -> encoder.Students:
@@ -148,17 +148,18 @@ def measure(pairs: Pairs, parsing: ParsingNet, students: encoder.Students, marks
             "parsing_iou": perception.parsing_iou(parsing, pairs, hold_out)}
 
 
-def write_bundle(out: str | Path, pairs: Pairs, parsing: ParsingNet, students: encoder.Students,
-                 base: stylegan.Distilled, story: stylegan.Distilled, marks: Path, plan: Plan, config: VToonifyConfig
-                 ) -> None:
-    """Measure and save, with what trained what."""
+def write_bundle(out: str | Path, pairs: Pairs, parsing: ParsingNet, students: encoder.Students, marks: Path,
+                 plan: Plan, config: VToonifyConfig) -> None:
+    """Measure and save, with what trained what.
+
+    The generators stay in the run's folder: their random faces are not yet worth shipping, and toonifying needs none.
+    """
     report = measure(pairs, parsing, students, marks, plan.hold_out, config)
     landmark_report = marks.with_suffix(".json")
     if landmark_report.exists():
         report["landmark_model"] = json.loads(landmark_report.read_text())
     networks: dict[str, nn.Module] = {"vtoonify": students.vtoonify, "parsing": parsing,
-                                      "style_encoder": students.style, "base": base.generator,
-                                      "stylized": story.generator}
+                                      "style_encoder": students.style}
     style = {"image_size": STYLE_IMAGE, "n_latent": students.vtoonify.generator.n_latent,
              "style_dim": config.generator.style_dim}
     provenance = {
@@ -166,8 +167,7 @@ def write_bundle(out: str | Path, pairs: Pairs, parsing: ParsingNet, students: e
                 f"{plan.hold_out} held out; no photograph was used",
         "vtoonify": "exact render pairs (photo, storybook), generator's fine layers trained along; flicker loss from "
                     "half-way",
-        "base": "distilled from photo renders",
-        "stylized": "fine-tuned on storybook renders of the same codes",
+        "style_encoder": "trained with a base StyleGAN distilled from photo renders",
         "parsing": "exact parsing maps of both styles",
         "landmarks": "dlib's trainer on exact landmarks",
         "plan": dict(vars(plan))}
