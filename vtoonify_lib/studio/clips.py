@@ -4,7 +4,7 @@ A `Performance` is what anybody could act: curves of head pose, gaze and action 
 mouth. `film` draws a person acting it in any style, with one camera for the whole clip, so that the head moves in the
 picture. The backdrop stands still.
 
-`python -m vtoonify_lib.studio.clips talk.mp4 --person 7` makes a file.
+`python -m vtoonify_lib.studio.clips talk.mp4 --person 7` makes a file, `… face.jpg --person 7` a portrait.
 """
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from ..config import VToonifyError
 from . import speech
@@ -32,6 +33,8 @@ TALKING = ("mouth-", "eye-left-closure", "eye-right-closure")
 
 SMILE, SMILE_KEPT = "mouth-corner-puller", 0.35
 """… but for this one, of which so much may stay."""
+
+STILL = {".jpg", ".jpeg", ".png"}
 
 EYE_CONTACT = 0.9
 """Share of a turn of the head that the eyes undo, to go on looking at the camera."""
@@ -87,7 +90,8 @@ def perform(who: Person, seconds: float = 4.0, fps: int = 25, seed: int = 0) -> 
     said = speech.babble(rng, seconds)
     units = speech.mouth_curves(said, times)
     stress = said.track(list(said.stress), times, 0.06)
-    units[SMILE] = 0.22 + 0.16 * np.clip(_holds(rng, times, (0.8, 1.6), 0.5, 0.2), 0, 1)
+    smile = 0.22 + 0.16 * np.clip(_holds(rng, times, (0.8, 1.6), 0.5, 0.2), 0, 1)
+    units[SMILE] = smile * (1 - np.clip(units["mouth-open"] / 0.35, 0, 1))  # corners drawn back would bare the molars
     closed = _blinks(rng, times)
     brows = 0.15 + np.clip(_holds(rng, times, (0.4, 1.0), 0.7, 0.10), 0, 1) * (0.3 + 0.4 * stress)
     for side in ("left", "right"):
@@ -212,6 +216,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         studio = Studio(args.kit, tuple(args.size))
         who = person(args.truncation * sample_z(np.random.default_rng(args.person), 1)[0])
+        if args.out.suffix.lower() in STILL:
+            shot = studio.portrait(who, STYLES[args.style], truth=False, square=args.square)
+            Image.fromarray(shot.image).save(args.out, quality=92)
+            return 0
         played = perform(who, args.seconds, args.fps, args.performance)
         frames = film(studio, who, played, STYLES[args.style], truth=False, square=args.square)
         write_clip(args.out, (frame.portrait.image for frame in frames), played)

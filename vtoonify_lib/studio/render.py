@@ -68,15 +68,16 @@ class Studio:
         self._painter.masks[:, 7] = self._occlusion()
 
     # -- public ---------------------------------------------------------------------------------------------------
-    def portrait(self, person: Person, style: Style = PHOTO, truth: bool = True) -> Portrait:
-        """Draw one person in one style; with truth=False the parsing map and depth are skipped (and None).
+    def portrait(self, person: Person, style: Style = PHOTO, truth: bool = True,
+                 square: tuple[float, float, float] | None = None) -> Portrait:
+        """Draw one person in one style.
 
-        In a picture that is not square the FFHQ square is the largest one in its middle.
+        truth   with False, the parsing map and depth are skipped (and None)
+        square  left, top and side, in pixels, of the FFHQ square in the picture; default: the largest, in the middle
         """
         dressed = restyle(person, style)
         scene = self.sculptor.scene(dressed, style.warp)
-        if self.height != self.width:
-            scene = replace(scene, camera=widen(scene.camera, self.height, self.width))
+        scene = replace(scene, camera=widen(scene.camera, self.height, self.width, square))
         return self.draw(scene, dressed, style, truth)
 
     def draw(self, scene: Scene, dressed: Person, style: Style = PHOTO, truth: bool = True) -> Portrait:

@@ -40,7 +40,7 @@ class Phone:
 
 REST = Phone({})
 VOWELS = {
-    "a": Phone({"mouth-open": 0.42}, (780, 1250, 2550), 0.65, 0.03),
+    "a": Phone({"mouth-open": 0.36}, (780, 1250, 2550), 0.65, 0.03),
     "e": Phone({"mouth-open": 0.26, "mouth-retraction": 0.30}, (520, 1850, 2550), 0.9, 0.03),
     "i": Phone({"mouth-open": 0.10, "mouth-parling": 0.35, "mouth-retraction": 0.40}, (300, 2250, 3000), 1.0, 0.03),
     "o": Phone({"mouth-open": 0.30, "mouth-pursing": 0.38}, (480, 900, 2450), 0.9, 0.03),
