@@ -23,7 +23,7 @@ from PIL import Image
 
 from ..config import VToonifyError
 from . import speech
-from .geometry import widen
+from .geometry import Scene, widen
 from .people import Person, person, sample_z, unit_target
 from .render import Portrait, Studio
 from .styles import PHOTO, STYLES, Style, restyle
@@ -168,7 +168,7 @@ def film(studio: Studio, who: Person, performance: Performance, style: Style = P
     yield ClipFrame(portrait, None, None)
 
 
-def _motion(studio: Studio, before: object, scene: object, dressed: Person,
+def _motion(studio: Studio, before: Scene, scene: Scene, dressed: Person,
             portrait: Portrait) -> tuple[np.ndarray, np.ndarray]:
     """Flow from one scene to the next, and where it ends in something that `portrait`, the next picture, shows."""
     flow, arriving = studio.flow(before, scene, dressed)
