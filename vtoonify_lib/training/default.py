@@ -28,7 +28,7 @@ from ..studio.shards import Pairs, render_pairs
 from . import data, encoder, loop, perception, stylegan
 
 TITLE = "Storybook (VToonify-T, trained on our own renders)"
-PARSING_IMAGE, STYLE_IMAGE = 128, 128
+STYLE_IMAGE = 128
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,7 @@ def fine_layer(key: str, below: int) -> bool:
 
 
 @torch.no_grad()
-def measure(pairs: Pairs, parsing: ParsingNet, students: encoder.Students, marks: Path, hold_out: int,
-            config: VToonifyConfig) -> dict:
+def measure(pairs: Pairs, parsing: ParsingNet, students: encoder.Students, marks: Path, hold_out: int) -> dict:
     """The bundle's numbers on people it never saw. Baseline "input": what the photo itself would score as a cartoon."""
     finder = FaceFinder(marks)
     scores: dict[str, list] = {"psnr": [], "feature": [], "input_psnr": [], "input_feature": []}
@@ -154,7 +153,7 @@ def write_bundle(out: str | Path, pairs: Pairs, parsing: ParsingNet, students: e
 
     The generators stay in the run's folder: their random faces are not yet worth shipping, and toonifying needs none.
     """
-    report = measure(pairs, parsing, students, marks, plan.hold_out, config)
+    report = measure(pairs, parsing, students, marks, plan.hold_out)
     landmark_report = marks.with_suffix(".json")
     if landmark_report.exists():
         report["landmark_model"] = json.loads(landmark_report.read_text())
