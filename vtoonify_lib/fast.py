@@ -26,7 +26,7 @@ from . import latents
 from .config import INPUT_CHANNELS, VToonifyConfig, VToonifyError
 from .models.encoders import ConvNorm
 from .models.vtoonify import N_RESIDUAL, VToonify, check_frame
-from .ops import SLOPE, SQRT2, ModulatedConv2d, StyledConv, ToRGB, channels_last, fir_kernel
+from .ops import SLOPE, SQRT2, StyledConv, ToRGB, channels_last, fir_kernel
 
 
 def fold(network: nn.Module, w: Tensor | None = None, dtype: torch.dtype = torch.float32) -> nn.Module:
@@ -166,21 +166,14 @@ def plain_conv(conv: nn.Conv2d, input_scale: float = 1.0, bias_scale: float = 1.
     return make_conv(conv.weight * input_scale, conv.bias * bias_scale, conv.stride[0], conv.padding[0])
 
 
-def styled_weight(conv: ModulatedConv2d, code: Tensor) -> Tensor:
-    """Weights [O,I,k,k] of a modulated convolution for one code [1,D]."""
-    s = conv.modulation(code)  # [1,I]
-    weight = conv.weight[0] * conv.scale * s[0, None, :, None, None]
-    return weight * conv.demodulation(s)[0, :, None, None, None] if conv.demodulate else weight
-
-
 def folded_conv(layer: StyledConv, code: Tensor) -> nn.Module:
     """Styled convolution → plain convolution; a leaky ReLU follows."""
-    return make_conv(styled_weight(layer.conv, code) * SQRT2, layer.activate.bias * SQRT2)
+    return make_conv(layer.conv.folded_weight(code) * SQRT2, layer.activate.bias * SQRT2)
 
 
 def folded_up(layer: StyledConv, code: Tensor) -> tuple[nn.Module, nn.Module]:
     """Styled up-convolution → transposed convolution and depthwise blur that adds the bias; a leaky ReLU follows."""
-    weight = styled_weight(layer.conv, code) * SQRT2
+    weight = layer.conv.folded_weight(code) * SQRT2
     up = make_conv(weight.transpose(0, 1), None, stride=2, padding=0, cls=nn.ConvTranspose2d)
     kernel, c = layer.conv.blur.kernel, weight.shape[0]
     blur = make_conv(kernel.flip(0, 1).expand(c, 1, *kernel.shape), layer.activate.bias * SQRT2, padding=1, groups=c)
@@ -189,7 +182,7 @@ def folded_up(layer: StyledConv, code: Tensor) -> tuple[nn.Module, nn.Module]:
 
 def folded_rgb(layer: ToRGB, code: Tensor) -> nn.Module:
     """To-rgb → 1x1 convolution."""
-    return make_conv(styled_weight(layer.conv, code), layer.bias.flatten())
+    return make_conv(layer.conv.folded_weight(code), layer.bias.flatten())
 
 
 def fold_batch_norm(network: nn.Module) -> nn.Module:

@@ -193,6 +193,12 @@ class ModulatedConv2d(nn.Module):
         energy = (self.weight[0] * self.scale).square().sum((2, 3))  # [O,I]
         return torch.rsqrt((s.to(energy.dtype).square()[:, None] * energy).sum(2) + 1e-8)
 
+    def folded_weight(self, style: Tensor) -> Tensor:
+        """Kernel [O,I,k,k] of a plain convolution that does the same for one style [1,D]."""
+        s = self.modulation(style)  # [1,I]
+        weight = self.weight[0] * self.scale * s.to(self.weight.dtype)[0, None, :, None, None]
+        return weight * self.demodulation(s)[0, :, None, None, None] if self.demodulate else weight
+
     def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
         if self.up:
             return self.blur(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2))
@@ -232,10 +238,7 @@ class StyledConv(nn.Module):
         Five passes over the feature map fewer, which is most of the time of the large layers on a CPU.
         """
         conv, bias = self.conv, (self.activate.bias * SQRT2).to(x.dtype)
-        s = conv.modulation(style)
-        out = conv.demodulation(s)[0] * SQRT2
-        weight = conv.weight[0] * conv.scale * s.to(conv.weight.dtype)[0, None, :, None, None]
-        weight = (weight * out[:, None, None, None]).to(x.dtype)
+        weight = (conv.folded_weight(style) * SQRT2).to(x.dtype)
         if conv.up:
             y = conv.blur(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2))
             y = y.add_(bias[:, None, None])  # as the blur's own bias it would make that backward pass ten times slower

@@ -12,7 +12,7 @@ from torch import nn
 
 from .config import PARSING_CLASSES, PARSING_SCALE, VToonifyError
 
-# Order of CelebAMask-HQ as BiSeNet uses it; left and right are the person's picture sides as that data set names them.
+# Order of CelebAMask-HQ as BiSeNet uses it; in our own renders and networks l_ is the person's left, r_ the right.
 CLASS_NAMES = ("background", "skin", "l_brow", "r_brow", "l_eye", "r_eye", "eye_g", "l_ear", "r_ear", "ear_r", "nose",
                "mouth", "u_lip", "l_lip", "neck", "neck_l", "cloth", "hair", "hat")
 

@@ -2,7 +2,7 @@
 
 render pairs → parsing → landmarks → base StyleGAN → storybook fine-tune → VToonify-T → bundle →
 generators to full size. Run it again after any interruption; a finished stage is skipped. On two CPU cores the stages
-take about three hours. This is the `renders` recipe of `encoder`; the paper's own is there too.
+take about two hours. This is the `renders` recipe of `encoder`; the paper's own is there too.
 """
 
 from __future__ import annotations

@@ -229,7 +229,7 @@ def generator_source(base: Generator, stylised: Generator, style_encoder: Callab
         images = [photo, stylised.synthesize(latents.with_color_of(w, style_encoder(photo)))]
         if transform is not None:
             images = transform(images, g)
-        return Pair(_shrink(images[0], config.in_size).clamp(-1, 1), images[1].clamp(-1, 1), images[0], None)
+        return Pair(_shrink(images[0], config.in_size).clamp(-1, 1), images[1].clamp(-1, 1), photo, None)
 
     return source
 
