@@ -1,4 +1,4 @@
-"""What several test files share: a tiny bundle with random weights, and the Toonifier made of it."""
+"""What several test files share: a tiny bundle with its Toonifier, and what training is tested on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from fake_pairs import write_pairs
 from people import train_landmarks
+from tiny_training import frozen_generator, parsing_net
 
 from vtoonify_lib import latents
 from vtoonify_lib.checkpoints import Bundle, save_bundle
@@ -41,3 +43,36 @@ def toonifier(tiny_bundle):
     from vtoonify_lib.pipeline import Toonifier
 
     return Toonifier.load(tiny_bundle.folder, device="cpu")
+
+
+# -- training: module-wide, so that no file sees what another has changed ---------------------------------------------
+@pytest.fixture(scope="module")
+def one_thread():
+    """Tiny networks are fastest, and the same to the bit, on one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    """A data set of flat faces in the studio's folder format."""
+    return write_pairs(tmp_path_factory.mktemp("data") / "pairs")
+
+
+@pytest.fixture(scope="module")
+def parsing() -> ParsingNet:
+    return parsing_net()
+
+
+@pytest.fixture(scope="module")
+def base():
+    """The generator that stands for photographs."""
+    return frozen_generator(1)
+
+
+@pytest.fixture(scope="module")
+def stylised():
+    """The generator that stands for cartoons."""
+    return frozen_generator(2)

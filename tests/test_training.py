@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from fake_pairs import write_pairs
 from PIL import Image
 from tiny_training import (
     BATCH,
@@ -18,9 +17,7 @@ from tiny_training import (
     distilled,
     equal,
     fresh,
-    frozen_generator,
     log_of,
-    parsing_net,
     state,
     students,
 )
@@ -32,33 +29,7 @@ from vtoonify_lib.models.stylegan2 import Generator
 from vtoonify_lib.models.vtoonify import VToonify
 from vtoonify_lib.training import data, default, encoder, loop, perception, stylegan
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory):
-    return write_pairs(tmp_path_factory.mktemp("data") / "pairs")
-
-
-@pytest.fixture(scope="module")
-def parsing():
-    return parsing_net()
-
-
-@pytest.fixture(scope="module")
-def base():
-    return frozen_generator(1)
-
-
-@pytest.fixture(scope="module")
-def stylised():
-    return frozen_generator(2)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # -- every kind of run, on one footing: start(folder, iterations) → the state it ends in ------------------------------

@@ -7,7 +7,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 import torch
-from fake_pairs import face, write_pairs
+from fake_pairs import face
 
 from vtoonify_lib.config import VToonifyError
 from vtoonify_lib.parsing import CLASS_NAMES, PALETTE
@@ -15,11 +15,6 @@ from vtoonify_lib.training import data, loop
 from vtoonify_lib.training.data import MIRROR, Batch
 
 HOLD_OUT = 4
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory):
-    return write_pairs(tmp_path_factory.mktemp("data") / "pairs")
 
 
 def rng(seed: int = 0) -> torch.Generator:
