@@ -17,8 +17,11 @@ PARTS = (  # class, centre x and y, half width and half height, in shares of the
     ("nose", 0.50, 0.58, 0.04, 0.08), ("u_lip", 0.50, 0.71, 0.09, 0.03), ("l_lip", 0.50, 0.74, 0.09, 0.03))
 
 
-def face(size: int, rng: np.random.Generator, eyes: float = 1.0) -> np.ndarray:
-    """Classes uint8 [size,size] of a face that stands a little elsewhere each time; `eyes`: how large they are."""
+def face(size: int, rng: np.random.Generator, eyes: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Classes uint8 [size,size] of a face that stands a little elsewhere each time; `eyes`: how large they are.
+
+    → and landmarks [68,2], of which only the eyes and the mouth's corners mean anything.
+    """
     y, x = (np.mgrid[:size, :size] + 0.5) / size
     dx, dy = rng.uniform(-0.06, 0.06, 2)
     classes = np.zeros((size, size), np.uint8)
@@ -26,7 +29,9 @@ def face(size: int, rng: np.random.Generator, eyes: float = 1.0) -> np.ndarray:
         grow = eyes if "eye" in name else 1.0
         inside = ((x - cx - dx) / (rx * grow)) ** 2 + ((y - cy - dy) / (ry * grow)) ** 2 < 1
         classes[inside] = CLASS_NAMES.index(name)
-    return classes
+    marks = np.full((68, 2), 0.5)
+    marks[36:42], marks[42:48], marks[48], marks[54] = (0.38, 0.46), (0.62, 0.46), (0.41, 0.72), (0.59, 0.72)
+    return classes, (marks + (dx, dy)) * size
 
 
 def write_pairs(folder: Path, count: int = 12, size: int = 64) -> shards.Pairs:
@@ -37,13 +42,13 @@ def write_pairs(folder: Path, count: int = 12, size: int = 64) -> shards.Pairs:
     for i in range(count):
         colours = np.clip(PALETTE + np.random.default_rng([i, 1]).normal(0, 25, PALETTE.shape), 0, 255)
         for style, eyes in zip(styles, (1.0, 1.6), strict=True):
-            classes = face(size, np.random.default_rng(i), eyes)
+            classes, marks = face(size, np.random.default_rng(i), eyes)
             picture = colours[classes]
             if style == "photo":
                 picture = 0.7 * picture + 30 + np.random.default_rng([i, 2]).normal(0, 6, picture.shape)
             arrays[style][i] = np.clip(picture, 0, 255)
             arrays[f"{style}_parsing"][i] = classes
-            arrays[f"{style}_landmarks"][i] = size / 2
+            arrays[f"{style}_landmarks"][i] = marks
         arrays["wide"][i] = i % 2
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)

@@ -15,7 +15,7 @@ from vtoonify_lib import pipeline
 from vtoonify_lib.config import TINY, VToonifyError
 from vtoonify_lib.devices import memory_errors, pick_device, pick_dtype
 from vtoonify_lib.images import to_image, to_tensor, write_image
-from vtoonify_lib.parsing import CLASS_NAMES, PALETTE, parsing_picture
+from vtoonify_lib.parsing import CLASS_NAMES, PALETTE, calm_background, parsing_picture
 from vtoonify_lib.pipeline import Toonifier, VideoResult
 from vtoonify_lib.video import probe, read_frames
 
@@ -25,6 +25,19 @@ def test_every_class_has_a_name_and_a_colour_of_its_own():
     logits = torch.zeros(19, 2, 2)
     logits[17] = 1
     assert (parsing_picture(logits) == PALETTE[17]).all()
+
+
+def test_calm_background_touches_the_outside_alone():
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    picture[:, :32] //= 2  # darker on the left
+    outside = np.ones((64, 64), bool)
+    outside[20:44, 20:44] = False
+    picture[~outside] = 255  # the inside must not glow outwards
+    calm = calm_background(picture, outside).astype(int)
+    assert (calm[~outside] == 255).all()
+    assert np.abs(np.diff(calm[:16], axis=1)).max() < 12 < np.abs(np.diff(picture[:16].astype(int), axis=1)).mean()
+    assert calm[:, :8].mean() + 20 < calm[:, -8:].mean() < 150
+    assert (calm_background(picture, np.zeros_like(outside)) == picture).all()
 
 
 # ------------------------------------------------------------------------------------------ Toonifier.image

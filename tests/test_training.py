@@ -24,10 +24,10 @@ from tiny_training import (
 from torch import nn
 
 from vtoonify_lib import latents
-from vtoonify_lib.config import TINY, VToonifyError
+from vtoonify_lib.config import TINY, GeneratorConfig, VToonifyError
 from vtoonify_lib.models.stylegan2 import Generator
 from vtoonify_lib.models.vtoonify import VToonify
-from vtoonify_lib.training import data, default, encoder, loop, perception, stylegan
+from vtoonify_lib.training import data, encoder, loop, perception, stylegan
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -38,6 +38,10 @@ def runs(pairs, parsing, base, stylised):
     def renders(folder, n, **more):
         return state(*encoder.train(encoder.render_source(pairs, BATCH, HOLD_OUT), parsing, TINY, folder, n,
                                     **SMALL, **more))
+
+    def sharpen(folder, n, **more):
+        judge = GeneratorConfig(32, channels=tuple((r, 8) for r in (4, 8, 16, 32)))
+        return renders(folder, n, judge=judge, flicker_from=0.0, **more)
 
     def paper(folder, n, **more):
         source = encoder.generator_source(base, stylised, students().style, TINY, BATCH)
@@ -64,10 +68,10 @@ def runs(pairs, parsing, base, stylised):
 
         return state(stylegan.adversarial(generator, real, folder, n, r1_every=2, **more), generator)
 
-    return {f.__name__: f for f in (renders, paper, parse, distill, tune, pretrain, game)}
+    return {f.__name__: f for f in (renders, sharpen, paper, parse, distill, tune, pretrain, game)}
 
 
-KINDS = ("renders", "paper", "parse", "distill", "tune", "pretrain", "game")
+KINDS = ("renders", "sharpen", "paper", "parse", "distill", "tune", "pretrain", "game")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -79,7 +83,7 @@ def test_a_killed_run_ends_in_the_same_weights(runs, kind, tmp_path, monkeypatch
         def killed(*arguments, **more):
             descend(*arguments, **more)
             steps.append(1)
-            if len(steps) > 3 * (2 if kind == "game" else 1):
+            if len(steps) > 3 * (2 if kind in ("sharpen", "game") else 1):
                 raise KeyboardInterrupt  # in the middle of the fourth step, which is lost
 
         patch.setattr(loop, "descend", killed)
@@ -277,7 +281,9 @@ def test_distillation_up_to_a_resolution(pairs, parsing, tmp_path):
     after = stylegan.distill(pairs, parsing, TINY.generator, tmp_path, 2, start=start, until=32, batch=BATCH,
                              hold_out=HOLD_OUT, **SMALL).state_dict()
     names = changed(start, after)
-    assert names and not any(default.fine_layer(n.removeprefix("generator."), 32) for n in names)
+    above = latents.first_kept_conv()  # of the next resolution
+    assert any(n.startswith(f"generator.convs.{above - 1}.") for n in names)
+    assert not any(n.startswith((f"generator.convs.{above}.", f"generator.convs.{above + 1}.")) for n in names)
 
 
 def test_pretraining_changes_the_encoder_alone(parsing, base, stylised, tmp_path):

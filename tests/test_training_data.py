@@ -26,8 +26,8 @@ COLOURS = torch.from_numpy(PALETTE).float() / 127.5 - 1  # [19,3]
 
 def coded(n: int) -> Batch:
     """Pictures whose colours say their classes; cartoon colours are those of the photo turned round."""
-    photo = torch.from_numpy(np.stack([face(64, np.random.default_rng(i)) for i in range(n)])).long()
-    styled = torch.from_numpy(np.stack([face(64, np.random.default_rng(i), 1.6) for i in range(n)])).long()
+    photo = torch.from_numpy(np.stack([face(64, np.random.default_rng(i))[0] for i in range(n)])).long()
+    styled = torch.from_numpy(np.stack([face(64, np.random.default_rng(i), 1.6)[0] for i in range(n)])).long()
     return Batch(COLOURS[photo].movedim(-1, 1), COLOURS[styled].flip(-1).movedim(-1, 1), photo, styled)
 
 
@@ -124,12 +124,10 @@ def test_load_reads_what_is_stored(pairs):
     assert torch.equal(batch.parsing[0], torch.from_numpy(pairs["photo_parsing"][7].astype(np.int64)))
 
 
-@pytest.mark.parametrize(("only", "expected"), [(None, set(range(4, 12))), ("aligned", {4, 6, 8, 10}),
-                                                ("wide", {5, 7, 9, 11})])
-def test_held_out_entries_are_never_drawn(pairs, monkeypatch, only, expected):
-    monkeypatch.setattr(data, "load", lambda pairs, index, style: index)
-    drawn = np.concatenate([data.draw(pairs, 16, i, 1, HOLD_OUT, only=only) for i in range(20)])
-    assert set(drawn.tolist()) == expected
+def test_held_out_entries_are_never_drawn(pairs, monkeypatch):
+    monkeypatch.setattr(data, "load", lambda pairs, index, style, device: index)
+    drawn = np.concatenate([data.draw(pairs, 16, i, 1, HOLD_OUT) for i in range(20)])
+    assert set(drawn.tolist()) == set(range(4, 12))
 
 
 def test_nothing_left_to_draw(pairs):
@@ -155,3 +153,38 @@ def test_a_change_does_not_reach_its_source():
     g = loop.generator(1, 2)
     data.move(batch, g), data.flip(batch, g), data.tint([batch.photo, batch.styled], g), data.degrade(batch.photo, g)
     assert all(torch.equal(a, getattr(batch, f.name)) for a, f in zip(copies, fields(Batch), strict=True))
+
+
+# -- aligned portraits ------------------------------------------------------------------------------------------------
+def test_portraits_are_aligned_and_calm(pairs):
+    small = data.Portraits(pairs, "storybook", 32, 32, HOLD_OUT)
+    assert small.photo.shape == small.target.shape == (len(pairs.ready) - HOLD_OUT, 32, 32, 3)
+    large = data.Portraits(pairs, "storybook", 64, 32, HOLD_OUT)  # too large for the loosely framed ones
+    first = HOLD_OUT + HOLD_OUT % 2
+    assert len(large.target) == sum(i % 2 == 0 for i in pairs.ready[HOLD_OUT:])
+    inside = pairs["storybook_parsing"][first] > 0
+    assert (large.target[0][inside] == pairs["storybook"][first][inside]).all()
+    assert large.target[0][~inside].std(0).max() <= pairs["storybook"][first][~inside].std(0).max()
+
+
+def test_loosely_framed_people_are_aligned(pairs):
+    loose = next(i for i in pairs.ready if i >= HOLD_OUT and i % 2)
+    marks = np.array(pairs["photo_landmarks"][loose])
+    marker = np.zeros((64, 64, 3), np.uint8)
+    x, y = marks[36:48].mean(0)
+    marker[int(y) - 1:int(y) + 2, int(x) - 1:int(x) + 2] = 255
+    rows, columns = np.nonzero(data._aligned(marker, marks, 32)[..., 0] > 100)
+    assert abs(columns.mean() + 0.5 - 16) < 1 and abs(rows.mean() + 0.5 - 15) < 2.5  # between the eyes, just above half
+
+
+def test_a_batch_of_portraits_is_mirrored_and_tinted_alike(pairs):
+    portraits = data.Portraits(pairs, "photo", 32, 32, HOLD_OUT)
+    photo, target = portraits.batch(16, 3, 0)
+    assert torch.equal(target, portraits.batch(16, 3, 0)[1]) and not torch.equal(target, portraits.batch(16, 4, 0)[1])
+    unworn = ((photo - target)[:, :, 12:20, 12:20].abs().amax((1, 2, 3)) < 1e-4)  # the face: no background there
+    assert 0 < unworn.sum() < 16
+
+
+def test_portraits_need_people(pairs):
+    with pytest.raises(VToonifyError, match="no aligned people beside the 12 held out"):
+        data.Portraits(pairs, "photo", 32, 32, 12)

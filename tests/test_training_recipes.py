@@ -28,12 +28,13 @@ from tiny_training import (
 from torch import nn
 
 from vtoonify_lib import latents
-from vtoonify_lib.config import PARSING_CLASSES, TINY, VToonifyError
+from vtoonify_lib.config import PARSING_CLASSES, TINY, GeneratorConfig, VToonifyError
 from vtoonify_lib.models.encoders import ParsingNet
 from vtoonify_lib.models.stylegan2 import Generator
 from vtoonify_lib.models.vtoonify import VToonify
 from vtoonify_lib.parsing import CLASS_NAMES
 from vtoonify_lib.training import data, default, encoder, loop, perception, stylegan
+from vtoonify_lib.training.judge import Judge
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -93,22 +94,24 @@ def test_mapping_goes_to_the_codes():
 
 def test_code_bank(pairs):
     model = distilled()
-    bank = stylegan.code_bank(model, pairs, count=3, hold_out=HOLD_OUT)
-    assert bank.shape == (3, TINY.generator.style_dim)
-    photo = data.load(pairs, np.array([6]), "storybook").photo  # even entries from 4 on are framed as FFHQ frames
-    assert torch.allclose(bank[1], model.encoder(data.half(photo)).mean(1)[0], atol=1e-3)
+    bank = stylegan.code_bank(model, pairs, HOLD_OUT, count=3)
+    assert bank.shape == (6, TINY.generator.style_dim)  # three people and their mirror images
+    photo = data.half(data.load(pairs, np.array([4]), "storybook").photo)  # even entries are framed as FFHQ frames
+    both = model.code(torch.cat([photo, photo.flip(3)]))
+    assert torch.allclose(bank[[0, 3]], both, atol=2e-2)
 
 
-def test_generators_are_finished_and_their_mapping_fitted(pairs, parsing, tmp_path, monkeypatch):
+def test_generators_grow_and_share_codes_and_mapping(pairs, parsing, tmp_path, monkeypatch):
     monkeypatch.setattr(stylegan, "fit_mapping", partial(stylegan.fit_mapping, iterations=2, batch=8))
-    plan = default.Plan(hold_out=HOLD_OUT, finish=1, finish_batch=2, adapt_to=32)
-    base, story = (fresh(stylegan.Distilled, s, config=TINY.generator).requires_grad_(False) for s in (5, 6))
-    taught = fresh(encoder.Students, config=TINY)
-    full = default.finish_generators(pairs, parsing, base, story, taught, tmp_path, plan, TINY)
-    mappings = [state(m.generator.style) for m in full]
-    assert equal(*mappings) and not equal(mappings[0], state(base.generator.style))
-    for before, after in zip((base, story), full, strict=True):
-        assert equal(state(before.encoder), state(after.encoder))
+    grown, distill = [], stylegan.distill
+    monkeypatch.setattr(stylegan, "distill", lambda *a, **k: grown.append((a[5], a[7])) or distill(*a, **k, **SMALL))
+    stages = (default.Stage(32, 1, 2), default.Stage(64, 1, 2))
+    plan = default.Plan(hold_out=HOLD_OUT, base=stages, storybook=stages)
+    base, story = default.train_generators(pairs, parsing, tmp_path, plan, TINY)
+    assert grown == [("photo", 32), ("photo", None), ("storybook", 32), ("storybook", None)]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["photo-32", "photo-64", "storybook-32", "storybook-64"]
+    assert equal(state(base.encoder, base.generator.style), state(story.encoder, story.generator.style))
+    assert not equal(state(base.generator.convs), state(story.generator.convs))
 
 
 # -- sources of pairs -------------------------------------------------------------------------------------------------
@@ -189,11 +192,18 @@ def test_picture_loss_sees_colours_and_edges():
     assert encoder.picture_loss(y, y, ones) == 0
 
 
-def test_code_loss_holds_layers_together():
-    w = torch.randn(2, 1, 8, generator=loop.generator(0, 0))
-    together = stylegan.code_loss(w.expand(2, 10, 8))
-    assert together.item() == pytest.approx(stylegan.NORM_WEIGHT * w.square().mean().item(), rel=1e-5)
-    assert stylegan.code_loss(w + torch.randn(2, 10, 8, generator=loop.generator(0, 1))) > together
+def test_the_judge_learns_and_its_verdict_leaves_it_alone():
+    torch.manual_seed(0)
+    critic = Judge(GeneratorConfig(8, channels=((4, 8), (8, 8))), lr=0.01, r1_every=2)
+    real, fake = torch.ones(4, 3, 8, 8), (-torch.ones(4, 3, 8, 8)).requires_grad_()
+    history = [critic.learn(real, fake, i) for i in range(1, 40, 2)]  # odd: without R1
+    assert history[-1] < 0.5 * history[0] and fake.grad is None
+    before = state(critic.net)
+    critic.optimizer.zero_grad()
+    critic.verdict(fake).backward()
+    assert fake.grad.abs().sum() > 0 and all(p.grad is None for p in critic.net.parameters())
+    assert equal(before, state(critic.net)) and all(p.requires_grad for p in critic.net.parameters())
+    assert critic.verdict(fake) > critic.verdict(real)
 
 
 def test_class_weights():

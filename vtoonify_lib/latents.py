@@ -63,9 +63,11 @@ def kept_resolutions(size: int) -> tuple[int, ...]:
 
 
 def to_plus(w: Tensor, layers: int) -> Tensor:
-    """w [B,D] → w+ [B,layers,D]; a w+ of the right length passes through. Errors: wrong length or rank."""
+    """w [B,D] or [B,1,D] → w+ [B,layers,D]; a w+ of the right length passes through. Errors: wrong length or rank."""
     if w.ndim == 2:
-        return w.unsqueeze(1).expand(-1, layers, -1)
+        w = w.unsqueeze(1)
+    if w.ndim == 3 and w.shape[1] == 1:
+        return w.expand(-1, layers, -1)
     if w.ndim != 3 or w.shape[1] != layers:
         raise VToonifyError(f"style code has shape {list(w.shape)}; expected [B,D] or [B,{layers},D]")
     return w

@@ -6,6 +6,7 @@ not decided here: any module from RGB [B,3,H,W] in [−1,1] to logits [B,19,H,W]
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import torch
 from torch import nn
@@ -41,3 +42,13 @@ def parsing_picture(logits: torch.Tensor) -> np.ndarray:
     """Logits [19,H,W] or classes [H,W] → colours uint8 [H,W,3] for display."""
     classes = logits.argmax(0) if logits.ndim == 3 else logits
     return PALETTE[classes.cpu().numpy()]
+
+
+def calm_background(image: np.ndarray, outside: np.ndarray) -> np.ndarray:
+    """Replace what `outside` [S,S] bool marks by its own colours, blurred over the width: uint8 [S,S,3] → same."""
+    weight = outside.astype(np.float32)
+    small = [cv2.resize(x, (32, 32), interpolation=cv2.INTER_AREA) for x in (image * weight[..., None], weight)]
+    colours, share = (cv2.GaussianBlur(x, (0, 0), 5, borderType=cv2.BORDER_REFLECT) for x in small)
+    colours /= np.maximum(share, 1e-4)[..., None]
+    smooth = cv2.resize(colours, outside.shape[::-1], interpolation=cv2.INTER_CUBIC).round().clip(0, 255)
+    return np.where(outside[..., None], smooth, image).astype(np.uint8)

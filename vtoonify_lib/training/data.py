@@ -2,7 +2,8 @@
 
 Geometry and colour change input and target alike; degradations (blur, noise, compression-like blocking, uneven light)
 change the input alone, so a network learns to see through them. Pairs made by two StyleGANs have no labels to move and
-use `synthesis.random_affine`, the paper's milder geometry, instead. Rendering is the studio's work.
+use `synthesis.random_affine`, the paper's milder geometry, instead. Random numbers are drawn on the generator's
+device, and everything happens there. Rendering is the studio's work.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from ..config import VToonifyError
+from ..framing import align_face
 from ..images import to_tensor
-from ..parsing import CLASS_NAMES
+from ..parsing import CLASS_NAMES, calm_background
 from ..studio.shards import Pairs
 from .loop import generator
 
@@ -45,25 +49,65 @@ class Batch:
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
-def load(pairs: Pairs, index: np.ndarray, style: str) -> Batch:
+def load(pairs: Pairs, index: np.ndarray, style: str, device: str | torch.device = "cpu") -> Batch:
     """Read the entries of `index` (in any order) from the memory maps."""
     def read(name: str) -> np.ndarray:
         return np.stack([pairs[name][i] for i in index])
 
-    labels = [torch.from_numpy(read(f"{name}_parsing").astype(np.int64)) for name in ("photo", style)]
-    return Batch(to_tensor(read("photo")), to_tensor(read(style)), *labels)
+    labels = [torch.from_numpy(read(f"{name}_parsing")).to(device).long() for name in ("photo", style)]
+    return Batch(to_tensor(read("photo"), device), to_tensor(read(style), device), *labels)
 
 
 def draw(pairs: Pairs, n: int, iteration: int, seed: int, hold_out: int, style: str = "storybook",
-         only: str | None = None) -> Batch:
-    """A random training batch. The first `hold_out` entries are never drawn. only: "aligned" or "wide" framing."""
+         device: str | torch.device = "cpu") -> Batch:
+    """A random training batch. The first `hold_out` entries are never drawn."""
     pool = pairs.ready[pairs.ready >= hold_out]
-    if only:
-        pool = pool[pool % 2 == (only == "wide")]
     if not len(pool):
         raise VToonifyError(f"the data set in {pairs.folder} has {len(pairs.ready)} entries and {hold_out} are held "
                             "out, which leaves none to train on; render more people")
-    return load(pairs, pool[np.random.default_rng([seed, iteration]).integers(0, len(pool), n)], style)
+    return load(pairs, pool[np.random.default_rng([seed, iteration]).integers(0, len(pool), n)], style, device)
+
+
+class Portraits:
+    """Aligned portraits of one style in front of calm backgrounds, in memory: what a StyleGAN can learn to draw.
+
+    A generator has to spend its code on everything in the picture; a backdrop of smooth colours leaves it to the face.
+    Loosely framed entries join in where their smaller faces are still sharp, at up to half of the data set's size.
+
+    size        side of `target`, uint8 [N,size,size,3]
+    input_size  side of `photo`, uint8 [N,input_size,input_size,3]: the same people photographed, backgrounds untouched
+    """
+
+    def __init__(self, pairs: Pairs, style: str, size: int, input_size: int, hold_out: int, count: int | None = None):
+        pool = pairs.ready[pairs.ready >= hold_out]
+        full = pairs["photo"].shape[1]
+        pool = (pool if 2 * max(size, input_size) <= full else pool[pool % 2 == 0])[:count]
+        if not len(pool):
+            raise VToonifyError(f"the data set in {pairs.folder} has no aligned people beside the {hold_out} held out; "
+                                "render more people")
+        self.photo = np.empty((len(pool), input_size, input_size, 3), np.uint8)
+        self.target = np.empty((len(pool), size, size, 3), np.uint8)
+        for n, i in enumerate(tqdm(pool, desc=f"aligned {style} portraits, {size} px", mininterval=5)):
+            marks = None if i % 2 == 0 else np.array(pairs["photo_landmarks"][i])
+            self.photo[n] = _aligned(np.array(pairs["photo"][i]), marks, input_size)
+            calm = calm_background(np.array(pairs[style][i]), np.array(pairs[f"{style}_parsing"][i]) == 0)
+            self.target[n] = _aligned(calm, marks, size)
+
+    def batch(self, n: int, iteration: int, seed: int, device: str | torch.device = "cpu") -> tuple[Tensor, Tensor]:
+        """n random portraits, mirrored and tinted alike: (photo, half of them worn; target), both in [−1,1]."""
+        index = np.random.default_rng([seed, iteration]).integers(0, len(self.photo), n)
+        g = generator(seed, iteration, device)
+        side = _share(g, n) < 0.5
+        both = [to_tensor(pictures[index], device) for pictures in (self.photo, self.target)]
+        photo, target = tint([torch.where(side, x.flip(3), x) for x in both], g, strength=0.4)
+        return torch.where(_share(g, n) < 0.5, degrade(photo, g), photo), target
+
+
+def _aligned(image: np.ndarray, landmarks: np.ndarray | None, size: int) -> np.ndarray:
+    """Shrink an aligned picture; without landmarks it is one already."""
+    if landmarks is not None:
+        return align_face(image, landmarks, size)
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BOX))
 
 
 # -- geometry ---------------------------------------------------------------------------------------------------------
@@ -74,10 +118,11 @@ def move(batch: Batch, g: torch.Generator, zoom: tuple[float, float] = (0.8, 1.2
     Labels l_/r_ swap with the flip. Borders are mirrored; pictures are resampled bilinearly, labels by nearest pixel.
     """
     n = batch.photo.shape[0]
-    side = torch.where(torch.rand(n, generator=g) < 0.5, -1.0, 1.0)
-    scale = torch.empty(n).uniform_(float(np.log(zoom[0])), float(np.log(zoom[1])), generator=g).exp().reciprocal()
-    angle = turn * torch.empty(n).uniform_(-1, 1, generator=g)
-    dx, dy = shift * 2 * torch.empty(2, n).uniform_(-1, 1, generator=g)
+    side = torch.where(_share(g, n).flatten() < 0.5, -1.0, 1.0)
+    blank = torch.empty(n, device=g.device)
+    scale = blank.uniform_(float(np.log(zoom[0])), float(np.log(zoom[1])), generator=g).exp().reciprocal()
+    angle = turn * torch.empty_like(blank).uniform_(-1, 1, generator=g)
+    dx, dy = shift * 2 * torch.empty(2, n, device=g.device).uniform_(-1, 1, generator=g)
     cos, sin = scale * angle.cos(), scale * angle.sin()
     theta = torch.stack([torch.stack([side * cos, -sin, dx], 1), torch.stack([side * sin, cos, dy], 1)], 1)
     grid = F.affine_grid(theta, list(batch.photo.shape), align_corners=False)
@@ -87,16 +132,16 @@ def move(batch: Batch, g: torch.Generator, zoom: tuple[float, float] = (0.8, 1.2
 
     def labels(x: Tensor) -> Tensor:
         moved = sample(x[:, None].float(), "nearest")[:, 0].long()
-        return torch.where(side[:, None, None] < 0, MIRROR[moved], moved)
+        return torch.where(side[:, None, None] < 0, MIRROR.to(moved.device)[moved], moved)
 
     return batch.map(lambda x: sample(x, "bilinear"), labels)
 
 
 def flip(batch: Batch, g: torch.Generator) -> Batch:
     """Mirror half of the batch, without resampling."""
-    side = torch.rand(batch.photo.shape[0], generator=g) < 0.5
+    side = _share(g, len(batch.photo)).flatten() < 0.5
     return batch.map(lambda x: torch.where(side[:, None, None, None], x.flip(3), x),
-                     lambda x: torch.where(side[:, None, None], MIRROR[x.flip(2)], x))
+                     lambda x: torch.where(side[:, None, None], MIRROR.to(x.device)[x.flip(2)], x))
 
 
 # -- colour and camera ------------------------------------------------------------------------------------------------
@@ -108,10 +153,10 @@ def tint(images: list[Tensor], g: torch.Generator, strength: float = 1.0) -> lis
     n = images[0].shape[0]
     gamma = torch.exp(strength * 0.35 * _uniform(g, n))
     gain = torch.exp(strength * 0.20 * _uniform(g, n))
-    balance = torch.exp(strength * 0.12 * (2 * torch.rand(n, 3, 1, 1, generator=g) - 1))
+    balance = torch.exp(strength * 0.12 * (2 * torch.rand(n, 3, 1, 1, generator=g, device=g.device) - 1))
     saturation = 1 + strength * 0.45 * _uniform(g, n)
-    saturation = torch.where(_share(g, n) < 0.06, torch.zeros(()), saturation)
-    luma = torch.tensor([0.3, 0.59, 0.11]).view(1, 3, 1, 1)
+    saturation = torch.where(_share(g, n) < 0.06, 0.0, saturation)
+    luma = torch.tensor([0.3, 0.59, 0.11], device=g.device).view(1, 3, 1, 1)
     out = []
     for image in images:
         light = image.add(1).mul(0.5).clamp(0, 1).pow(gamma) * gain * balance
@@ -123,7 +168,8 @@ def tint(images: list[Tensor], g: torch.Generator, strength: float = 1.0) -> lis
 def degrade(x: Tensor, g: torch.Generator) -> Tensor:
     """What cameras do to a photograph: uneven light, blur, low resolution, noise, coarse pixels. [B,3,H,W] → same."""
     n, _, h, w = x.shape
-    field = F.interpolate(torch.randn(n, 1, 3, 3, generator=g), (h, w), mode="bicubic", align_corners=True)
+    field = torch.randn(n, 1, 3, 3, generator=g, device=g.device)
+    field = F.interpolate(field, (h, w), mode="bicubic", align_corners=True)
     x = (x + 1) * torch.exp(0.16 * field * _share(g, n)) - 1
     low = F.avg_pool2d(x, 2)
     kind = _share(g, n)  # below ½ softer, above ¾ sharper
@@ -134,7 +180,7 @@ def degrade(x: Tensor, g: torch.Generator) -> Tensor:
     x = x + sharpen * (x - soft)
     coarse = F.interpolate(F.avg_pool2d(x, 3, 3, ceil_mode=True), (h, w), mode="bilinear", align_corners=False)
     x = torch.where(_share(g, n) < 0.1, coarse, x)
-    grain = torch.randn(n, 3, h, w, generator=g)
+    grain = torch.randn(n, 3, h, w, generator=g, device=g.device)
     clumped = F.avg_pool2d(F.pad(grain, (1, 1, 1, 1)), 3, 1) * 2
     grain = torch.where(_share(g, n) < 0.5, grain, clumped)
     return (x + 0.09 * _share(g, n) ** 2 * grain).clamp(-1, 1)
@@ -146,19 +192,16 @@ def half(x: Tensor) -> Tensor:
 
 
 def prepare(pairs: Pairs, n: int, iteration: int, seed: int, hold_out: int, style: str = "storybook",
-            geometry: bool = True, only: str | None = None, degraded: bool = True
+            degraded: bool = True, device: str | torch.device = "cpu"
             ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """An augmented batch of n entries that depends on (seed, iteration) alone.
 
-    geometry  move half of the batches (the others, and all without it, are only flipped)
-    only      framing, see :func:`draw`
     degraded  put the input, and only the input, through :func:`degrade`
     → photo at half size [B,3,S/2,S/2], styled [B,3,S,S], photo at full size, parsing at half size [B,S/2,S/2]
     """
-    g = generator(seed, iteration)
-    batch = draw(pairs, n, iteration, seed, hold_out, style, only)
-    moved = geometry and bool(torch.rand((), generator=g) < 0.5)
-    batch = move(batch, g) if moved else flip(batch, g)
+    g = generator(seed, iteration, device)
+    batch = draw(pairs, n, iteration, seed, hold_out, style, device)
+    batch = move(batch, g) if bool(_share(g, 1) < 0.5) else flip(batch, g)
     photo, styled = tint([batch.photo, batch.styled], g)
     x = half(photo)
     return degrade(x, g) if degraded else x, styled, photo, batch.parsing[:, ::2, ::2]
@@ -166,7 +209,7 @@ def prepare(pairs: Pairs, n: int, iteration: int, seed: int, hold_out: int, styl
 
 def _share(g: torch.Generator, n: int) -> Tensor:
     """A random number in [0,1) for each picture, [n,1,1,1]."""
-    return torch.rand(n, 1, 1, 1, generator=g)
+    return torch.rand(n, 1, 1, 1, generator=g, device=g.device)
 
 
 def _uniform(g: torch.Generator, n: int) -> Tensor:

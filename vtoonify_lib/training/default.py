@@ -1,16 +1,15 @@
 """`make train-default`: the default bundle from nothing, one resumable stage after another.
 
-render pairs → parsing → landmarks → base StyleGAN → storybook fine-tune → VToonify-T → bundle →
-generators to full size. Run it again after any interruption; a finished stage is skipped. On two CPU cores the stages
-take about two hours. This is the `renders` recipe of `encoder`; the paper's own is there too.
+render pairs → parsing → landmarks → base StyleGAN → storybook fine-tune → VToonify-T → sharpening → bundle. Run it
+again after any interruption; a finished stage is skipped. On two CPU cores the stages take about three hours. This is
+the `renders` recipe of `encoder`; the paper's own is there too.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +19,26 @@ from torch import nn
 from .. import metrics
 from ..checkpoints import save_bundle
 from ..config import STUDIO, VToonifyConfig
+from ..devices import pick_device
 from ..faces import FaceFinder
 from ..images import to_image
 from ..models.encoders import ParsingNet
+from ..models.stylegan2 import Generator
 from ..parsing import network_input
 from ..studio.shards import Pairs, render_pairs
 from . import data, encoder, loop, perception, stylegan
 
 TITLE = "Storybook (VToonify-T, trained on our own renders)"
-STYLE_IMAGE = 128
+SHARPEN_LR = 5e-4
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Part of a generator's training: up to which resolution, how long, how many pictures a step."""
+
+    size: int
+    iterations: int
+    batch: int = 32
 
 
 @dataclass(frozen=True)
@@ -39,33 +49,45 @@ class Plan:
     hold_out: int = 256
     parsing: int = 2200
     landmarks: int = 2400
-    base: int = 1500
-    storybook: int = 700
+    base: tuple[Stage, ...] = (Stage(32, 6000), Stage(64, 4000), Stage(256, 1500, 16))
+    storybook: tuple[Stage, ...] = (Stage(64, 1000), Stage(256, 600, 16))
     vtoonify: int = 1900
-    finish: int = 150
-    finish_batch: int = 8
+    sharpen: int = 1500
     batch: int = 16
     window: int = 96  # side of the cuts that VToonify trains on
-    adapt_to: int = 64  # resolution at which the generators are distilled before VToonify teaches the rest
 
 
 def train_default(folder: str | Path, out: str | Path, plan: Plan | None = None, config: VToonifyConfig = STUDIO,
-                  kit: str | None = None) -> None:
+                  kit: str | None = None, device: str | torch.device = "cpu") -> None:
     """Train everything in `folder` and write the bundle to `out`."""
     plan, folder = plan or Plan(), Path(folder)
     pairs = render_pairs(folder / "pairs", plan.people, size=config.out_size, kit=kit)
-    parsing = perception.train_parsing(pairs, folder / "parsing", plan.parsing, hold_out=plan.hold_out)
+    parsing = perception.train_parsing(pairs, folder / "parsing", plan.parsing, hold_out=plan.hold_out, device=device)
     marks = folder / "landmarks.dat"
     if not marks.exists():
         report = perception.train_landmarks(pairs, marks, plan.landmarks, plan.hold_out)
         marks.with_suffix(".json").write_text(json.dumps(report))
-    base = stylegan.distill(pairs, parsing, config.generator, folder / "base", plan.base, until=plan.adapt_to,
-                            hold_out=plan.hold_out)
-    story = stylegan.distill(pairs, parsing, config.generator, folder / "storybook", plan.storybook, "storybook",
-                             base.state_dict(), until=plan.adapt_to, hold_out=plan.hold_out, lr=1e-3)
-    students = train_student(pairs, parsing, story, folder / "vtoonify", plan, config)
-    write_bundle(out, pairs, parsing, students, marks, plan, config)
-    finish_generators(pairs, parsing, base, story, students, folder, plan, config)
+    base, story = train_generators(pairs, parsing, folder, plan, config, device)
+    students = train_student(pairs, parsing, story, folder, plan, config, device)
+    write_bundle(out, pairs, parsing, students, (base.generator, story.generator), marks, plan, config)
+
+
+def train_generators(pairs: Pairs, parsing: ParsingNet, folder: Path, plan: Plan, config: VToonifyConfig,
+                     device: str | torch.device = "cpu") -> tuple[stylegan.Distilled, stylegan.Distilled]:
+    """Base StyleGAN of photo renders, and its storybook fine-tune, which shares its codes and mapping network."""
+    model = None
+    found = {}
+    for target, stages, lr in (("photo", plan.base, 2e-3), ("storybook", plan.storybook, 1e-3)):
+        for stage in stages:
+            until = stage.size if stage.size < config.out_size else None
+            model = stylegan.distill(
+                pairs, parsing, config.generator, folder / f"{target}-{stage.size}", stage.iterations, target,
+                model.state_dict() if model else None, until, stage.batch, plan.hold_out, lr, device=device)
+        found[target] = model
+    base, story = found.values()
+    stylegan.fit_mapping(base.generator, stylegan.code_bank(base, pairs, plan.hold_out))
+    story.generator.style.load_state_dict(base.generator.style.state_dict())
+    return base, story
 
 
 def first_students(story: stylegan.Distilled, config: VToonifyConfig, seed: int = 0) -> encoder.Students:
@@ -77,50 +99,21 @@ def first_students(story: stylegan.Distilled, config: VToonifyConfig, seed: int 
     return students
 
 
-def held_out_pair(pairs: Pairs, index: np.ndarray) -> encoder.Pair:
+def held_out_pair(pairs: Pairs, index: np.ndarray, device: str | torch.device = "cpu") -> encoder.Pair:
     """Entries as they are, without augmentation."""
-    batch = data.load(pairs, index, "storybook")
+    batch = data.load(pairs, index, "storybook", device)
     return encoder.Pair(data.half(batch.photo), batch.styled, batch.photo, None)
 
 
 def train_student(pairs: Pairs, parsing: ParsingNet, story: stylegan.Distilled, folder: Path, plan: Plan,
-                  config: VToonifyConfig, seconds: float | None = None) -> encoder.Students:
-    """VToonify-T on exact render pairs → its moving average."""
-    start = first_students(story, config).state_dict()
-    source = encoder.render_source(pairs, plan.batch, plan.hold_out, window=plan.window)
-    return encoder.train(source, parsing, config, folder, plan.vtoonify, start=start, seconds=seconds,
-                         sample_pairs=held_out_pair(pairs, np.arange(8)))[1]
-
-
-def finish_generators(pairs: Pairs, parsing: ParsingNet, base: stylegan.Distilled, story: stylegan.Distilled,
-                      students: encoder.Students, folder: Path, plan: Plan, config: VToonifyConfig
-                      ) -> tuple[stylegan.Distilled, stylegan.Distilled]:
-    """Base and stylised generator at full size, with mapping networks.
-
-    Both get the fine layers that VToonify has learnt and are then trained briefly at full size.
-    """
-    out = []
-    for name, model, target in (("base-full", base, "photo"), ("storybook-full", story, "storybook")):
-        start = model.state_dict()
-        for key, value in students.vtoonify.generator.state_dict().items():
-            if fine_layer(key, plan.adapt_to):
-                start[f"generator.{key}"] = value.clone()
-        full = stylegan.distill(pairs, parsing, config.generator, folder / name, plan.finish, target, start,
-                                batch=plan.finish_batch, hold_out=plan.hold_out, lr=1e-3, train_encoder=False)
-        out.append(full)
-    bank = stylegan.code_bank(out[0], pairs, hold_out=plan.hold_out)
-    stylegan.fit_mapping(out[0].generator, bank)
-    out[1].generator.style.load_state_dict(out[0].generator.style.state_dict())
-    return out[0], out[1]
-
-
-def fine_layer(key: str, below: int) -> bool:
-    """True for a generator's convolutions and to-rgbs above resolution `below`."""
-    match = re.match(r"(convs|to_rgbs)\.(\d+)\.", key)
-    if match is None:
-        return False
-    level = int(match[2]) // 2 if match[1] == "convs" else int(match[2])
-    return 8 << level > below
+                  config: VToonifyConfig, device: str | torch.device = "cpu") -> encoder.Students:
+    """VToonify-T on exact render pairs, then sharpened against a discriminator → its moving average."""
+    source = encoder.render_source(pairs, plan.batch, plan.hold_out, window=plan.window, device=device)
+    shown = held_out_pair(pairs, np.arange(8), device)
+    averaged = encoder.train(source, parsing, config, folder / "vtoonify", plan.vtoonify,
+                             start=first_students(story, config).state_dict(), sample_pairs=shown, device=device)[1]
+    return encoder.train(source, parsing, config, folder / "sharpen", plan.sharpen, start=averaged.state_dict(),
+                         lr=SHARPEN_LR, flicker_from=0.0, sample_pairs=shown, judge=encoder.JUDGE, device=device)[1]
 
 
 @torch.no_grad()
@@ -147,29 +140,28 @@ def measure(pairs: Pairs, parsing: ParsingNet, students: encoder.Students, marks
             "parsing_iou": perception.parsing_iou(parsing, pairs, hold_out)}
 
 
-def write_bundle(out: str | Path, pairs: Pairs, parsing: ParsingNet, students: encoder.Students, marks: Path,
-                 plan: Plan, config: VToonifyConfig) -> None:
-    """Measure and save, with what trained what.
-
-    The generators stay in the run's folder: their random faces are not yet worth shipping, and toonifying needs none.
-    """
+def write_bundle(out: str | Path, pairs: Pairs, parsing: ParsingNet, students: encoder.Students,
+                 generators: tuple[Generator, Generator], marks: Path, plan: Plan, config: VToonifyConfig) -> None:
+    """Measure and save, with what trained what. generators: base and stylised."""
+    parsing, students = parsing.cpu(), students.cpu()
     report = measure(pairs, parsing, students, marks, plan.hold_out)
     landmark_report = marks.with_suffix(".json")
     if landmark_report.exists():
         report["landmark_model"] = json.loads(landmark_report.read_text())
     networks: dict[str, nn.Module] = {"vtoonify": students.vtoonify, "parsing": parsing,
-                                      "style_encoder": students.style}
-    style = {"image_size": STYLE_IMAGE, "n_latent": students.vtoonify.generator.n_latent,
-             "style_dim": config.generator.style_dim}
+                                      "style_encoder": students.style, "base": generators[0].cpu(),
+                                      "stylized": generators[1].cpu()}
+    style = {"image_size": encoder.STYLE_IMAGE, "n_latent": 1, "style_dim": config.generator.style_dim}
     provenance = {
         "data": f"{plan.people} people drawn by vtoonify_lib.studio from CC0 geometry, seed 0; the first "
                 f"{plan.hold_out} held out; no photograph was used",
         "vtoonify": "exact render pairs (photo, storybook), generator's fine layers trained along; flicker loss from "
-                    "half-way",
+                    "half-way; at last sharpened against a discriminator",
         "style_encoder": "trained with a base StyleGAN distilled from photo renders",
+        "base, stylized": "distilled from the same renders through the style encoder, backgrounds made calm",
         "parsing": "exact parsing maps of both styles",
         "landmarks": "dlib's trainer on exact landmarks",
-        "plan": dict(vars(plan))}
+        "plan": asdict(plan)}
     save_bundle(out, name=Path(out).name, title=TITLE, config=config, networks=networks, files={"landmarks": marks},
                 models={"parsing": {}, "style_encoder": style}, metrics=report, provenance=provenance)
 
@@ -179,8 +171,9 @@ def main() -> None:
     parser.add_argument("--folder", default="runs/default", help="where the runs live (resumed when they exist)")
     parser.add_argument("--out", default="data/models/studio-t", help="the bundle to write")
     parser.add_argument("--kit", help="folder of the portrait kit (default: $VTOONIFY_PORTRAIT_KIT)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
     args = parser.parse_args()
-    train_default(args.folder, args.out, kit=args.kit)
+    train_default(args.folder, args.out, kit=args.kit, device=pick_device(args.device))
 
 
 if __name__ == "__main__":

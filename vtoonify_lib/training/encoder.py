@@ -3,7 +3,8 @@
 Two recipes share every line but the source of pairs. `paper`: pairs come from the two StyleGANs and the generator in
 VToonify is frozen. `renders`: pairs are exact renders of the same person in both styles, and the generator's fine
 layers learn along, which is what makes a small generator crisp. The default bundle says which one made it. Unlike the
-paper's, the pixel loss is L1 on colours and edges and there is no adversarial loss: no game has to be won on a CPU.
+paper's, the pixel loss is L1 on colours and edges, and the adversarial loss is left to a last stage (`judge`), when
+there is little left to win but sharpness.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from .. import latents, losses
-from ..config import HANDOFF, VToonifyConfig, VToonifyError
+from ..config import HANDOFF, GeneratorConfig, VToonifyConfig, VToonifyError
 from ..images import to_image
 from ..metrics import feature_distance
 from ..models.encoders import ParsingNet, StyleEncoder
@@ -29,11 +30,16 @@ from ..parsing import CLASS_NAMES, network_input
 from ..studio.shards import Pairs
 from ..synthesis import Crop, crop, random_affine, random_crop
 from . import data, loop
+from .judge import Judge
 
 RECIPES = ("renders", "paper")
 FEATURE_WEIGHT, EDGE_WEIGHT, FLICKER_WEIGHT = 0.25, 0.5, 4.0
 DETAILS = (*data.SMALL_PARTS, CLASS_NAMES.index("nose"))
 DETAIL_WEIGHT, BACKDROP_WEIGHT = 3.0, 0.5  # of the pixels of DETAILS, and of the background
+SHARPEN_WEIGHT = 0.01  # of the adversarial loss
+JUDGE = GeneratorConfig(128, channels=((4, 64), (8, 64), (16, 64), (32, 48), (64, 32), (128, 24)))
+"""Sizes of the discriminator of the last stage: it judges squares of 128 px."""
+STYLE_IMAGE = 64  # what the style encoder sees; larger pictures tell it nothing that one w can hold
 EDIT = 0.3  # how far the random edit of synthetic codes goes on its way to another person
 
 
@@ -51,16 +57,15 @@ class Pair:
 
 
 class Students(nn.Module):
-    """VToonify and the (frozen) style encoder that feeds its fine layers.
+    """VToonify and the (frozen) style encoder that feeds its fine layers one code [B,1,D] per picture.
 
     image_size, width  of the style encoder
     """
 
-    def __init__(self, config: VToonifyConfig, image_size: int = 128, width: int = 32):
+    def __init__(self, config: VToonifyConfig, image_size: int = STYLE_IMAGE, width: int = 32):
         super().__init__()
         self.vtoonify = VToonify(config)
-        g = self.vtoonify.generator
-        self.style = StyleEncoder(image_size, g.n_latent, config.generator.style_dim, width)
+        self.style = StyleEncoder(image_size, 1, config.generator.style_dim, width)
 
     def forward(self, x: Tensor, aligned: Tensor, logits: Tensor) -> Tensor:
         """Input picture, aligned picture, parsing logits → stylised picture."""
@@ -69,14 +74,14 @@ class Students(nn.Module):
 
 # -- training on pairs ------------------------------------------------------------------------------------------------
 def render_source(pairs: Pairs, batch: int, hold_out: int = 256, seed: int = 3, style: str = "storybook",
-                  window: int | None = None) -> Callable[[int], Pair]:
+                  window: int | None = None, device: str | torch.device = "cpu") -> Callable[[int], Pair]:
     """Pairs of exact renders, augmented: iteration → Pair.
 
     window  side of a random cut of x (and of y along with it), a multiple of 8. The style encoder always sees the whole
             picture; cuts cost less and make every batch more varied.
     """
     def source(i: int) -> Pair:
-        x, y, photo, parsing = data.prepare(pairs, batch, i, seed, hold_out, style)
+        x, y, photo, parsing = data.prepare(pairs, batch, i, seed, hold_out, style, device=device)
         if window is not None:
             side, scale = x.shape[-1], y.shape[-1] // x.shape[-1]
             g = loop.generator(seed + 200, i)
@@ -91,8 +96,8 @@ def render_source(pairs: Pairs, batch: int, hold_out: int = 256, seed: int = 3, 
 def train(pairs: Callable[[int], Pair], parsing: ParsingNet, config: VToonifyConfig, folder: str | os.PathLike,
           iterations: int, recipe: str = "renders", start: dict | None = None, lr: float = 1e-3,
           flicker_from: float = 0.5, flicker_share: float = 0.25, seed: int = 3, seconds: float | None = None,
-          sample_pairs: Pair | None = None, sample_every: int = 250, image_size: int = 128, width: int = 32
-          ) -> tuple[Students, Students]:
+          sample_pairs: Pair | None = None, sample_every: int = 250, image_size: int = STYLE_IMAGE, width: int = 32,
+          judge: GeneratorConfig | None = None, device: str | torch.device = "cpu") -> tuple[Students, Students]:
     """Train VToonify-T → (students, their moving average), resumable in `folder`.
 
     pairs          iteration → batch, see `render_source` and `generator_source`
@@ -102,11 +107,13 @@ def train(pairs: Callable[[int], Pair], parsing: ParsingNet, config: VToonifyCon
     flicker_share  part of each batch that the flicker loss sees (it costs a second pass)
     sample_pairs   pairs to draw every `sample_every` iterations
     image_size, width  of the style encoder
+    judge          sizes of a discriminator that sharpens squares of the output as large as it; None: no game
+    device         where the networks are; the pairs must come there
     """
     if recipe not in RECIPES:
         raise VToonifyError(f"recipe is {recipe!r}; it must be one of {', '.join(RECIPES)}")
     torch.manual_seed(seed)
-    students = Students(config, image_size, width)
+    students = Students(config, image_size, width).to(device)
     if start:
         students.load_state_dict(start)
     students.style.requires_grad_(False)
@@ -114,27 +121,34 @@ def train(pairs: Callable[[int], Pair], parsing: ParsingNet, config: VToonifyCon
     optimizer = torch.optim.Adam([p for p in students.parameters() if p.requires_grad], lr, betas=(0.9, 0.99))
     ema = loop.EMA(students, decay=0.998)
     parsing = parsing.eval().requires_grad_(False)
+    rival = Judge(judge, device, precision=torch.bfloat16) if judge else None
 
     def step(i: int) -> dict[str, float]:
+        pair, rng = pairs(i), loop.generator(seed + 100, i)
         weight = flicker_weight(i, iterations, flicker_from)
-        parts = _losses(students, parsing, pairs(i), weight, flicker_share, loop.generator(seed + 100, i))
+        out, parts = _losses(students, parsing, pair, weight, flicker_share, rng)
+        if rival:
+            fake, real = _square(out, pair.y, rival.net.config.size, rng)
+            parts["sharp"] = SHARPEN_WEIGHT * rival.verdict(fake)
         rate = loop.warm_cosine(lr, i, iterations, warmup=100, floor=0.02)
         loop.descend(sum(parts.values()), optimizer, rate, clip=1.0)
         ema.update(students, i)
-        return {name: float(value.detach()) for name, value in parts.items()}
+        values = {name: float(value.detach()) for name, value in parts.items()}
+        return values | ({"judge": rival.learn(real, fake, i)} if rival else {})
 
     def sample(i: int) -> Image.Image:
         return sheet(ema.model, parsing, sample_pairs)
 
-    loop.run(folder, iterations, step, {"students": students, "ema": ema, "optimizer": optimizer},
+    parts = {"students": students, "ema": ema, "optimizer": optimizer, **(rival.parts() if rival else {})}
+    loop.run(folder, iterations, step, parts,
              sample if sample_pairs else None, sample_every, seconds=seconds, title="VToonify-T")
     return students, ema.model
 
 
 def _losses(students: Students, parsing: ParsingNet, pair: Pair, flicker: float, flicker_share: float,
-            rng: torch.Generator) -> dict[str, Tensor]:
-    """Weighted losses of one batch; `flicker` is the weight of the flicker loss, which is left out at 0."""
-    with torch.autocast("cpu", torch.bfloat16):
+            rng: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+    """Output and weighted losses of one batch; `flicker` is the weight of the flicker loss, which is left out at 0."""
+    with torch.autocast(pair.x.device.type, torch.bfloat16):
         with torch.no_grad():
             x = network_input(pair.x, parsing(pair.x))
             w = students.style(pair.aligned)
@@ -146,7 +160,14 @@ def _losses(students: Students, parsing: ParsingNet, pair: Pair, flicker: float,
             n = max(1, int(flicker_share * len(x)))
             window = random_crop(*x.shape[2:], rng=rng)
             parts["flicker"] = flicker * losses.temporal(students.vtoonify, x[:n], w[:n], out[:n], window)
-    return parts
+    return out, parts
+
+
+def _square(out: Tensor, y: Tensor, side: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The same random square of both [B,3,H,W], float32 [B,3,side,side]."""
+    top, left = (int(torch.randint(0, n - side + 1, (), generator=rng)) for n in out.shape[2:])
+    spot = Crop(top, left, side, side)
+    return crop(out, spot).float(), crop(y, spot)
 
 
 def flicker_weight(i: int, iterations: int, start: float = 0.5) -> float:
@@ -175,7 +196,7 @@ def detail_mask(parsing: Tensor | None, out: Tensor) -> Tensor:
     """
     if parsing is None:
         return torch.ones_like(out[:, :1])
-    near = torch.isin(parsing, torch.tensor(DETAILS)).float()[:, None]
+    near = torch.isin(parsing, torch.tensor(DETAILS, device=parsing.device)).float()[:, None]
     near = F.max_pool2d(near, 5, 1, 2)  # the cartoon's features are larger than the photograph's
     weight = 1 + (DETAIL_WEIGHT - 1) * near - (1 - BACKDROP_WEIGHT) * (1 - near) * (parsing == 0)[:, None]
     return F.interpolate(weight, out.shape[2:])
@@ -214,19 +235,20 @@ def generator_source(base: Generator, stylised: Generator, style_encoder: Callab
                      ) -> Callable[[int], Pair]:
     """Synthetic pairs from two generators: x = G0(w'), y = G1([½·w'[:7], E_s(x)[7:]]), moved alike (SPEC §7).
 
-    style_encoder  picture [B,3,S,S] → w+
+    style_encoder  picture [B,3,S,S] → w or w+
     truncation     of w' towards the mean code
     transform      the geometric augmentation, of both pictures alike; None: none
     → iteration → Pair, which depends on (seed, iteration) alone
     """
-    centre = base.mean_w(rng=loop.generator(seed, 0))
+    device = base.input.input.device
+    centre = base.mean_w(rng=loop.generator(seed, 0, device))
 
     @torch.no_grad()
     def source(i: int) -> Pair:
-        g = loop.generator(seed, i + 1)
+        g = loop.generator(seed, i + 1, device)
         w = _edited_codes(base, batch, truncation, centre, g)
         photo = base.synthesize(w)
-        images = [photo, stylised.synthesize(latents.with_color_of(w, style_encoder(photo)))]
+        images = [photo, stylised.synthesize(latents.with_color_of(w, base.to_w(style_encoder(photo), "w")))]
         if transform is not None:
             images = transform(images, g)
         return Pair(_shrink(images[0], config.in_size).clamp(-1, 1), images[1].clamp(-1, 1), photo, None)
@@ -242,12 +264,13 @@ def pretrain(base: Generator, stylised: Generator, parsing: ParsingNet, vtoonify
     Trains `vtoonify.encoder` in place (fusion and generator stay as they are), resumable in `folder`.
     """
     optimizer = torch.optim.Adam(vtoonify.encoder.parameters(), lr, betas=(0.9, 0.99))
-    centre = base.mean_w(rng=loop.generator(seed, 0))
+    device = base.input.input.device
+    centre = base.mean_w(rng=loop.generator(seed, 0, device))
     parsing = parsing.eval().requires_grad_(False)
 
     def step(i: int) -> dict[str, float]:
         with torch.no_grad():
-            w = _edited_codes(base, batch, 0.5, centre, loop.generator(seed, i + 1))
+            w = _edited_codes(base, batch, 0.5, centre, loop.generator(seed, i + 1, device))
             photo = _shrink(base.synthesize(w), vtoonify.config.in_size)
             feature, skip = stylised.synthesize(w, until=HANDOFF)
             x = network_input(photo, parsing(photo))
@@ -262,7 +285,7 @@ def pretrain(base: Generator, stylised: Generator, parsing: ParsingNet, vtoonify
 
 def _edited_codes(base: Generator, batch: int, truncation: float, centre: Tensor, g: torch.Generator) -> Tensor:
     """w' of SPEC §7, [B,L,D]: mapping(z), layers 3–6 on their way to another random face, then truncated."""
-    z, other = (torch.randn(batch, base.config.style_dim, generator=g) for _ in range(2))
+    z, other = (torch.randn(batch, base.config.style_dim, generator=g, device=g.device) for _ in range(2))
     w = base.to_w(z).clone()
     layers = latents.edit_layers()
     w[:, layers] += EDIT * (base.to_w(other) - w)[:, layers]

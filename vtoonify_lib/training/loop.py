@@ -64,10 +64,13 @@ def warm_cosine(lr: float, i: int, iterations: int, warmup: int = 1, floor: floa
 
 
 def descend(loss: Tensor, optimizer: torch.optim.Optimizer, lr: float | None = None, clip: float | None = None) -> None:
-    """One step of the optimiser down a scalar loss, at learning rate `lr`; `clip` bounds the whole gradient's norm."""
+    """One step of the optimiser down a scalar loss; `clip` bounds the whole gradient's norm.
+
+    lr  learning rate, times the "lr_scale" of those parameter groups that have one
+    """
     if lr is not None:
         for group in optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("lr_scale", 1.0)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     if clip is not None:

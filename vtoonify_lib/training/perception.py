@@ -33,7 +33,7 @@ LANDMARK_SCALE = 1.6  # dlib keeps landmarks as whole pixels: larger pictures lo
 # -- parsing ----------------------------------------------------------------------------------------------------------
 def train_parsing(pairs: Pairs, folder: str | os.PathLike, iterations: int, batch: int = 16, hold_out: int = 256,
                   lr: float = 2e-3, seed: int = 1, seconds: float | None = None,
-                  widths: tuple[int, ...] = PARSING_WIDTHS) -> ParsingNet:
+                  widths: tuple[int, ...] = PARSING_WIDTHS, device: str | torch.device = "cpu") -> ParsingNet:
     """Cross-entropy on exact parsing maps at half size, Adam under a half cosine; resumable in `folder`.
 
     hold_out  entries of `pairs` that are never trained on
@@ -42,25 +42,25 @@ def train_parsing(pairs: Pairs, folder: str | os.PathLike, iterations: int, batc
     → the trained net in eval mode
     """
     torch.manual_seed(seed)
-    net = ParsingNet(widths=widths)
+    net = ParsingNet(widths=widths).to(device)
     optimizer = torch.optim.Adam(net.parameters(), lr)
-    weights = class_weights()
+    weights = class_weights().to(device)
 
     def step(i: int) -> dict[str, float]:
-        x, label = _parsing_batch(pairs, batch, i, seed, hold_out)
-        with torch.autocast("cpu", torch.bfloat16):
+        x, label = _parsing_batch(pairs, batch, i, seed, hold_out, device)
+        with torch.autocast(x.device.type, torch.bfloat16):
             logits = net(x)
         loss = F.cross_entropy(logits.float(), label, weights)
         loop.descend(loss, optimizer, loop.warm_cosine(lr, i, iterations, warmup=50))
         return {"loss": loss.item(), "accuracy": (logits.argmax(1) == label).float().mean().item()}
 
     def sample(i: int) -> Image.Image:
-        x, label = _parsing_batch(pairs, 8, 10**6, seed, hold_out)
+        x, label = _parsing_batch(pairs, 8, 10**6, seed, hold_out, device)
         net.eval()
         with torch.no_grad():
             guess = net(x).argmax(1)
         net.train()
-        rows = [to_image(x), *(PALETTE[classes.numpy()] for classes in (label, guess))]
+        rows = [to_image(x), *(PALETTE[classes.cpu().numpy()] for classes in (label, guess))]
         return Image.fromarray(np.concatenate([np.concatenate(list(row), 1) for row in rows], 0))
 
     loop.run(folder, iterations, step, {"net": net, "optimizer": optimizer}, sample, sample_every=250,
@@ -75,11 +75,12 @@ def class_weights() -> Tensor:
     return weights
 
 
-def _parsing_batch(pairs: Pairs, n: int, i: int, seed: int, hold_out: int) -> tuple[Tensor, Tensor]:
+def _parsing_batch(pairs: Pairs, n: int, i: int, seed: int, hold_out: int, device: str | torch.device
+                   ) -> tuple[Tensor, Tensor]:
     """Augmented pictures of both styles at half size [n,3,S/2,S/2], and their classes [n,S/2,S/2]."""
-    g = loop.generator(seed, i)
-    batch = data.move(data.draw(pairs, n, i, seed, hold_out), g, zoom=(0.55, 1.5), turn=0.5, shift=0.2)
-    styled = torch.rand(n, generator=g) < STYLED_SHARE
+    g = loop.generator(seed, i, device)
+    batch = data.move(data.draw(pairs, n, i, seed, hold_out, device=device), g, zoom=(0.55, 1.5), turn=0.5, shift=0.2)
+    styled = torch.rand(n, generator=g, device=g.device) < STYLED_SHARE
     image = torch.where(styled[:, None, None, None], batch.styled, batch.photo)
     label = torch.where(styled[:, None, None], batch.styled_parsing, batch.parsing)
     x = data.degrade(data.half(data.tint([image], g, strength=1.6)[0]), g)
@@ -87,13 +88,14 @@ def _parsing_batch(pairs: Pairs, n: int, i: int, seed: int, hold_out: int) -> tu
 
 
 @torch.no_grad()
-def parsing_iou(net: Callable[[Tensor], Tensor], pairs: Pairs, hold_out: int = 256) -> dict[str, float]:
+def parsing_iou(net: Callable[[Tensor], Tensor], pairs: Pairs, hold_out: int = 256,
+                device: str | torch.device = "cpu") -> dict[str, float]:
     """Intersection over union on the held-out photographs (renders never trained on): "mean" and each class present."""
     inter, union = np.zeros(PARSING_CLASSES), np.zeros(PARSING_CLASSES)
     index = pairs.ready[pairs.ready < hold_out]
     for part in np.array_split(index, max(1, len(index) // 16)):
-        batch = data.load(pairs, part, "storybook")
-        guess, label = net(data.half(batch.photo)).argmax(1).numpy(), batch.parsing[:, ::2, ::2].numpy()
+        batch = data.load(pairs, part, "storybook", device)
+        guess, label = net(data.half(batch.photo)).argmax(1).cpu().numpy(), batch.parsing[:, ::2, ::2].cpu().numpy()
         for c in range(PARSING_CLASSES):
             inter[c] += ((guess == c) & (label == c)).sum()
             union[c] += ((guess == c) | (label == c)).sum()
