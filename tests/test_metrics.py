@@ -13,7 +13,7 @@ from people import photograph
 from PIL import Image
 
 from vtoonify_lib import metrics
-from vtoonify_lib.config import INPUT_CHANNELS
+from vtoonify_lib.config import INPUT_CHANNELS, VToonifyError
 from vtoonify_lib.models.encoders import ParsingNet
 from vtoonify_lib.pipeline import Toonifier
 
@@ -122,3 +122,22 @@ def test_photographs(toonifier, tmp_path: Path, monkeypatch):
     report = metrics.photographs(tmp_path.glob("*.png"), sheet=tmp_path / "sheet.jpg")
     assert report["failed"] == 1 and report["face_lost_in_cartoon"] + report["count"] == 1
     assert Image.open(tmp_path / "sheet.jpg").size == (320, 640)
+
+
+def test_kernel_distance_sees_another_distribution():
+    rng = torch.Generator().manual_seed(0)
+    a, b, c = (torch.randn(200, 8, generator=rng) for _ in range(3))
+    same, moved, narrow = (metrics.kernel_distance(x, a) for x in (b, c + 1, 0.3 * c))
+    assert abs(same) < 0.1 < min(moved, narrow)
+    assert metrics.kernel_distance(torch.zeros(20, 8), a) > 0.1  # one face for everybody is far from many faces
+    with pytest.raises(VToonifyError, match="got 1 and 200"):
+        metrics.kernel_distance(a[:1], a)
+
+
+def test_face_features_tell_pictures_apart():
+    torch.manual_seed(0)
+    net = ParsingNet(widths=(8, 16, 16)).eval()
+    x = torch.rand(2, 3, 32, 32) * 2 - 1
+    with torch.no_grad():
+        found = metrics.face_features(net, x)
+    assert found.shape == (2, 32) and not torch.allclose(found[0], found[1])

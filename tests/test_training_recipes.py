@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from dataclasses import replace
 from functools import partial
 
@@ -28,6 +29,7 @@ from tiny_training import (
 from torch import nn
 
 from vtoonify_lib import latents
+from vtoonify_lib.checkpoints import load_bundle
 from vtoonify_lib.config import PARSING_CLASSES, TINY, GeneratorConfig, VToonifyError
 from vtoonify_lib.models.encoders import ParsingNet
 from vtoonify_lib.models.stylegan2 import Generator
@@ -112,6 +114,27 @@ def test_generators_grow_and_share_codes_and_mapping(pairs, parsing, tmp_path, m
     assert sorted(p.name for p in tmp_path.iterdir()) == ["photo-32", "photo-64", "storybook-32", "storybook-64"]
     assert equal(state(base.encoder, base.generator.style), state(story.encoder, story.generator.style))
     assert not equal(state(base.generator.convs), state(story.generator.convs))
+
+
+def test_the_default_bundle_from_nothing(pairs, landmark_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(default, "render_pairs", lambda *a, **k: pairs)
+    monkeypatch.setattr(perception, "train_landmarks",
+                        lambda pairs, path, *a: shutil.copy(landmark_file, path) and {"all": 0.05})
+    monkeypatch.setattr(stylegan, "fit_mapping", partial(stylegan.fit_mapping, iterations=2, batch=8))
+    stages = (default.Stage(64, 1, 2),)
+    plan = default.Plan(12, HOLD_OUT, 1, 1, stages, stages, 1, 1, BATCH, window=24, judge=32)
+    default.train_default(tmp_path / "runs", tmp_path / "ours", plan, TINY)
+    bundle = load_bundle(tmp_path / "ours")
+    assert bundle.info["provenance"]["plan"]["base"] == [{"size": 64, "iterations": 1, "batch": 2}]
+    assert bundle.metrics["landmark_model"] == {"all": 0.05} and bundle.metrics["held_out_people"] == HOLD_OUT
+    assert set(bundle.metrics["generators"]) == {"base", "stylized"}
+    for numbers in bundle.metrics["generators"].values():
+        assert all(math.isfinite(v) for v in numbers.values()) and 3 < numbers["psnr"] < 40
+    last = torch.load(tmp_path / "runs" / "sharpen" / "last.pt", weights_only=True)["ema"]
+    shipped = bundle.network("vtoonify").state_dict()
+    assert all(torch.allclose(v, last[f"vtoonify.{k}"], rtol=2e-3, atol=1e-4) for k, v in shipped.items())
+    code = bundle.network("style_encoder")(torch.zeros(1, 3, 64, 64))
+    assert bundle.network("base")(code, "w").shape == bundle.network("stylized")(code, "w").shape == (1, 3, 64, 64)
 
 
 # -- sources of pairs -------------------------------------------------------------------------------------------------

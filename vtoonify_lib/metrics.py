@@ -42,6 +42,36 @@ def feature_distance(net: ParsingNet, a: Tensor, b: Tensor) -> Tensor:
     return total / 3
 
 
+def face_features(net: ParsingNet, pictures: Tensor) -> Tensor:
+    """What the parsing net thinks of a whole picture: means and spreads of its deeper maps, [B,3,H,W] → [B,D]."""
+    x, found = net.stem(pictures), []
+    for stage in net.down:
+        x = stage(x)
+        found += [x.mean((2, 3)), x.std((2, 3))]
+    return torch.cat(found[2:], 1)
+
+
+def kernel_distance(a: Tensor, b: Tensor) -> float:
+    """KID of two sets of features [N,D], [M,D]: how differently they are distributed, 0 when they are not.
+
+    The unbiased estimate of the squared maximum mean discrepancy with the kernel (x·y/D + 1)³ (Bińkowski et al. 2018,
+    arXiv 1801.01401), here on features scaled to the spread of `b`. Small sets do: it has no bias, only noise.
+    """
+    if min(len(a), len(b)) < 2:
+        raise VToonifyError(f"a kernel distance needs two pictures on each side; got {len(a)} and {len(b)}")
+    mean, spread = b.double().mean(0), b.double().std(0).clamp_min(1e-6)
+    a, b = ((x.double() - mean) / spread for x in (a, b))
+
+    def kernel(x: Tensor, y: Tensor) -> Tensor:
+        return (x @ y.T / x.shape[1] + 1) ** 3
+
+    def within(x: Tensor) -> Tensor:
+        k = kernel(x, x)
+        return (k.sum() - k.trace()) / (len(x) * (len(x) - 1))
+
+    return float(within(a) + within(b) - 2 * kernel(a, b).mean())
+
+
 def equivariance(network: Callable[[Tensor, Tensor], Tensor], x: Tensor, w: Tensor, rng: torch.Generator,
                  crops: int = 4) -> float:
     """Flicker: root mean square of net(crop(x)) − crop(net(x)) in grey levels of 255, over random whole-pixel crops."""

@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .. import metrics
 from ..checkpoints import save_bundle
 from ..config import STUDIO, VToonifyConfig
 from ..devices import pick_device
 from ..faces import FaceFinder
-from ..images import to_image
+from ..images import to_image, to_tensor
 from ..models.encoders import ParsingNet
-from ..models.stylegan2 import Generator
 from ..parsing import network_input
 from ..studio.shards import Pairs, render_pairs
 from . import data, encoder, loop, perception, stylegan
@@ -55,6 +55,7 @@ class Plan:
     sharpen: int = 1500
     batch: int = 16
     window: int = 96  # side of the cuts that VToonify trains on
+    judge: int = 128  # side of the squares of its output that the discriminator sees
 
 
 def train_default(folder: str | Path, out: str | Path, plan: Plan | None = None, config: VToonifyConfig = STUDIO,
@@ -69,7 +70,7 @@ def train_default(folder: str | Path, out: str | Path, plan: Plan | None = None,
         marks.with_suffix(".json").write_text(json.dumps(report))
     base, story = train_generators(pairs, parsing, folder, plan, config, device)
     students = train_student(pairs, parsing, story, folder, plan, config, device)
-    write_bundle(out, pairs, parsing, students, (base.generator, story.generator), marks, plan, config)
+    write_bundle(out, pairs, parsing, students, (base, story), marks, plan, config)
 
 
 def train_generators(pairs: Pairs, parsing: ParsingNet, folder: Path, plan: Plan, config: VToonifyConfig,
@@ -112,8 +113,9 @@ def train_student(pairs: Pairs, parsing: ParsingNet, story: stylegan.Distilled, 
     shown = held_out_pair(pairs, np.arange(8), device)
     averaged = encoder.train(source, parsing, config, folder / "vtoonify", plan.vtoonify,
                              start=first_students(story, config).state_dict(), sample_pairs=shown, device=device)[1]
+    judge = replace(encoder.JUDGE, size=plan.judge)
     return encoder.train(source, parsing, config, folder / "sharpen", plan.sharpen, start=averaged.state_dict(),
-                         lr=SHARPEN_LR, flicker_from=0.0, sample_pairs=shown, judge=encoder.JUDGE, device=device)[1]
+                         lr=SHARPEN_LR, flicker_from=0.0, sample_pairs=shown, judge=judge, device=device)[1]
 
 
 @torch.no_grad()
@@ -122,7 +124,7 @@ def measure(pairs: Pairs, parsing: ParsingNet, students: encoder.Students, marks
     finder = FaceFinder(marks)
     scores: dict[str, list] = {"psnr": [], "feature": [], "input_psnr": [], "input_feature": []}
     shifts, natural = [], []
-    for part in np.array_split(np.arange(hold_out), hold_out // 8):
+    for part in np.array_split(np.arange(hold_out), max(1, hold_out // 8)):
         pair = held_out_pair(pairs, part)
         out = encoder.stylise(students, parsing, pair.x, pair.aligned)
         for name, picture in (("", out), ("input_", pair.aligned)):
@@ -140,17 +142,62 @@ def measure(pairs: Pairs, parsing: ParsingNet, students: encoder.Students, marks
             "parsing_iou": perception.parsing_iou(parsing, pairs, hold_out)}
 
 
+@torch.no_grad()
+def measure_generators(pairs: Pairs, parsing: ParsingNet, base: stylegan.Distilled, story: stylegan.Distilled,
+                       hold_out: int, random_faces: int = 256) -> dict:
+    """The backbone's numbers, for each generator by the name it has in the bundle.
+
+    psnr, feature   of held-out aligned people drawn from their codes, against their renders
+    kid             of random faces (z Gaussian) to held-out renders; renders_kid: of other renders, the best there is
+    found           share of the random faces in which dlib sees a face
+    spread          mean feature distance between two random faces, as a share of that between two renders
+    """
+    finder, report = FaceFinder(), {}
+    held = hold_out // 2  # every other person is aligned
+    rng = loop.generator(11, 0)
+    z = torch.randn(random_faces, base.generator.config.style_dim, generator=rng)
+    for name, target, model in (("base", "photo", base), ("stylized", "storybook", story)):
+        people = data.Portraits(pairs, target, base.generator.config.size, base.encoder.image_size, 0, 2 * held)
+        truth, drawn, rest = [], [], []
+        for photo, true, other in zip(*(np.array_split(x, max(1, held // 8)) for x in (
+                people.photo[:held], people.target[:held], people.target[held:2 * held])), strict=True):
+            truth.append(to_tensor(true)), rest.append(to_tensor(other))
+            drawn.append(model(to_tensor(photo)).clamp(-1, 1))
+        random = [model.generator(part).clamp(-1, 1) for part in z.split(8)]
+        real, other, fake = (torch.cat([metrics.face_features(parsing, x) for x in each])
+                             for each in (truth, rest, random))
+        pictures = to_image(torch.cat(random))
+        report[name] = {
+            "psnr": _mean(metrics.psnr(a, b) for a, b in zip(drawn, truth, strict=True)),
+            "feature": _mean(metrics.feature_distance(parsing, a, b) for a, b in zip(drawn, truth, strict=True)),
+            "kid": metrics.kernel_distance(fake, real), "renders_kid": metrics.kernel_distance(other, real),
+            "found": float(np.mean([bool(finder.detect(p, thorough=False)) for p in pictures])),
+            "spread": _spread(parsing, random) / _spread(parsing, truth)}
+    return report
+
+
+def _mean(batches: Iterable[Tensor]) -> float:
+    return float(torch.cat(list(batches)).mean())
+
+
+def _spread(parsing: ParsingNet, batches: list[Tensor]) -> float:
+    """Mean feature distance between each picture and its neighbour."""
+    return _mean(metrics.feature_distance(parsing, batch, batch.roll(1, 0)) for batch in batches)
+
+
 def write_bundle(out: str | Path, pairs: Pairs, parsing: ParsingNet, students: encoder.Students,
-                 generators: tuple[Generator, Generator], marks: Path, plan: Plan, config: VToonifyConfig) -> None:
+                 generators: tuple[stylegan.Distilled, stylegan.Distilled], marks: Path, plan: Plan,
+                 config: VToonifyConfig) -> None:
     """Measure and save, with what trained what. generators: base and stylised."""
-    parsing, students = parsing.cpu(), students.cpu()
+    parsing, students, base, story = (model.cpu() for model in (parsing, students, *generators))
     report = measure(pairs, parsing, students, marks, plan.hold_out)
+    report["generators"] = measure_generators(pairs, parsing, base, story, plan.hold_out)
     landmark_report = marks.with_suffix(".json")
     if landmark_report.exists():
         report["landmark_model"] = json.loads(landmark_report.read_text())
     networks: dict[str, nn.Module] = {"vtoonify": students.vtoonify, "parsing": parsing,
-                                      "style_encoder": students.style, "base": generators[0].cpu(),
-                                      "stylized": generators[1].cpu()}
+                                      "style_encoder": students.style, "base": base.generator,
+                                      "stylized": story.generator}
     style = {"image_size": encoder.STYLE_IMAGE, "n_latent": 1, "style_dim": config.generator.style_dim}
     provenance = {
         "data": f"{plan.people} people drawn by vtoonify_lib.studio from CC0 geometry, seed 0; the first "
