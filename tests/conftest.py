@@ -10,7 +10,6 @@ from fake_pairs import write_pairs
 from people import train_landmarks
 from tiny_training import frozen_generator, parsing_net
 
-from vtoonify_lib import latents
 from vtoonify_lib.checkpoints import Bundle, save_bundle
 from vtoonify_lib.config import TINY
 from vtoonify_lib.models.encoders import ParsingNet, StyleEncoder
@@ -29,7 +28,7 @@ def tiny_bundle(tmp_path_factory, landmark_file) -> Bundle:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
         models = {"parsing": {"widths": [8, 8, 16]},
-                  "style_encoder": {"image_size": 32, "n_latent": latents.n_latent(TINY.out_size),
+                  "style_encoder": {"image_size": 32, "n_latent": 1,
                                     "style_dim": TINY.generator.style_dim, "width": 8}}
         networks = {"vtoonify": VToonify(TINY), "parsing": ParsingNet(**models["parsing"]),
                     "style_encoder": StyleEncoder(**models["style_encoder"])}

@@ -44,6 +44,7 @@ def test_style_code_forms():
     code = torch.randn(1, 10, 32)
     assert fast.fold(net, code)(x).equal(fast.fold(net, code[0])(x))
     assert relative(fast.fold(net, code[:, 3])(x), net(x, code[:, 3])) <= 1e-4
+    assert relative(fast.fold(net, code[:, 3:4])(x), net(x, code[:, 3])) <= 1e-4
     with pytest.raises(VToonifyError, match="got 2 style codes"):
         fast.fold(net, code.repeat(2, 1, 1))
     with pytest.raises(VToonifyError, match="needs a style code"):

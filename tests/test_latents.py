@@ -51,7 +51,7 @@ def test_to_plus():
     w = torch.randn(2, 4)
     assert latents.to_plus(w, 10).shape == (2, 10, 4)
     assert torch.equal(latents.to_plus(w[:, None], 10), latents.to_plus(w, 10))
-    with pytest.raises(VToonifyError, match=r"expected \[B,D\] or \[B,10,D\]"):
+    with pytest.raises(VToonifyError, match=r"expected \[B,D\], \[B,1,D\] or \[B,10,D\]"):
         latents.to_plus(torch.zeros(2, 9, 4), 10)
 
 

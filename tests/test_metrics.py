@@ -130,6 +130,8 @@ def test_kernel_distance_sees_another_distribution():
     same, moved, narrow = (metrics.kernel_distance(x, a) for x in (b, c + 1, 0.3 * c))
     assert abs(same) < 0.1 < min(moved, narrow)
     assert metrics.kernel_distance(torch.zeros(20, 8), a) > 0.1  # one face for everybody is far from many faces
+    dead = torch.zeros(200, 1)
+    assert metrics.kernel_distance(torch.cat([b, dead + 1e-3], 1), torch.cat([a, dead], 1)) < 0.2
     with pytest.raises(VToonifyError, match="got 1 and 200"):
         metrics.kernel_distance(a[:1], a)
 

@@ -11,6 +11,7 @@ from fake_pairs import face
 
 from vtoonify_lib.config import VToonifyError
 from vtoonify_lib.parsing import CLASS_NAMES, PALETTE
+from vtoonify_lib.studio.shards import Pairs
 from vtoonify_lib.training import data, loop
 from vtoonify_lib.training.data import MIRROR, Batch
 
@@ -157,28 +158,39 @@ def test_a_change_does_not_reach_its_source():
 
 # -- aligned portraits ------------------------------------------------------------------------------------------------
 def test_portraits_are_aligned_and_calm(pairs):
-    small = data.Portraits(pairs, "storybook", 32, 32, HOLD_OUT)
-    assert small.photo.shape == small.target.shape == (len(pairs.ready) - HOLD_OUT, 32, 32, 3)
-    large = data.Portraits(pairs, "storybook", 64, 32, HOLD_OUT)  # too large for the loosely framed ones
-    first = HOLD_OUT + HOLD_OUT % 2
-    assert len(large.target) == sum(i % 2 == 0 for i in pairs.ready[HOLD_OUT:])
-    inside = pairs["storybook_parsing"][first] > 0
-    assert (large.target[0][inside] == pairs["storybook"][first][inside]).all()
-    assert large.target[0][~inside].std(0).max() <= pairs["storybook"][first][~inside].std(0).max()
+    whole = data.Portraits(pairs, np.array([6, 8]), "photo", 64, 32)
+    assert whole.photo.shape == (2, 32, 32, 3) and whole.target.shape == (2, 64, 64, 3)
+    for target, i in zip(whole.target, (6, 8), strict=True):
+        inside = pairs["photo_parsing"][i] > 0
+        assert (target[inside] == pairs["photo"][i][inside]).all()
+        assert 0 < target[~inside].std(0).max() < 0.5 * pairs["photo"][i][~inside].std(0).max()  # its noise is gone
+    assert (whole.photo[0] != whole.target[0][::2, ::2]).mean() > 0.5  # the input keeps its background's noise
 
 
 def test_loosely_framed_people_are_aligned(pairs):
-    loose = next(i for i in pairs.ready if i >= HOLD_OUT and i % 2)
-    marks = np.array(pairs["photo_landmarks"][loose])
+    marks = np.array(pairs["photo_landmarks"][7])
     marker = np.zeros((64, 64, 3), np.uint8)
     x, y = marks[36:48].mean(0)
     marker[int(y) - 1:int(y) + 2, int(x) - 1:int(x) + 2] = 255
-    rows, columns = np.nonzero(data._aligned(marker, marks, 32)[..., 0] > 100)
+    fake = {"photo": {7: marker, 8: marker}, "photo_landmarks": {7: marks}}
+    loose, framed = data.aligned(fake, [7, 8], "photo", 32)
+    rows, columns = np.nonzero(loose[..., 0] > 100)
     assert abs(columns.mean() + 0.5 - 16) < 1 and abs(rows.mean() + 0.5 - 15) < 2.5  # between the eyes, just above half
+    assert (framed == marker.reshape(32, 2, 32, 2, 3).mean((1, 3)).round()).mean() > 0.99
+
+
+def test_who_can_be_aligned(pairs):
+    even = [i for i in range(HOLD_OUT, 12) if i % 2 == 0]
+    assert data.portrait_pool(pairs, 32, HOLD_OUT).tolist() == even  # the looser ones are too small for this
+    assert data.portrait_pool(pairs, 16, HOLD_OUT).tolist() == list(range(HOLD_OUT, 12))
+    marks = {i: np.array(pairs["photo_landmarks"][i]) for i in range(12)}
+    marks[7] += (20, 0)  # near the edge: much of the square would be made up
+    fake = Pairs(pairs.folder, {"photo": pairs["photo"], "photo_landmarks": marks}, pairs.ready)
+    assert data.portrait_pool(fake, 16, HOLD_OUT).tolist() == [i for i in range(HOLD_OUT, 12) if i != 7]
 
 
 def test_a_batch_of_portraits_is_mirrored_and_tinted_alike(pairs):
-    portraits = data.Portraits(pairs, "photo", 32, 32, HOLD_OUT)
+    portraits = data.Portraits(pairs, np.arange(4, 12, 2), "photo", 32, 32)
     photo, target = portraits.batch(16, 3, 0)
     assert torch.equal(target, portraits.batch(16, 3, 0)[1]) and not torch.equal(target, portraits.batch(16, 4, 0)[1])
     unworn = ((photo - target)[:, :, 12:20, 12:20].abs().amax((1, 2, 3)) < 1e-4)  # the face: no background there
@@ -187,4 +199,4 @@ def test_a_batch_of_portraits_is_mirrored_and_tinted_alike(pairs):
 
 def test_portraits_need_people(pairs):
     with pytest.raises(VToonifyError, match="no aligned people beside the 12 held out"):
-        data.Portraits(pairs, "photo", 32, 32, 12)
+        data.portrait_pool(pairs, 32, 12)

@@ -41,6 +41,13 @@ from vtoonify_lib.training.judge import Judge
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+def test_a_judge_larger_than_the_pairs(pairs, parsing, tmp_path):
+    judge = GeneratorConfig(64, channels=tuple((2**k, 8) for k in range(2, 7)))
+    source = encoder.render_source(pairs, BATCH, HOLD_OUT, window=24)
+    with pytest.raises(VToonifyError, match="squares of 64 px and the pairs are only 48×48"):
+        encoder.train(source, parsing, TINY, tmp_path, 1, judge=judge, **SMALL)
+
+
 # -- learning ---------------------------------------------------------------------------------------------------------
 def test_one_batch_overfits(pairs, parsing, tmp_path):
     pair = encoder.render_source(pairs, BATCH, HOLD_OUT)(0)
@@ -96,21 +103,27 @@ def test_mapping_goes_to_the_codes():
 
 def test_code_bank(pairs):
     model = distilled()
-    bank = stylegan.code_bank(model, pairs, HOLD_OUT, count=3)
-    assert bank.shape == (6, TINY.generator.style_dim)  # three people and their mirror images
+    bank = stylegan.code_bank(model, pairs, HOLD_OUT)
+    assert bank.shape == (8, TINY.generator.style_dim)  # people 4, 6, 8, 10 and their mirror images
     photo = data.half(data.load(pairs, np.array([4]), "storybook").photo)  # even entries are framed as FFHQ frames
     both = model.code(torch.cat([photo, photo.flip(3)]))
-    assert torch.allclose(bank[[0, 3]], both, atol=2e-2)
+    assert torch.allclose(bank[[0, 4]], both, atol=2e-2)
 
 
 def test_generators_grow_and_share_codes_and_mapping(pairs, parsing, tmp_path, monkeypatch):
     monkeypatch.setattr(stylegan, "fit_mapping", partial(stylegan.fit_mapping, iterations=2, batch=8))
     grown, distill = [], stylegan.distill
-    monkeypatch.setattr(stylegan, "distill", lambda *a, **k: grown.append((a[5], a[7])) or distill(*a, **k, **SMALL))
+
+    def noted(*a, **k):
+        grown.append((a[5], a[7], a[11]))  # target, until, seed
+        return distill(*a, **k, **SMALL)
+
+    monkeypatch.setattr(stylegan, "distill", noted)
     stages = (default.Stage(32, 1, 2), default.Stage(64, 1, 2))
     plan = default.Plan(hold_out=HOLD_OUT, base=stages, storybook=stages)
     base, story = default.train_generators(pairs, parsing, tmp_path, plan, TINY)
-    assert grown == [("photo", 32), ("photo", None), ("storybook", 32), ("storybook", None)]
+    assert [g[:2] for g in grown] == [("photo", 32), ("photo", None), ("storybook", 32), ("storybook", None)]
+    assert grown[0][2] != grown[1][2]  # or the second would see the first one's batches again
     assert sorted(p.name for p in tmp_path.iterdir()) == ["photo-32", "photo-64", "storybook-32", "storybook-64"]
     assert equal(state(base.encoder, base.generator.style), state(story.encoder, story.generator.style))
     assert not equal(state(base.generator.convs), state(story.generator.convs))

@@ -69,7 +69,7 @@ def to_plus(w: Tensor, layers: int) -> Tensor:
     if w.ndim == 3 and w.shape[1] == 1:
         return w.expand(-1, layers, -1)
     if w.ndim != 3 or w.shape[1] != layers:
-        raise VToonifyError(f"style code has shape {list(w.shape)}; expected [B,D] or [B,{layers},D]")
+        raise VToonifyError(f"style code has shape {list(w.shape)}; expected [B,D], [B,1,D] or [B,{layers},D]")
     return w
 
 

@@ -25,6 +25,8 @@ from .images import read_image
 from .models.encoders import ParsingNet
 from .synthesis import random_crop
 
+MIN_SPREAD = 0.05  # of the mean: features that hardly ever change must not decide a kernel distance
+
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB of pictures [B,3,H,W] in [−1,1] → [B]."""
@@ -59,7 +61,8 @@ def kernel_distance(a: Tensor, b: Tensor) -> float:
     """
     if min(len(a), len(b)) < 2:
         raise VToonifyError(f"a kernel distance needs two pictures on each side; got {len(a)} and {len(b)}")
-    mean, spread = b.double().mean(0), b.double().std(0).clamp_min(1e-6)
+    mean, spread = b.double().mean(0), b.double().std(0)
+    spread = spread.clamp_min(MIN_SPREAD * float(spread.mean()) + 1e-12)
     a, b = ((x.double() - mean) / spread for x in (a, b))
 
     def kernel(x: Tensor, y: Tensor) -> Tensor:

@@ -184,7 +184,7 @@ class Toonifier:
 
     # ------------------------------------------------------------------ the network
     def style_code(self, aligned: np.ndarray) -> torch.Tensor:
-        """Style code w+ [1,n_latent,style_dim] of an aligned face, uint8 RGB [S,S,3]."""
+        """Style code [1,L,D], or [1,1,D] for all layers alike, of an aligned face, uint8 RGB [S,S,3]."""
         with torch.inference_mode(), memory_errors(self.device, "the style encoder"):
             return self._style_encoder(to_tensor(aligned, self.device)).float()
 

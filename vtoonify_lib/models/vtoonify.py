@@ -63,7 +63,7 @@ class VToonify(nn.Module):
     """VToonify-T: frame and style code → cartoon.
 
     x  [B,22,H,W]: RGB in [−1,1] and parsing logits · PARSING_SCALE; H and W multiples of 8, at least 8
-    w  [B,L,D] (or [B,D], or batch 1 for all frames); only the colour layers (7…) are read
+    w  [B,L,D] (or [B,1,D] or [B,D], or batch 1 for all frames); only the colour layers (7…) are read
     →  [B,3,sH,sW], about [−1,1], s = config.scale
     """
 

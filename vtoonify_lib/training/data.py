@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..config import VToonifyError
-from ..framing import align_face
+from ..framing import align_face, ffhq_quad
 from ..images import to_tensor
 from ..parsing import CLASS_NAMES, calm_background
 from ..studio.shards import Pairs
@@ -28,6 +28,9 @@ from .loop import generator
 SMALL_PARTS = tuple(CLASS_NAMES.index(name) for name in (
     "l_brow", "r_brow", "l_eye", "r_eye", "eye_g", "mouth", "u_lip", "l_lip"))
 """Parsing classes of few pixels that matter most: brows, eyes, glasses, mouth, lips."""
+
+OVERSAMPLING = 4  # of aligned pictures before they are averaged: the alignment itself does not antialias
+BORDER = 0.05  # share of the side by which an aligned square may leave its picture
 
 _TWINS = {f"{a}_{part}": f"{b}_{part}" for part in ("brow", "eye", "ear") for a, b in ("lr", "rl")}
 MIRROR = torch.tensor([CLASS_NAMES.index(_TWINS.get(name, name)) for name in CLASS_NAMES])
@@ -72,26 +75,15 @@ class Portraits:
     """Aligned portraits of one style in front of calm backgrounds, in memory: what a StyleGAN can learn to draw.
 
     A generator has to spend its code on everything in the picture; a backdrop of smooth colours leaves it to the face.
-    Loosely framed entries join in where their smaller faces are still sharp, at up to half of the data set's size.
 
+    index       entries of the data set
     size        side of `target`, uint8 [N,size,size,3]
     input_size  side of `photo`, uint8 [N,input_size,input_size,3]: the same people photographed, backgrounds untouched
     """
 
-    def __init__(self, pairs: Pairs, style: str, size: int, input_size: int, hold_out: int, count: int | None = None):
-        pool = pairs.ready[pairs.ready >= hold_out]
-        full = pairs["photo"].shape[1]
-        pool = (pool if 2 * max(size, input_size) <= full else pool[pool % 2 == 0])[:count]
-        if not len(pool):
-            raise VToonifyError(f"the data set in {pairs.folder} has no aligned people beside the {hold_out} held out; "
-                                "render more people")
-        self.photo = np.empty((len(pool), input_size, input_size, 3), np.uint8)
-        self.target = np.empty((len(pool), size, size, 3), np.uint8)
-        for n, i in enumerate(tqdm(pool, desc=f"aligned {style} portraits, {size} px", mininterval=5)):
-            marks = None if i % 2 == 0 else np.array(pairs["photo_landmarks"][i])
-            self.photo[n] = _aligned(np.array(pairs["photo"][i]), marks, input_size)
-            calm = calm_background(np.array(pairs[style][i]), np.array(pairs[f"{style}_parsing"][i]) == 0)
-            self.target[n] = _aligned(calm, marks, size)
+    def __init__(self, pairs: Pairs, index: np.ndarray, style: str, size: int, input_size: int):
+        self.photo = aligned(pairs, index, "photo", input_size)
+        self.target = aligned(pairs, index, style, size, calm=True)
 
     def batch(self, n: int, iteration: int, seed: int, device: str | torch.device = "cpu") -> tuple[Tensor, Tensor]:
         """n random portraits, mirrored and tinted alike: (photo, half of them worn; target), both in [−1,1]."""
@@ -103,11 +95,38 @@ class Portraits:
         return torch.where(_share(g, n) < 0.5, degrade(photo, g), photo), target
 
 
-def _aligned(image: np.ndarray, landmarks: np.ndarray | None, size: int) -> np.ndarray:
-    """Shrink an aligned picture; without landmarks it is one already."""
-    if landmarks is not None:
-        return align_face(image, landmarks, size)
-    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BOX))
+def portrait_pool(pairs: Pairs, size: int, hold_out: int) -> np.ndarray:
+    """Entries to train on that can be aligned at `size` pixels; the first `hold_out` never.
+
+    Even entries are framed as FFHQ frames. The looser ones join in where their smaller faces lose nothing, at up to a
+    quarter of the data set's size, if the aligned square stays within the picture.
+    """
+    pool, full = pairs.ready[pairs.ready >= hold_out], pairs["photo"].shape[1]
+    small = 4 * size <= full
+    found = [i for i in pool if i % 2 == 0 or (small and _inside(np.array(pairs["photo_landmarks"][i]), full))]
+    if not found:
+        raise VToonifyError(f"the data set in {pairs.folder} has no aligned people beside the {hold_out} held out; "
+                            "render more people")
+    return np.array(found)
+
+
+def aligned(pairs: Pairs, index: np.ndarray, style: str, size: int, calm: bool = False) -> np.ndarray:
+    """Pictures of one style in FFHQ's framing, that of the photograph's landmarks: uint8 [N,size,size,3]."""
+    out = np.empty((len(index), size, size, 3), np.uint8)
+    for n, i in enumerate(tqdm(index, desc=f"aligning {style}, {size} px", mininterval=5)):
+        picture = np.array(pairs[style][i])
+        if calm:
+            picture = calm_background(picture, np.array(pairs[f"{style}_parsing"][i]) == 0)
+        if i % 2:
+            picture = align_face(picture, np.array(pairs["photo_landmarks"][i]), OVERSAMPLING * size)
+        out[n] = Image.fromarray(picture).resize((size, size), Image.Resampling.BOX)
+    return out
+
+
+def _inside(landmarks: np.ndarray, side: int) -> bool:
+    """True when hardly anything of the aligned square lies outside of the picture."""
+    quad = ffhq_quad(landmarks)
+    return max(-quad.min(), quad.max() - side) <= BORDER * side
 
 
 # -- geometry ---------------------------------------------------------------------------------------------------------
@@ -155,7 +174,7 @@ def tint(images: list[Tensor], g: torch.Generator, strength: float = 1.0) -> lis
     gain = torch.exp(strength * 0.20 * _uniform(g, n))
     balance = torch.exp(strength * 0.12 * (2 * torch.rand(n, 3, 1, 1, generator=g, device=g.device) - 1))
     saturation = 1 + strength * 0.45 * _uniform(g, n)
-    saturation = torch.where(_share(g, n) < 0.06, 0.0, saturation)
+    saturation = torch.where(_share(g, n) < 0.06 * min(1.0, strength), 0.0, saturation)
     luma = torch.tensor([0.3, 0.59, 0.11], device=g.device).view(1, 3, 1, 1)
     out = []
     for image in images:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -43,14 +43,14 @@ class Stage:
 
 @dataclass(frozen=True)
 class Plan:
-    """How much of everything; the defaults made the shipped bundle."""
+    """How much of everything; the defaults are those of the shipped bundle (its provenance says what else happened)."""
 
     people: int = 5824
     hold_out: int = 256
     parsing: int = 2200
     landmarks: int = 2400
-    base: tuple[Stage, ...] = (Stage(32, 6000), Stage(64, 4000), Stage(256, 1500, 16))
-    storybook: tuple[Stage, ...] = (Stage(64, 1000), Stage(256, 600, 16))
+    base: tuple[Stage, ...] = (Stage(32, 6000), Stage(64, 4000), Stage(256, 800, 16))
+    storybook: tuple[Stage, ...] = (Stage(64, 600), Stage(256, 500, 16))
     vtoonify: int = 1900
     sharpen: int = 1500
     batch: int = 16
@@ -83,7 +83,8 @@ def train_generators(pairs: Pairs, parsing: ParsingNet, folder: Path, plan: Plan
             until = stage.size if stage.size < config.out_size else None
             model = stylegan.distill(
                 pairs, parsing, config.generator, folder / f"{target}-{stage.size}", stage.iterations, target,
-                model.state_dict() if model else None, until, stage.batch, plan.hold_out, lr, device=device)
+                model.state_dict() if model else None, until, stage.batch, plan.hold_out, lr, 7 + stage.size,
+                device=device)
         found[target] = model
     base, story = found.values()
     stylegan.fit_mapping(base.generator, stylegan.code_bank(base, pairs, plan.hold_out))
@@ -108,14 +109,19 @@ def held_out_pair(pairs: Pairs, index: np.ndarray, device: str | torch.device = 
 
 def train_student(pairs: Pairs, parsing: ParsingNet, story: stylegan.Distilled, folder: Path, plan: Plan,
                   config: VToonifyConfig, device: str | torch.device = "cpu") -> encoder.Students:
-    """VToonify-T on exact render pairs, then sharpened against a discriminator → its moving average."""
-    source = encoder.render_source(pairs, plan.batch, plan.hold_out, window=plan.window, device=device)
+    """VToonify-T on exact render pairs, then sharpened against a discriminator → its moving average.
+
+    The flicker loss rises from 0 twice: in the second half of the training, and all through the sharpening.
+    """
+    def source(seed: int) -> Callable[[int], encoder.Pair]:
+        return encoder.render_source(pairs, plan.batch, plan.hold_out, seed, window=plan.window, device=device)
+
     shown = held_out_pair(pairs, np.arange(8), device)
-    averaged = encoder.train(source, parsing, config, folder / "vtoonify", plan.vtoonify,
+    averaged = encoder.train(source(3), parsing, config, folder / "vtoonify", plan.vtoonify,
                              start=first_students(story, config).state_dict(), sample_pairs=shown, device=device)[1]
     judge = replace(encoder.JUDGE, size=plan.judge)
-    return encoder.train(source, parsing, config, folder / "sharpen", plan.sharpen, start=averaged.state_dict(),
-                         lr=SHARPEN_LR, flicker_from=0.0, sample_pairs=shown, judge=judge, device=device)[1]
+    return encoder.train(source(31), parsing, config, folder / "sharpen", plan.sharpen, start=averaged.state_dict(),
+                         lr=SHARPEN_LR, flicker_from=0.0, seed=31, sample_pairs=shown, judge=judge, device=device)[1]
 
 
 @torch.no_grad()
@@ -147,31 +153,35 @@ def measure_generators(pairs: Pairs, parsing: ParsingNet, base: stylegan.Distill
                        hold_out: int, random_faces: int = 256) -> dict:
     """The backbone's numbers, for each generator by the name it has in the bundle.
 
-    psnr, feature   of held-out aligned people drawn from their codes, against their renders
-    kid             of random faces (z Gaussian) to held-out renders; renders_kid: of other renders, the best there is
-    found           share of the random faces in which dlib sees a face
+    people          held out and aligned; the features are those of the parsing net, which training used too
+    psnr, feature   of these people drawn from their codes, against their renders
+    kid             of random faces (z Gaussian) to their renders; renders_kid: of as many other people's renders
+    found           share of the random faces in which dlib sees a face; renders_found: of the renders
     spread          mean feature distance between two random faces, as a share of that between two renders
     """
     finder, report = FaceFinder(), {}
-    held = hold_out // 2  # every other person is aligned
+    aligned = pairs.ready[pairs.ready % 2 == 0]
+    unseen = aligned[aligned < hold_out]
+    others, parts = aligned[aligned >= hold_out][:len(unseen)], max(1, len(unseen) // 8)
     rng = loop.generator(11, 0)
     z = torch.randn(random_faces, base.generator.config.style_dim, generator=rng)
     for name, target, model in (("base", "photo", base), ("stylized", "storybook", story)):
-        people = data.Portraits(pairs, target, base.generator.config.size, base.encoder.image_size, 0, 2 * held)
-        truth, drawn, rest = [], [], []
-        for photo, true, other in zip(*(np.array_split(x, max(1, held // 8)) for x in (
-                people.photo[:held], people.target[:held], people.target[held:2 * held])), strict=True):
-            truth.append(to_tensor(true)), rest.append(to_tensor(other))
-            drawn.append(model(to_tensor(photo)).clamp(-1, 1))
+        people = data.Portraits(pairs, unseen, target, base.generator.config.size, base.encoder.image_size)
+        truth = [to_tensor(part) for part in np.array_split(people.target, parts)]
+        drawn = [model(to_tensor(part)).clamp(-1, 1) for part in np.array_split(people.photo, parts)]
+        rest = data.aligned(pairs, others, target, base.generator.config.size, calm=True)
+        rest = [to_tensor(part) for part in np.array_split(rest, parts)]
         random = [model.generator(part).clamp(-1, 1) for part in z.split(8)]
         real, other, fake = (torch.cat([metrics.face_features(parsing, x) for x in each])
                              for each in (truth, rest, random))
-        pictures = to_image(torch.cat(random))
+        seen = [np.mean([bool(finder.detect(picture, thorough=False)) for batch in each for picture in to_image(batch)])
+                for each in (random, truth)]
         report[name] = {
+            "people": len(unseen),
             "psnr": _mean(metrics.psnr(a, b) for a, b in zip(drawn, truth, strict=True)),
             "feature": _mean(metrics.feature_distance(parsing, a, b) for a, b in zip(drawn, truth, strict=True)),
             "kid": metrics.kernel_distance(fake, real), "renders_kid": metrics.kernel_distance(other, real),
-            "found": float(np.mean([bool(finder.detect(p, thorough=False)) for p in pictures])),
+            "found": float(seen[0]), "renders_found": float(seen[1]),
             "spread": _spread(parsing, random) / _spread(parsing, truth)}
     return report
 
@@ -203,7 +213,7 @@ def write_bundle(out: str | Path, pairs: Pairs, parsing: ParsingNet, students: e
         "data": f"{plan.people} people drawn by vtoonify_lib.studio from CC0 geometry, seed 0; the first "
                 f"{plan.hold_out} held out; no photograph was used",
         "vtoonify": "exact render pairs (photo, storybook), generator's fine layers trained along; flicker loss from "
-                    "half-way; at last sharpened against a discriminator",
+                    "half-way on; then sharpened against a discriminator, while the flicker loss rises anew",
         "style_encoder": "trained with a base StyleGAN distilled from photo renders",
         "base, stylized": "distilled from the same renders through the style encoder, backgrounds made calm",
         "parsing": "exact parsing maps of both styles",

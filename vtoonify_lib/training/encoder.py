@@ -165,6 +165,9 @@ def _losses(students: Students, parsing: ParsingNet, pair: Pair, flicker: float,
 
 def _square(out: Tensor, y: Tensor, side: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
     """The same random square of both [B,3,H,W], float32 [B,3,side,side]."""
+    if min(out.shape[2:]) < side:
+        raise VToonifyError(f"the discriminator judges squares of {side} px and the pairs are only "
+                            f"{out.shape[3]}×{out.shape[2]}; use a larger window, or a smaller judge")
     top, left = (int(torch.randint(0, n - side + 1, (), generator=rng)) for n in out.shape[2:])
     spot = Crop(top, left, side, side)
     return crop(out, spot).float(), crop(y, spot)

@@ -1,8 +1,8 @@
 """One training loop for every network: resume, average, log, sample. It knows nothing about what is trained.
 
 A run is a folder: `last.pt` (weights, optimisers, iteration), `log.csv` (mean losses) and `samples/` (pictures). Random
-numbers are a function of (seed, iteration), see `generator`, so an interrupted run ends in the same weights as an
-uninterrupted one. Losses, precision and devices are the business of the step that the caller hands in.
+numbers are a function of (seed, iteration), see `generator`, so on a CPU an interrupted run ends in the same weights as
+an uninterrupted one. Losses, precision and devices are the business of the step that the caller hands in.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def load_checkpoint(path: Path, parts: dict) -> int:
     Raises VToonifyError for a file that cannot be read, and for one written by another kind or size of run.
     """
     try:
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise VToonifyError(f"{path} cannot be read; remove it to start the run again ({error})") from error
     missing = [name for name in ("iteration", *parts) if name not in state]

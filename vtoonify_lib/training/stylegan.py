@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import torch
@@ -28,14 +29,13 @@ from ..models.encoders import ParsingNet, StyleEncoder
 from ..models.stylegan2 import MAPPING_LR, Generator
 from ..studio.shards import Pairs
 from . import data, loop
-from .encoder import FEATURE_WEIGHT, detail_mask, picture_loss, rows
+from .encoder import FEATURE_WEIGHT, STYLE_IMAGE, detail_mask, picture_loss, rows
 from .judge import Judge
 
 NORM_WEIGHT = 0.001  # keeps codes near unit size, where the mapping network can reach them
 CODE_NOISE = 0.1  # standard deviation of the noise on codes in training
-GENERATOR_LR = 5.0  # times the encoder's: equalised weights have unit variance, so each step moves them less
+GENERATOR_LR_SCALE = 5.0  # times the encoder's: equalised weights have unit variance, so each step moves them less
 LEAST_MAPPING_LR = 1e-5  # where the mapping network's learning rate ends
-IMAGE_SIZE = 64  # what the style encoder sees; larger pictures tell it nothing that one w can hold
 
 
 class Distilled(nn.Module):
@@ -44,7 +44,7 @@ class Distilled(nn.Module):
     image_size, width  of the style encoder, which gives one code per picture
     """
 
-    def __init__(self, config: GeneratorConfig, image_size: int = IMAGE_SIZE, width: int = 32):
+    def __init__(self, config: GeneratorConfig, image_size: int = STYLE_IMAGE, width: int = 32):
         super().__init__()
         self.generator = Generator(config)
         self.encoder = StyleEncoder(image_size, 1, config.style_dim, width)
@@ -69,14 +69,15 @@ def draw(generator: Generator, w: Tensor, until: int | None = None) -> Tensor:
 def distill(pairs: Pairs, parsing: ParsingNet, config: GeneratorConfig, folder: str | os.PathLike, iterations: int,
             target: str = "photo", start: dict | None = None, until: int | None = None, batch: int = 32,
             hold_out: int = 256, lr: float = 2e-3, seed: int = 7, seconds: float | None = None,
-            train_encoder: bool | None = None, image_size: int = IMAGE_SIZE, width: int = 32,
-            device: str | torch.device = "cpu") -> Distilled:
+            image_size: int = STYLE_IMAGE, width: int = 32, device: str | torch.device = "cpu") -> Distilled:
     """Train encoder and generator to redraw photo renders, or fine-tune the generator alone towards another style.
+
+    A fine-tune keeps the encoder, and so the codes, of its base.
 
     target  "photo", or the style to fine-tune towards
     start   state dict of a Distilled to begin from
     until   train up to this resolution only
-    train_encoder  by default only with the target "photo": a fine-tune must keep the codes of its base
+    lr      of the encoder; the generator's is GENERATOR_LR_SCALE times as high
     image_size, width  of the style encoder
     → the moving average of the trained pair, resumable in `folder`
     """
@@ -84,17 +85,22 @@ def distill(pairs: Pairs, parsing: ParsingNet, config: GeneratorConfig, folder: 
     model = Distilled(config, image_size, width).to(device)
     if start:
         model.load_state_dict(start)
-    joint = target == "photo" if train_encoder is None else train_encoder
-    groups = [{"params": list(model.generator.parameters()), "lr_scale": GENERATOR_LR}]
+    joint = target == "photo"
+    groups = [{"params": list(model.generator.parameters()), "lr_scale": GENERATOR_LR_SCALE}]
     if joint:
         groups.append({"params": list(model.encoder.parameters())})
     optimizer = torch.optim.Adam(groups, lr, betas=(0.9, 0.99))
     ema = loop.EMA(model, decay=0.998)
     parsing = parsing.eval().requires_grad_(False)
-    portraits = data.Portraits(pairs, target, until or config.size, image_size, hold_out)
+
+    @cache  # a finished run never asks for them
+    def portraits() -> data.Portraits:
+        size = until or config.size
+        index = data.portrait_pool(pairs, max(size, image_size), hold_out)
+        return data.Portraits(pairs, index, target, size, image_size)
 
     def step(i: int) -> dict[str, float]:
-        x, y = portraits.batch(batch, i, seed, device)
+        x, y = portraits().batch(batch, i, seed, device)
         parts = _losses(model, parsing, x, y, until, joint, loop.generator(seed + 100, i, device))
         rate = loop.warm_cosine(lr, i, iterations, warmup=100, floor=0.03)
         loop.descend(sum(parts.values()), optimizer, rate, clip=1.0)
@@ -102,7 +108,7 @@ def distill(pairs: Pairs, parsing: ParsingNet, config: GeneratorConfig, folder: 
         return {name: float(value.detach()) for name, value in parts.items()}
 
     def sample(i: int) -> Image.Image:
-        x, y = portraits.batch(10, 10**6, seed, device)
+        x, y = portraits().batch(10, 10**6, seed, device)
         with torch.no_grad():
             out = ema.model(x, until)
         return rows((F.interpolate(x, y.shape[2:], mode="bilinear"), out, y))
@@ -129,10 +135,10 @@ def _losses(model: Distilled, parsing: ParsingNet, x: Tensor, y: Tensor, until: 
 
 
 @torch.no_grad()
-def code_bank(model: Distilled, pairs: Pairs, hold_out: int = 256, count: int | None = None) -> Tensor:
+def code_bank(model: Distilled, pairs: Pairs, hold_out: int = 256) -> Tensor:
     """Codes of the aligned portraits and of their mirror images, [N,D]: where the mapping network should send z."""
     side = model.encoder.image_size
-    photos = data.Portraits(pairs, "photo", side, side, hold_out, count).photo
+    photos = data.aligned(pairs, data.portrait_pool(pairs, side, hold_out), "photo", side)
     device = model.generator.input.input.device
     codes = []
     for part in np.array_split(photos, max(1, len(photos) // 64)):
@@ -170,7 +176,7 @@ def adversarial(generator: Generator, images: Callable[[int], Tensor], folder: s
                 seconds: float | None = None) -> Generator:
     """StyleGAN2's own game: non-saturating loss, R1 with weight r1_weight every r1_every iterations.
 
-    images  iteration → real pictures [B,3,S,S] in [−1,1]; their number is the batch
+    images  iteration → real pictures [B,3,S,S] in [−1,1], on the generator's device; their number is the batch
     → the averaged generator; `generator` itself is trained in place, resumable in `folder`
     """
     torch.manual_seed(seed)
