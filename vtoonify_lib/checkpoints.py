@@ -7,7 +7,6 @@ are filled strictly: a missing or foreign weight is an error, never a warning. N
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import secrets
@@ -24,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from .config import VToonifyConfig, VToonifyError
+from .downloads import cache_folder, sha256_of
 from .models.encoders import ParsingNet, StyleEncoder
 from .models.stylegan2 import Generator
 from .models.vtoonify import VToonify
@@ -195,12 +195,6 @@ def save_bundle(folder: str | Path, *, name: str, title: str, config: VToonifyCo
     part.write_text(json.dumps(info, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(part, folder / BUNDLE_FILE)
     return load_bundle(folder)
-
-
-def sha256_of(path: str | Path) -> str:
-    """Hexadecimal sha256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _entry(path: Path) -> dict[str, Any]:
