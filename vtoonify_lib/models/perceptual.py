@@ -130,5 +130,5 @@ class LPIPS(nn.Module):
 
 
 def unit(x: Tensor) -> Tensor:
-    """Feature map [B,C,H,W] with unit length over its channels."""
-    return x / (x.square().sum(1, keepdim=True).sqrt() + EPSILON)
+    """Feature map [B,C,H,W] with unit length over its channels; where all are zero they stay so, gradient too."""
+    return x / (torch.linalg.vector_norm(x, dim=1, keepdim=True) + EPSILON)

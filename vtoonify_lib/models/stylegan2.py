@@ -114,8 +114,8 @@ class Generator(nn.Module):
         """
         if until is not None and until not in resolutions(self.config.size):
             raise VToonifyError(f"no feature map at resolution {until}; choose one of {resolutions(self.config.size)}")
-        maps = self._noise_maps(noise, batch=w.shape[0])
-        x = modify(0, self.conv1(self.input(w.shape[0]), w[:, 0], maps[0]))
+        x, maps = self.input(w.shape[0]), self._noise_maps(noise, batch=w.shape[0])
+        x = modify(0, self.conv1(x, w[:, 0], maps[0]))
         skip = self.to_rgb1(x, w[:, 1])
         for i, r in enumerate(resolutions(self.config.size)[1:]):
             if r // 2 == until:
