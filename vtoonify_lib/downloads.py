@@ -112,11 +112,20 @@ def sha256_of(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def write_json(path: Path, contents: Mapping[str, Any]) -> None:
+    """Written whole or not at all."""
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps(contents, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        os.replace(part, path)
+
+
 def discard(fetched: Fetched, cache: str | Path | None = None) -> None:
     """Forget a file that turned out to be useless: its pin if it was new, and the file itself if it was downloaded."""
     cache = Path(cache) if cache else cache_folder()
     if fetched.new:
-        _write_json(cache / PINS, {name: pin for name, pin in _pins(cache).items() if name != fetched.name})
+        write_json(cache / PINS, {name: pin for name, pin in _pins(cache).items() if name != fetched.name})
     if fetched.path == cache / "files" / fetched.name:
         fetched.path.unlink(missing_ok=True)
 
@@ -136,7 +145,7 @@ def _checked(path: Path, name: str, cache: Path) -> Fetched:
     pins = _pins(cache)
     pin = pins.get(name)
     if pin is None:
-        _write_json(cache / PINS, {**pins, name: {"sha256": digest, "bytes": size}})
+        write_json(cache / PINS, {**pins, name: {"sha256": digest, "bytes": size}})
     elif pin["sha256"] != digest:
         raise VToonifyError(f"{path} is refused: it has {size} bytes and sha256 {digest[:16]}…, but {name} had "
                             f"{pin['bytes']} bytes and {pin['sha256'][:16]}… when it was first seen. It is damaged or "
@@ -159,15 +168,6 @@ def _pins(cache: Path) -> dict[str, Any]:
                             "are now") from error
 
 
-def _write_json(path: Path, contents: Mapping[str, Any]) -> None:
-    """Written whole or not at all."""
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    with _disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(contents, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        os.replace(part, path)
-
-
 # ---------------------------------------------------------------------------------------------- download
 def _address(name: str, repository: str, source: str | Path | None) -> str:
     """Where a file is on the network."""
@@ -178,7 +178,7 @@ def _address(name: str, repository: str, source: str | Path | None) -> str:
 def _download(address: str, name: str, here: Path, progress: bool) -> None:
     """Bring a file to `here`, going on where an earlier attempt stopped. It has its name only when it is complete."""
     part, note = here.with_name(f"{here.name}.part"), here.with_name(f"{here.name}.part.json")
-    with _disk_errors(here):
+    with disk_errors(here):
         here.parent.mkdir(parents=True, exist_ok=True)
     start, validator = _resumable(part, note, address)
     try:
@@ -192,7 +192,7 @@ def _download(address: str, name: str, here: Path, progress: bool) -> None:
         if answer.status == 200:
             start = 0
         total = _total(answer, start, address)
-        with _disk_errors(here):
+        with disk_errors(here):
             _check_space(here, name, total, start)
             note.write_text(json.dumps({"address": address, "validator": _validator(answer)}), encoding="utf-8")
         received = _receive(answer, part, name, start, total, progress)
@@ -304,7 +304,7 @@ def _receive(answer: HTTPResponse, part: Path, name: str, start: int, total: int
     """Append what comes to the part; → its size then. What was received stays there whatever happens."""
     received = start
     with tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=name.rpartition("/")[2],
-              disable=not progress) as bar, _disk_errors(part), open(part, "ab" if start else "wb") as file:
+              disable=not progress) as bar, disk_errors(part), open(part, "ab" if start else "wb") as file:
         while total is None or received < total:
             try:
                 data = answer.read(CHUNK)
@@ -338,7 +338,7 @@ def _broken_sentence(name: str, received: int, total: int | None, reason: Any) -
 
 
 @contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
+def disk_errors(path: Path) -> Iterator[None]:
     """A disk that is full or may not be written becomes one sentence."""
     try:
         yield
