@@ -229,8 +229,9 @@ def test_half_precision(pristine, full, tmp_path):
     sizes = [sum(bundle.info["files"][key]["bytes"] for key in large) for bundle in (half, full)]
     assert 0.5 < sizes[0] / sizes[1] < 0.65  # names, vectors
     for key in large:
+        found = half.network(key).state_dict()
         for name, value in full.network(key).state_dict().items():
-            torch.testing.assert_close(half.network(key).state_dict()[name], value, rtol=1e-3, atol=1e-6)
+            torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-6)
     assert torch.equal(style_code(half), style_code(full))  # from the mapping network in full precision
 
 

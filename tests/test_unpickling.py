@@ -226,7 +226,7 @@ TRICKS = {
     "dotted name": (text("collections") + text("OrderedDict.__init__.__globals__") + b"\x93)R",
                     "names collections.OrderedDict.__init__.__globals__"),
     "names made of calls": (call("_codecs", "encode", text("os"), text("latin1")) + text("system") + b"\x93",
-                            "names b'os'.system"),
+                            "names <bytes>.system"),
     "names from the memo": (text("os") + b"q\x01" + text("system") + b"q\x02" + b"h\x01h\x02\x93", "names os.system"),
     "call of a string": (text("os.system") + b"(" + text("touch {marker}") + b"tR", "calls a str"),
     "call of a dtype": (b"ctorch\nFloatStorage\n)R", "calls a dtype"),
@@ -354,6 +354,9 @@ def test_memo_and_nesting_bombs(tmp_path):
     for program in (deep, cycle, laughs):
         with pytest.raises(VToonifyError, match="more values, or more deeply nested ones"):
             read_checkpoint(rewritten(tmp_path, program))
+        as_name = program[:-1] + text("system") + b"\x93."  # must not be written out into the message
+        with pytest.raises(VToonifyError, match="names <list>.system"):
+            read_checkpoint(rewritten(tmp_path, as_name))
     memo = PROTO + b"Nr\xff\xff\xff\x7f."  # an index of two thousand million: python's own would allocate 16 GB
     assert read_checkpoint(rewritten(tmp_path, memo)) is None
 

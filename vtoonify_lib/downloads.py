@@ -83,7 +83,7 @@ def fetch(name: str, repository: str, source: str | Path | None = None, cache: s
     cache = Path(cache) if cache else cache_folder()
     here = cache / "files" / name
     if source is not None and not is_address(source):
-        return _checked(in_folder(Path(source), name), name, cache)
+        return _checked(in_folder(Path(source).expanduser(), name), name, cache)
     if not here.is_file():
         _download(_address(name, repository, source), name, here, progress)
     return _checked(here, name, cache)

@@ -46,7 +46,7 @@ def obtain(preset: str | Preset, source: str | Path | None = None, *, accept_lic
         tell(str(fetched[role]))
     files = {role: file.path for role, file in fetched.items()}
     if source is not None and not is_address(source):
-        files |= own_landmarks(Path(source))
+        files |= own_landmarks(Path(source).expanduser())
     try:
         return convert(preset, files, out, half, siblings=_bundles(cache)).folder
     except UnfitFile as error:

@@ -145,8 +145,11 @@ class Machine:
 
 
 def _today(module: Any, name: Any) -> str:
-    """The name as Python 3 knows it (pickles of protocol 2 say `__builtin__.eval`), for people to read."""
-    module, name = str(module)[:100], str(name)[:100]
+    """The name as Python 3 knows it (pickles of protocol 2 say `__builtin__.eval`), for people to read.
+
+    Of what is no string, only the type: a list of lists of lists that are all the same has no end when it is written.
+    """
+    module, name = (part[:100] if type(part) is str else f"<{type(part).__name__}>" for part in (module, name))
     return ".".join(NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name)))
 
 
