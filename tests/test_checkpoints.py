@@ -143,6 +143,45 @@ def test_weights_that_do_not_fit_their_description(copy):
         load_bundle(copy).network("parsing")
 
 
+def test_networks_of_unknown_kind(copy):
+    info = json.loads((copy / "bundle.json").read_text())
+    edit(copy, models=info["models"] | {"parsing": {"kind": "magic"}})
+    with pytest.raises(VToonifyError, match="models.parsing does not describe the network .*magic"):
+        load_bundle(copy).network("parsing")
+    edit(copy, models=info["models"] | {"parsing": {"kind": "bisenet", "width": 8}})
+    with pytest.raises(VToonifyError, match="does not fit its description: .* weights are missing"):
+        load_bundle(copy).network("parsing")
+
+
+def test_a_network_in_use_does_not_see_its_file_change(tmp_path):
+    bundle = save_bundle(tmp_path, name="a", title="", config=TINY, networks={"vtoonify": VToonify(TINY)}, half=False)
+    network = bundle.network("vtoonify")
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    assert not any(value.is_meta for value in before.values())
+    path = bundle.path("vtoonify")
+    path.write_bytes(b"\0" * path.stat().st_size)  # in place: what is mapped into memory would change
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_what_published_noted_is_kept(tmp_path, tiny_bundle):
+    bundle = save_bundle(tmp_path, name="a", title="", config=TINY, networks={}, published={"style": 26})
+    assert load_bundle(tmp_path / "bundle.json").published == bundle.published == {"style": 26}
+    assert tiny_bundle.published == {} and "published" not in tiny_bundle.info
+
+
+def test_converted_bundles_are_found_in_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("VTOONIFY_CACHE", str(tmp_path))
+    save_bundle(tmp_path / "bundles" / "a", name="a", title="", config=TINY, networks={})
+    assert load_bundle("a").name == "a" and "a" in [bundle.name for bundle in list_bundles()]
+
+
+def test_tensors_that_cannot_be_written(tmp_path):
+    (tmp_path / "a.safetensors").mkdir()
+    with pytest.raises(VToonifyError, match="a.safetensors cannot be written"):
+        checkpoints.save_tensors({"a": torch.ones(2)}, tmp_path / "a.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
+
+
 def test_unknown_keys(tiny_bundle, tmp_path):
     with pytest.raises(VToonifyError, match="is not a network; bundles hold vtoonify"):
         tiny_bundle.network("landmarks")

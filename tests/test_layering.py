@@ -13,8 +13,9 @@ LAYERS = [  # top to bottom; a module may import from lower rows, and from its o
     {"cli", "panels", "notebook", "bench"},
     {"plotting"},
     {"pipeline", "training", "metrics"},
+    {"published"},
     {"synthesis", "blending", "losses", "checkpoints", "fast"},
-    {"models", "faces", "parsing", "video", "studio"} | FACES,
+    {"models", "faces", "parsing", "video", "studio", "unpickling", "downloads"} | FACES,
     {"ops", "devices"},
     {"latents"},
     {"config"},
@@ -22,7 +23,7 @@ LAYERS = [  # top to bottom; a module may import from lower rows, and from its o
 CORNERS = {  # library → the only parts that know it
     "cv2": FACES | {"parsing", "video"}, "dlib": FACES | {"training"}, "av": {"video"},
     "ipywidgets": {"panels", "notebook"}, "ipyvolume": {"panels"}, "moderngl": {"studio"},
-    "matplotlib": {"plotting", "panels"},
+    "matplotlib": {"plotting", "panels"}, "urllib": {"downloads"}, "pickletools": {"unpickling"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

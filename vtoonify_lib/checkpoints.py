@@ -1,18 +1,18 @@
 """Bundles: a folder with `bundle.json` and safetensors files is all the rest of the code knows about weights.
 
 `bundle.json` holds the architecture sizes, the sha256 and size of every file, licence, provenance and measured numbers.
-A bundle is found by name in the models folder or by path, its files are checked before they are opened, and networks
-are filled strictly: a missing or foreign weight is an error, never a warning. Nothing here downloads anything.
+A bundle is found by name in the models folders or by path, its files are checked before they are opened, and networks
+are filled strictly: a missing or foreign weight is an error, never a warning. Whether the weights are ours or the
+published ones, a network plays the same role. Nothing here downloads or converts anything; see `published`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,9 +24,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from .config import VToonifyConfig, VToonifyError
+from .downloads import cache_folder, sha256_of
+from .models.bisenet import PublishedParser
 from .models.encoders import ParsingNet, StyleEncoder
+from .models.psp import PSP
 from .models.stylegan2 import Generator
-from .models.vtoonify import VToonify
+from .models.vtoonify_d import build_vtoonify
 
 BUNDLE_FORMAT = 1
 BUNDLE_FILE = "bundle.json"
@@ -34,14 +37,20 @@ MODELS_FOLDER = Path(__file__).resolve().parent.parent / "data" / "models"
 MODELS_VARIABLE = "VTOONIFY_MODELS"  # environment variable: another folder of bundles, searched first
 HALF_LIMIT = 60000.0                 # float16 ends at 65504
 
-# What each weight file holds: the module is built from the bundle's config, or from the arguments under "models".
-NETWORKS = {
-    "vtoonify": lambda config, arguments: VToonify(config),
-    "parsing": lambda config, arguments: ParsingNet(**arguments),
-    "style_encoder": lambda config, arguments: StyleEncoder(**arguments),
+KINDS = {
+    "parsing": {"studio": ParsingNet, "bisenet": PublishedParser},   # RGB → logits of the same size
+    "style_encoder": {"studio": StyleEncoder, "psp": PSP},           # aligned face → w+; pSp: z+, for VToonify.map
+}
+"""Networks that differ between bundles, by role. `models.ROLE.kind` in `bundle.json` chooses; ours is the default."""
+
+NETWORKS: dict[str, Callable[[VToonifyConfig, dict[str, Any]], nn.Module]] = {
+    "vtoonify": lambda config, arguments: build_vtoonify(config, **arguments),
+    "parsing": lambda config, arguments: KINDS["parsing"][arguments.pop("kind", "studio")](**arguments),
+    "style_encoder": lambda config, arguments: KINDS["style_encoder"][arguments.pop("kind", "studio")](**arguments),
     "base": lambda config, arguments: Generator(config.generator),
     "stylized": lambda config, arguments: Generator(config.generator),
 }
+"""What each weight file holds: built from the bundle's config, and from the arguments under `models`."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,11 @@ class Bundle:
     @property
     def metrics(self) -> Mapping[str, Any]:
         return self.info.get("metrics", {})
+
+    @property
+    def published(self) -> Mapping[str, Any]:
+        """What `published` noted about converted checkpoints (styles, degrees, sources); empty for bundles of ours."""
+        return self.info.get("published", {})
 
     @property
     def bytes(self) -> int:
@@ -105,17 +119,22 @@ class Bundle:
         """One network ("vtoonify", "parsing", …) in float32 and eval mode, on the CPU, without gradients."""
         if key not in NETWORKS:
             raise VToonifyError(f"{key} is not a network; bundles hold {', '.join(NETWORKS)}")
+        arguments = self.info.get("models", {}).get(key, {})
+        try:
+            with torch.device("meta"):  # no memory and no random numbers for weights that come from the file
+                module = NETWORKS[key](self.config, dict(arguments))
+        except (TypeError, KeyError) as error:
+            raise VToonifyError(f"bundle {self.name}: models.{key} does not describe the network ({error})") from error
+        # A copy: safetensors maps the file into memory, and the file may be written anew while the network is in use.
+        return fill(module, self.tensors(key), f"{key} of bundle {self.name}", copy=True)
+
+    def tensors(self, key: str) -> dict[str, torch.Tensor]:
+        """Contents of one safetensors file as they are stored: the weights of a network, or "styles"."""
         path = self.path(key)
         try:
-            state = load_file(path)
+            return load_file(path)
         except (SafetensorError, OSError) as error:
             raise VToonifyError(f"{path} is not a readable safetensors file ({error})") from error
-        try:
-            module = NETWORKS[key](self.config, self.info.get("models", {}).get(key, {}))
-        except TypeError as error:
-            raise VToonifyError(f"bundle {self.name}: models.{key} does not describe the network ({error})") from error
-        _load_strictly(module, state, f"{key} of bundle {self.name}")
-        return module.eval().requires_grad_(False)
 
 
 def load_bundle(name_or_path: str | Path) -> Bundle:
@@ -157,20 +176,22 @@ def list_bundles() -> list[Bundle]:
 
 
 def models_folders() -> list[Path]:
-    """Folders searched for bundles, first one first."""
+    """Folders searched for bundles, first one first: the user's own, the shipped one, converted published ones."""
     extra = os.environ.get(MODELS_VARIABLE)
-    return [*([Path(extra)] if extra else []), MODELS_FOLDER]
+    return [*([Path(extra)] if extra else []), MODELS_FOLDER, cache_folder() / "bundles"]
 
 
 def save_bundle(folder: str | Path, *, name: str, title: str, config: VToonifyConfig, networks: Mapping[str, nn.Module],
                 files: Mapping[str, Path] | None = None, models: Mapping[str, Mapping[str, Any]] | None = None,
                 licence: str = "CC0-1.0", provenance: Mapping[str, Any] | None = None,
-                metrics: Mapping[str, Any] | None = None, half: bool = True) -> Bundle:
+                metrics: Mapping[str, Any] | None = None, half: bool = True,
+                published: Mapping[str, Any] | None = None) -> Bundle:
     """Write a bundle folder; `bundle.json` comes last, so that an interrupted save is never taken for a bundle.
 
-    networks  key of NETWORKS → module;  files: other files to copy in (landmarks → shape predictor)
-    models    constructor arguments of networks that `config` does not describe (parsing, style_encoder)
-    half      matrices and kernels as float16, vectors stay float32; read back as float32 either way
+    networks   key of NETWORKS → module;  files: other files to copy in (landmarks → shape predictor)
+    models     constructor arguments of networks that `config` does not describe (parsing, style_encoder)
+    half       matrices and kernels as float16, vectors stay float32; read back as float32 either way
+    published  what `published` has to say about converted checkpoints
     """
     folder = Path(folder)
     unknown = [key for key in networks if key not in NETWORKS]
@@ -181,7 +202,7 @@ def save_bundle(folder: str | Path, *, name: str, title: str, config: VToonifyCo
     entries = {}
     for key, module in networks.items():
         path = folder / f"{key}.safetensors"
-        save_file({k: _stored(v, half) for k, v in module.state_dict().items()}, path, metadata={"network": key})
+        save_tensors(module.state_dict(), path, half, network=key)
         entries[key] = _entry(path)
     for key, source in (files or {}).items():
         path = folder / f"{key}{Path(source).suffix}"
@@ -190,17 +211,50 @@ def save_bundle(folder: str | Path, *, name: str, title: str, config: VToonifyCo
         entries[key] = _entry(path)
     info = {"format": BUNDLE_FORMAT, "name": name, "title": title, "backbone": config.backbone,
             "config": config.to_dict(), "files": entries, "models": {k: dict(v) for k, v in (models or {}).items()},
-            "licence": licence, "provenance": dict(provenance or {}), "metrics": dict(metrics or {})}
+            "licence": licence, "provenance": dict(provenance or {}), "metrics": dict(metrics or {}),
+            **({"published": dict(published)} if published else {})}
     part = folder / f".{BUNDLE_FILE}.{secrets.token_hex(4)}"
     part.write_text(json.dumps(info, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(part, folder / BUNDLE_FILE)
     return load_bundle(folder)
 
 
-def sha256_of(path: str | Path) -> str:
-    """Hexadecimal sha256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path, half: bool = True, **notes: str) -> None:
+    """Write a safetensors file under its name in one step: a bundle that shares the old file by a link keeps it."""
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        save_file({name: _stored(tensor, half) for name, tensor in tensors.items()}, part, metadata=notes)
+        os.replace(part, path)
+    except (OSError, SafetensorError) as error:
+        raise VToonifyError(f"{path} cannot be written ({error})") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def fill(module: nn.Module, state: Mapping[str, torch.Tensor], what: str, copy: bool = False) -> nn.Module:
+    """Give a module, built on the meta device, exactly these weights: one sentence when they do not fit.
+
+    → the module in eval mode, without gradients, in the precision it was built in. It takes over tensors that have
+    this precision already, unless `copy`.
+    """
+    wanted = module.state_dict()
+    check_state(wanted, state, what)
+    module.load_state_dict({name: value.to(wanted[name].dtype, copy=copy) for name, value in state.items()},
+                           strict=True, assign=True)
+    return module.eval().requires_grad_(False)
+
+
+def check_state(wanted: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], what: str) -> None:
+    """Raise VToonifyError unless the state dict has the names and shapes of the wanted one, no more and no less."""
+    missing, foreign = wanted.keys() - state.keys(), state.keys() - wanted.keys()
+    if missing or foreign:
+        example = min(missing or foreign)
+        raise VToonifyError(f"{what} does not fit its description: {len(missing)} weights are missing and "
+                            f"{len(foreign)} are unknown, for example {example}")
+    for name, value in state.items():
+        if value.shape != wanted[name].shape:
+            raise VToonifyError(f"{what} does not fit its description: {name} has shape {list(value.shape)}, "
+                                f"expected {list(wanted[name].shape)}")
 
 
 def _entry(path: Path) -> dict[str, Any]:
@@ -231,18 +285,3 @@ def _find(name_or_path: str | Path) -> Path:
         raise VToonifyError(f"{path} is not a bundle: it has no {BUNDLE_FILE}")
     raise VToonifyError(f"there is no bundle {str(name_or_path)!r}; known bundles: {known}; "
                         "or give the path of a bundle folder")
-
-
-def _load_strictly(module: nn.Module, state: Mapping[str, torch.Tensor], what: str) -> None:
-    """Fill the module with exactly these weights, as float32; one sentence when they do not fit."""
-    wanted = module.state_dict()
-    missing, foreign = wanted.keys() - state.keys(), state.keys() - wanted.keys()
-    if missing or foreign:
-        example = min(missing or foreign)
-        raise VToonifyError(f"{what} does not fit its description: {len(missing)} weights are missing and "
-                            f"{len(foreign)} are unknown, for example {example}")
-    for key, value in state.items():
-        if value.shape != wanted[key].shape:
-            raise VToonifyError(f"{what} does not fit its description: {key} has shape {list(value.shape)}, "
-                                f"expected {list(wanted[key].shape)}")
-    module.load_state_dict({key: value.to(wanted[key].dtype) for key, value in state.items()}, strict=True)

@@ -1,4 +1,4 @@
-"""Sizes of the networks as frozen dataclasses, the three presets, and the error every part raises for the user.
+"""Sizes of the networks as frozen dataclasses, the presets, and the error every part raises for the user.
 
 Everything a network needs to know about sizes follows from a :class:`GeneratorConfig`, an input size and
 :data:`HANDOFF`. Style-layer arithmetic lives in ``latents``; nothing here touches torch.
@@ -7,7 +7,7 @@ Everything a network needs to know about sizes follows from a :class:`GeneratorC
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 HANDOFF = 32
@@ -150,4 +150,7 @@ STUDIO = VToonifyConfig(
 """Ours: trained from zero by this repository, runs on a laptop."""
 
 PUBLISHED = VToonifyConfig(GeneratorConfig.published(1024, multiplier=2), in_size=256)
-"""The sizes of the released checkpoints."""
+"""The sizes of the released VToonify-T checkpoints."""
+
+PUBLISHED_D = replace(PUBLISHED, backbone="dualstylegan")
+"""The sizes of the released VToonify-D checkpoints."""

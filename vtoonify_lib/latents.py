@@ -57,6 +57,11 @@ def style_layers(resolution: int) -> tuple[int, int, int]:
     return 2 * k - 5, 2 * k - 4, 2 * k - 3
 
 
+def layer_resolution(layer: int) -> int:
+    """Resolution of the convolution that reads code `layer`: 4, 8, 8, 16, 16, …"""
+    return 2 ** ((layer + 1) // 2 + 2)
+
+
 def kept_resolutions(size: int) -> tuple[int, ...]:
     """Resolutions above HANDOFF, in the order of synthesis."""
     return tuple(2**k for k in range(_K + 1, size.bit_length()))

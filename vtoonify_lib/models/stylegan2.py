@@ -6,7 +6,7 @@ Parameter names and shapes are the published ones. Training, augmentation and lo
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,13 @@ from ..ops import SQRT2, ConvLayer, EqualLinear, PixelNorm, StyledConv, ToRGB, c
 
 Noise = None | str | torch.Generator | Sequence[Tensor | None]
 
+Modify = Callable[[int, Tensor], Tensor]  # (layer, feature) → feature
+
 MAPPING_LR = 0.01  # the mapping network learns a hundred times slower; StyleGAN found it more stable
+
+
+def _as_it_is(layer: int, feature: Tensor) -> Tensor:
+    return feature
 
 
 class ConstantInput(nn.Module):
@@ -69,7 +75,7 @@ class Generator(nn.Module):
     @torch.no_grad()
     def mean_w(self, n: int = 4096, rng: torch.Generator | None = None) -> Tensor:
         """Centre of the w space, [1,D]: the mean over n random codes."""
-        like = self.input.input
+        like = self.style[1].weight
         z = torch.randn(n, self.config.style_dim, generator=rng, device=rng.device if rng else like.device)
         return self.map(z.to(like)).mean(0, keepdim=True)
 
@@ -100,19 +106,23 @@ class Generator(nn.Module):
             w = latents.truncate(w, truncation, center)
         return latents.to_plus(w, self.n_latent)
 
-    def synthesize(self, w: Tensor, noise: Noise = None, until: int | None = None) -> Tensor | tuple[Tensor, Tensor]:
-        """w+ [B,L,D] → picture, or (feature, skip) at resolution `until`."""
+    def synthesize(self, w: Tensor, noise: Noise = None, until: int | None = None, modify: Modify = _as_it_is
+                   ) -> Tensor | tuple[Tensor, Tensor]:
+        """w+ [B,L,D] → picture, or (feature, skip) at resolution `until`.
+
+        modify  called after each 3x3 convolution with the number of the code that it read: (layer, feature) → feature
+        """
         if until is not None and until not in resolutions(self.config.size):
             raise VToonifyError(f"no feature map at resolution {until}; choose one of {resolutions(self.config.size)}")
-        maps = self._noise_maps(noise, batch=w.shape[0])
-        x = self.conv1(self.input(w.shape[0]), w[:, 0], maps[0])
+        x, maps = self.input(w.shape[0]), self._noise_maps(noise, batch=w.shape[0])
+        x = modify(0, self.conv1(x, w[:, 0], maps[0]))
         skip = self.to_rgb1(x, w[:, 1])
         for i, r in enumerate(resolutions(self.config.size)[1:]):
             if r // 2 == until:
                 return x, skip
             first, second, rgb = latents.style_layers(r)
-            x = self.convs[2 * i](x, w[:, first], maps[2 * i + 1])
-            x = self.convs[2 * i + 1](x, w[:, second], maps[2 * i + 2])
+            x = modify(first, self.convs[2 * i](x, w[:, first], maps[2 * i + 1]))
+            x = modify(second, self.convs[2 * i + 1](x, w[:, second], maps[2 * i + 2]))
             skip = self.to_rgbs[i](x, w[:, rgb], skip)
         return skip if until is None else (x, skip)
 
@@ -158,9 +168,9 @@ def minibatch_stddev(x: Tensor, group: int = 4) -> Tensor:
 
 
 class Discriminator(nn.Module):
-    """Picture [B,3,S,S] in [−1,1] → realness logits [B,1]. Sizes and widths are those of the generator's config."""
+    """Picture [B,3,S,S] in [−1,1] → realness logits [B,outputs]. Sizes and widths are those of the generator."""
 
-    def __init__(self, config: GeneratorConfig):
+    def __init__(self, config: GeneratorConfig, outputs: int = 1):
         super().__init__()
         self.config = config
         size, width = config.size, config.width
@@ -168,7 +178,8 @@ class Discriminator(nn.Module):
         self.convs = nn.Sequential(
             ConvLayer(3, width(size), 1), *(ResBlock(width(r), width(r // 2)) for r in sides[:-1]))
         self.final_conv = ConvLayer(width(4) + 1, width(4), 3)
-        self.final_linear = nn.Sequential(EqualLinear(width(4) * 16, width(4), activate=True), EqualLinear(width(4), 1))
+        self.final_linear = nn.Sequential(
+            EqualLinear(width(4) * 16, width(4), activate=True), EqualLinear(width(4), outputs))
 
     def forward(self, image: Tensor) -> Tensor:
         side = self.config.size

@@ -1,11 +1,13 @@
 """VToonify (Yang et al. 2022, arXiv 2209.11224): a fully convolutional encoder in front of StyleGAN's fine layers.
 
-Here: VToonify-T, built on a toonified StyleGAN2. VToonify-D (DualStyleGAN) differs in three places only, each a method:
-what follows a residual block (`_residual`), how a feature is fused (`_fuse`) and which codes reach the generator
-(`_modulate`). Names and shapes are those of the published checkpoints. Zero noise means that none is drawn.
+Here: VToonify-T, built on a toonified StyleGAN2. VToonify-D (`vtoonify_d`, on a DualStyleGAN) differs in three places,
+each a method: what follows a residual block (`_residual`), how a feature is fused (`_fuse`) and which codes the layers
+read (`codes`). Names and shapes are those of the published checkpoints. Zero noise means that none is drawn.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 
 from .. import latents
 from ..config import HANDOFF, INPUT_CHANNELS, VToonifyConfig, VToonifyError, resolutions
-from ..ops import SLOPE, SQRT2, AdaIN, channels_last
+from ..ops import SLOPE, SQRT2, channels_last
 from .stylegan2 import Generator
 
 STEM = 32  # width of the encoder's first convolution, as published
@@ -36,27 +38,23 @@ class VToonifyResBlock(nn.Module):
         return (x + y) / SQRT2
 
 
-class MaskedFusion(nn.Module):
-    """VToonify-D's fusion: a mask m_E, driven by the style degree, chooses how much of the encoder's detail to let in.
+class Dropped(nn.Module):
+    """Stands where inference needs no weights; so all other weights keep their published names."""
 
-    f_G, f_E [B,C,H,W], degree [B] or float → (feature [B,O,H,W], mask m_E [B,1,H,W] in [0,1]). Paper Eq. (5).
-    """
+    def forward(self, *_: object, **__: object) -> Tensor:
+        raise VToonifyError("this network was built for inference, without StyleGAN's layers up to the hand-off; "
+                            "build it without `for_inference()` to train it or to draw random faces")
 
-    LABEL = 128  # length of the code made from the degree
 
-    def __init__(self, c_in: int, c_out: int):
-        super().__init__()
-        self.conv = nn.Conv2d(2 * c_in, c_out, 3, padding=1)
-        self.norm = AdaIN(2 * c_in, self.LABEL)
-        self.conv2 = nn.Conv2d(2 * c_in, 1, 3, padding=1)
-        self.linear = nn.Sequential(nn.Linear(1, 64), nn.LeakyReLU(SLOPE),
-                                    nn.Linear(64, self.LABEL), nn.LeakyReLU(SLOPE))
+class Style(NamedTuple):
+    """What a batch is drawn in."""
 
-    def forward(self, f_g: Tensor, f_e: Tensor, degree: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:
-        degree = torch.as_tensor(degree, dtype=f_g.dtype, device=f_g.device).reshape(-1, 1).expand(f_g.shape[0], 1)
-        difference = torch.cat([f_g, (f_g - f_e).abs()], dim=1)
-        mask = torch.tanh(F.relu(self.conv2(self.norm(difference, self.linear(degree)))))
-        return self.conv(torch.cat([f_g, f_e * mask], dim=1)), mask
+    codes: Tensor  # [B,L,D], as the layers read them
+    degree: Tensor | None = None  # [B], structure degree; VToonify-D only
+
+    def of(self, i: int) -> Style:
+        """Style of one picture, as a batch of one."""
+        return Style(*(None if t is None else t[i : i + 1] for t in self))
 
 
 class VToonify(nn.Module):
@@ -67,19 +65,34 @@ class VToonify(nn.Module):
     →  [B,3,sH,sW], about [−1,1], s = config.scale
     """
 
+    BACKBONE = "toonify"
+    STYLEGAN = "generator"  # where the StyleGAN2 sits whose fine layers draw the picture
+
     def __init__(self, config: VToonifyConfig):
         super().__init__()
-        if config.backbone != "toonify":
-            raise VToonifyError(f"VToonify-T got backbone {config.backbone!r}; expected 'toonify'")
+        if config.backbone != self.BACKBONE:
+            raise VToonifyError(f"VToonify-{self.BACKBONE[0].upper()} got backbone {config.backbone!r}; expected "
+                                f"{self.BACKBONE!r}: vtoonify_d.build_vtoonify(config) chooses the class")
         self.config = config
         self.multiple = max(MULTIPLE, config.in_size // HANDOFF)
-        self.generator = Generator(config.generator)
+        self.generator = self._build_generator()
         self.encoder = build_encoder(config)
         self.fusion_out, self.fusion_skip = nn.ModuleList(), nn.ModuleList()
         for r in self.fusion_resolutions():
             c = config.generator.width(r)
-            self.fusion_out.append(identity_fusion(c, c, c))
+            self.fusion_out.append(self._build_fusion(c))
             self.fusion_skip.append(identity_fusion(3, c, 3))
+
+    def _build_generator(self) -> nn.Module:
+        return Generator(self.config.generator)
+
+    def _build_fusion(self, channels: int) -> nn.Module:
+        return identity_fusion(channels, channels, channels)
+
+    @property
+    def stylegan(self) -> Generator:
+        """The StyleGAN2 whose fine layers draw the picture."""
+        return self.get_submodule(self.STYLEGAN)
 
     def fusion_resolutions(self) -> tuple[int, ...]:
         """Nominal resolutions at which encoder and generator meet: HANDOFF … in_size."""
@@ -90,28 +103,54 @@ class VToonify(nn.Module):
         modules = (self.encoder, self.fusion_out, self.fusion_skip)
         return [p for m in modules for p in m.parameters()]
 
+    def unread(self) -> list[str]:
+        """Parts that drawing a frame never reads: StyleGAN's layers up to the hand-off and its noise maps.
+
+        The mapping network is not read by frames either, but turns a face's z+ into w+ once, so it is not listed.
+        """
+        parts = ["input", "conv1", "to_rgb1", "noises",
+                 *(f"convs.{i}" for i in range(latents.first_kept_conv())),
+                 *(f"to_rgbs.{i}" for i in range(latents.first_kept_to_rgb()))]
+        return [f"{self.STYLEGAN}.{part}" for part in parts]
+
+    def for_inference(self) -> VToonify:
+        """Drop what frames never read and return self; all other weights keep their names."""
+        for part in self.unread():
+            self.set_submodule(part, Dropped())
+        return self
+
+    def map(self, z: Tensor) -> Tensor:
+        """Mapping network over the last axis: z → w, z+ → w+, the codes that `forward` takes."""
+        return self.stylegan.map(z)
+
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        codes = self._modulate(w, batch=x.shape[0])
-        details, feature, skip = self._encode(x)
-        if x.device.type != "cpu" or len(x) == 1:
-            return self._synthesize(feature, skip, details, codes)
-        # On a CPU each picture goes alone: with a single style, modulation folds into the weights (ops.StyledConv).
-        alone = zip(*(t.split(1) for t in (feature, skip, codes, *details)), strict=True)
-        return torch.cat([self._synthesize(f, s, d, c) for f, s, c, *d in alone])
+        return self._draw(x, Style(self.codes(w, batch=len(x))))[0]
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Hand-off feature [B,C,h,w] and skip picture [B,3,h,w]: what pre-training matches to the generator's."""
-        _, feature, skip = self._encode(x)
+        _, feature, skip = self._encode(x, None)
         return feature, skip
 
-    def _modulate(self, w: Tensor, batch: int) -> Tensor:
+    def codes(self, w: Tensor, batch: int = 1) -> Tensor:
+        """The codes that the layers read, [batch,L,D], of w as `forward` takes it."""
         w = latents.to_plus(w, self.generator.n_latent)
         if w.shape[0] not in (1, batch) or w.shape[2] != self.config.generator.style_dim:
             raise VToonifyError(f"style code has shape {list(w.shape)}; expected [{batch} or 1,"
                                 f"{self.generator.n_latent},{self.config.generator.style_dim}]")
         return w.expand(batch, -1, -1)
 
-    def _encode(self, x: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
+    def _draw(self, x: Tensor, style: Style) -> tuple[Tensor, list[Tensor]]:
+        """→ pictures, and the masks of the fusions where there are any."""
+        details, feature, skip = self._encode(x, style)
+        if x.device.type != "cpu" or len(x) == 1:
+            return self._synthesize(feature, skip, details, style)
+        # On a CPU each picture goes alone: with a single style, modulation folds into the weights (ops.StyledConv).
+        pictures, masks = zip(*(
+            self._synthesize(feature[i : i + 1], skip[i : i + 1], [f_e[i : i + 1] for f_e in details], style.of(i))
+            for i in range(len(x))), strict=True)
+        return torch.cat(pictures), [torch.cat(level) for level in zip(*masks, strict=True)]
+
+    def _encode(self, x: Tensor, style: Style | None) -> tuple[list[Tensor], Tensor, Tensor]:
         """→ encoder features f_E from fine to coarse (before the residual blocks), hand-off feature, skip picture."""
         check_frame(x, self.multiple)
         x = channels_last(x)
@@ -121,27 +160,30 @@ class VToonify(nn.Module):
             x = stage(x)
             details.append(x)
         for i, block in enumerate(blocks):
-            x = self._residual(i, block, x)
+            x = self._residual(i, block, x, style)
         return details, x, to_skip(x)
 
-    def _residual(self, index: int, block: nn.Module, x: Tensor) -> Tensor:
+    def _residual(self, index: int, block: nn.Module, x: Tensor, style: Style | None) -> Tensor:
         return block(x)
 
-    def _fuse(self, level: int, x: Tensor, skip: Tensor, f_e: Tensor) -> tuple[Tensor, Tensor]:
-        """Let the encoder's detail into feature and skip picture."""
-        return self.fusion_out[level](torch.cat([x, f_e], 1)), self.fusion_skip[level](torch.cat([skip, f_e], 1))
+    def _fuse(self, level: int, x: Tensor, skip: Tensor, f_e: Tensor, style: Style
+              ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Let the encoder's detail into feature and skip picture; → both, and the mask that chose it, if any."""
+        return self.fusion_out[level](torch.cat([x, f_e], 1)), self.fusion_skip[level](torch.cat([skip, f_e], 1)), None
 
-    def _synthesize(self, x: Tensor, skip: Tensor, details: list[Tensor], codes: Tensor) -> Tensor:
+    def _synthesize(self, x: Tensor, skip: Tensor, details: list[Tensor], style: Style) -> tuple[Tensor, list[Tensor]]:
         """StyleGAN's layers above hand-off, a fusion before each of the first up-convolutions."""
-        g, conv, rgb = self.generator, latents.first_kept_conv(), latents.first_kept_to_rgb()
+        g, conv, rgb = self.stylegan, latents.first_kept_conv(), latents.first_kept_to_rgb()
+        masks = []
         for level, r in enumerate(latents.kept_resolutions(self.config.out_size)):
             if level < len(self.fusion_out):
-                x, skip = self._fuse(level, x, skip, details[-1 - level])
+                x, skip, mask = self._fuse(level, x, skip, details[-1 - level], style)
+                masks += [] if mask is None else [mask]
             first, second, color = latents.style_layers(r)
-            x = g.convs[conv + 2 * level](x, codes[:, first])
-            x = g.convs[conv + 2 * level + 1](x, codes[:, second])
-            skip = g.to_rgbs[rgb + level](x, codes[:, color], skip)
-        return skip
+            x = g.convs[conv + 2 * level](x, style.codes[:, first])
+            x = g.convs[conv + 2 * level + 1](x, style.codes[:, second])
+            skip = g.to_rgbs[rgb + level](x, style.codes[:, color], skip)
+        return skip, masks
 
 
 def build_encoder(config: VToonifyConfig) -> nn.ModuleList:

@@ -1,0 +1,497 @@
+"""The published checkpoints: registry, consent, conversion. Every file is written here, in the published format."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import golden_data
+import numpy as np
+import pytest
+import torch
+from published_files import LAYERS, STYLE_DIM, TINY_D, checkpoint, encoder, parser, styles, write_repository
+from safetensors.torch import load_file
+
+from vtoonify_lib.checkpoints import list_bundles, load_bundle
+from vtoonify_lib.config import PUBLISHED, PUBLISHED_D, TINY, VToonifyError
+from vtoonify_lib.models.bisenet import PublishedParser
+from vtoonify_lib.models.vtoonify_d import unread_weights
+from vtoonify_lib.published import (
+    LICENCE_NOTICE,
+    PRESETS,
+    UnfitFile,
+    conversion,
+    convert,
+    has_consent,
+    obtain,
+    on_disk,
+    preset,
+    preset_of,
+    style_code,
+)
+from vtoonify_lib.published.presets import LANDMARKS, Preset
+from vtoonify_lib.published.weights import vtoonify_config
+
+D, T = PRESETS["pixar-d"], PRESETS["pixar-t"]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("VTOONIFY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # whatever is not expected to need the network must not try it
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory) -> Path:
+    return write_repository(tmp_path_factory.mktemp("repository"), D, T)
+
+
+@pytest.fixture
+def repository(pristine, tmp_path) -> Path:
+    """A copy of the repository that may be spoiled."""
+    for path in pristine.rglob("*.*"):
+        target = tmp_path / "repository" / path.relative_to(pristine)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.link(path, target)
+    return tmp_path / "repository"
+
+
+@pytest.fixture(scope="module")
+def full(pristine, tmp_path_factory):
+    """pixar-d in full precision."""
+    return convert(D, pristine, tmp_path_factory.mktemp("full") / "pixar-d", half=False)
+
+
+def replace(path: Path, contents) -> None:
+    path.unlink()
+    torch.save(contents, path)
+
+
+def quiet(name: str, *arguments, **options) -> Path:
+    return obtain(name, *arguments, tell=lambda line: None, progress=False, **options)
+
+
+# ---------------------------------------------------------------------------------------------- registry
+def test_the_presets_of_the_public_demo():
+    """SPEC §8: file suffixes and styles of the 22, and VToonify-T for each family."""
+    demo = {"cartoon": [("s026_d0.5", 26), ("s299_d0.5", 299), *(("s_d", i) for i in (26, 64, 153, 299, 8))],
+            "comic": [("s_d", 28), ("s_d", 18)],
+            "arcane": [("s000_d0.5", 0), ("s077_d0.5", 77), ("s_d", 0), ("s_d", 77)],
+            "caricature": [("s039_d0.5", 39), ("s068_d0.5", 68)], "pixar": [("s052_d0.5", 52), ("s_d", 52)],
+            "illustration": [(f"s{i:03}_d_c", i) for i in (54, 4, 9, 43, 86)]}
+    found = {(p.family, p.file, p.style) for p in PRESETS.values() if p.is_d}
+    assert found == {(f, f"vtoonify_{suffix}.pt", style) for f, rows in demo.items() for suffix, style in rows}
+    assert len(found) == 22 and len(PRESETS) == 28
+    assert {p.sources["vtoonify"] for p in PRESETS.values() if not p.is_d} == {
+        f"models/vtoonify_t_{family}/vtoonify.pt" for family in demo}
+    counts = {"cartoon": 317, "caricature": 199, "arcane": 100, "comic": 101, "pixar": 122, "illustration": 156}
+    for name, p in PRESETS.items():
+        assert p.name == name and Preset.from_dict(json.loads(json.dumps(p.to_dict()))) == p
+        assert p.styles == (counts[p.family] if p.is_d else 0) and (p.style is None or p.style < p.styles)
+        assert p.any_style == ("_s_" in p.file) and p.color == ("_c." in p.file)
+        assert p.degree == (0.5 if "d0.5" in p.file else None)
+        assert name.endswith("-d") == (p.is_d and p.degree is None)
+
+
+def test_paths_in_the_repository():
+    assert D.sources == {
+        "vtoonify": "models/vtoonify_d_pixar/vtoonify_s_d.pt", "styles": "models/vtoonify_d_pixar/exstyle_code.npy",
+        "parsing": "models/faceparsing.pth", "style_encoder": "models/encoder.pt"}
+    assert T.sources == {"vtoonify": "models/vtoonify_t_pixar/vtoonify.pt", "parsing": "models/faceparsing.pth",
+                         "style_encoder": "models/encoder.pt"}
+
+
+def test_abilities_for_a_table():
+    assert preset("cartoon1").abilities == "style 26 only, degree 0.5, your colours"
+    assert preset("cartoon5-d").abilities == "style 8 of 0–316, any degree, your colours"
+    assert preset("illustration2-d").abilities == "style 4 only, any degree, its colours"
+    assert T.abilities == "one look"
+
+
+@pytest.mark.parametrize(("name", "wish", "value", "message"), [
+    ("cartoon1", "style", 3, "this checkpoint has one style, 26; drop --style or load cartoon1-d$"),
+    ("cartoon1", "style", 299, "one style, 26; drop --style or load cartoon4$"),
+    ("illustration2-d", "style", 54, "one style, 4; drop --style or load illustration1-d$"),
+    ("caricature1", "style", 5, "one style, 39; drop --style$"),
+    ("cartoon-t", "style", 3, "cartoon-t has one look and no styles to choose from; drop --style or load cartoon1-d$"),
+    ("pixar-d", "style", 122, "there is no pixar style 122; they are numbered 0 to 121"),
+    ("pixar-d", "style", -1, "no pixar style -1"),
+    ("pixar", "structure", 0.3, "one structure degree, 0.5; drop --structure or load pixar-d$"),
+    ("caricature2", "structure", 0.3, "one structure degree, 0.5; drop --structure$"),
+    ("pixar-d", "structure", 1.5, "the structure degree is 1.5; it must lie between 0 .* and 1"),
+    ("pixar-d", "structure", float("nan"), "structure degree is nan"),
+    ("arcane-t", "structure", 0.5, "arcane-t has no structure degree; drop --structure or load arcane1-d"),
+    ("pixar-d", "color", 1, "this checkpoint keeps your colours and cannot do otherwise; drop --color$"),
+    ("illustration1-d", "color", False, "takes the style's colours and cannot do otherwise; drop --color$"),
+    ("pixar-d", "color", 0.5, "the colour degree is 0.5; it is 0 .your colours. or 1"),
+])
+def test_wishes_that_cannot_be_fulfilled(name, wish, value, message):
+    with pytest.raises(VToonifyError, match=message):
+        getattr(preset(name), f"check_{wish}")(value)
+
+
+def test_wishes_that_can():
+    assert [D.check_style(s) for s in (None, 0, 121)] == [52, 0, 121] and preset("pixar").check_style(52) == 52
+    assert [D.check_structure(d) for d in (None, 0, 1)] == [0.5, 0.0, 1.0]
+    assert preset("pixar").check_structure(None) == preset("pixar").check_structure(0.5) == 0.5
+    assert T.check_style(None) is None and T.check_structure(None) is None and T.check_color(0) is False
+    assert preset("illustration1-d").check_color(None) is True and D.check_color(None) is False
+
+
+def test_unknown_presets():
+    with pytest.raises(VToonifyError, match="no published preset 'pixard'; there are pixar-d, .*and others"):
+        preset("pixard")
+    with pytest.raises(VToonifyError, match="illustration-t$"):
+        preset("studio")
+
+
+# ---------------------------------------------------------------------------------------------- conversion
+def test_a_converted_vtoonify_d_draws_the_same(full):
+    original, network = checkpoint("dualstylegan", sum(map(ord, D.file))), full.network("vtoonify")
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 22, 32, 24, generator=generator)
+    z = torch.randn(2, LAYERS, STYLE_DIM, generator=generator)
+    degree = torch.tensor([0.2, 0.9])
+    assert torch.equal(network.map(z), original.map(z))
+    assert torch.equal(network(x, original.map(z), degree), original(x, original.map(z), degree))
+    assert full.config == TINY_D and full.published and full.problem() is None
+    assert "non-commercial" in full.licence and full.info["provenance"]["licence"].startswith("https://")
+
+
+def test_only_what_frames_read_is_kept(full):
+    stored = load_file(full.path("vtoonify")).keys()
+    unread = unread_weights(TINY_D)
+    assert unread and not stored & unread
+    assert stored | unread == checkpoint("dualstylegan").state_dict().keys()
+    assert not [k for k in load_file(full.path("parsing")) if "conv_out16" in k or "conv_out32" in k]
+    assert not [k for k in load_file(full.path("style_encoder")) if k.startswith("decoder")]
+
+
+def test_helpers_of_the_network_are_converted_too(full):
+    image = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    assert torch.equal(full.network("style_encoder")(image), encoder()(image))
+    whole = PublishedParser(width=8)
+    whole.load_state_dict(PublishedParser.state_of(parser().state_dict()))
+    small = image[..., :64, :72]
+    with torch.no_grad():
+        assert torch.equal(full.network("parsing")(small), whole.eval()(small))
+
+
+def test_styles_become_w_plus(full):
+    original = checkpoint("dualstylegan", sum(map(ord, D.file)))
+    codes = list(styles(D.style + 2).values())
+    for asked, number in ((None, D.style), (0, 0), (53, 53)):
+        torch.testing.assert_close(style_code(full, asked), original.map(torch.from_numpy(codes[number])))
+    assert full.published["style_names"][3] == "portrait 3.jpg"
+    assert preset_of(full).styles == len(codes) == 54  # as many as there are in the file
+    with pytest.raises(VToonifyError, match="there is no pixar style 54; they are numbered 0 to 53"):
+        style_code(full, 54)
+
+
+def test_a_checkpoint_of_one_style_keeps_one(repository, tmp_path):
+    single = preset("pixar")
+    write_repository(repository.parent / "single", single)
+    bundle = convert("pixar", repository.parent / "single", tmp_path / "out")
+    assert bundle.tensors("styles")["w_plus"].shape == (1, LAYERS, STYLE_DIM)
+    original = checkpoint("dualstylegan", sum(map(ord, single.file)))
+    expected = original.map(torch.from_numpy(styles(54)["portrait 52.jpg"]))
+    torch.testing.assert_close(style_code(bundle), expected)
+    torch.testing.assert_close(style_code(bundle, 52), expected)
+    assert bundle.published["style_names"] == ["portrait 52.jpg"]
+    with pytest.raises(VToonifyError, match="one style, 52; drop --style or load pixar-d"):
+        style_code(bundle, 1)
+
+
+def test_vtoonify_t_alone(pristine, tmp_path):
+    """Nothing of VToonify-D is needed, and the names say so."""
+    (tmp_path / "t").mkdir()
+    for name in T.sources.values():
+        (tmp_path / "t" / name).parent.mkdir(parents=True, exist_ok=True)
+        os.link(pristine / name, tmp_path / "t" / name)
+    bundle = convert("pixar-t", tmp_path / "t", tmp_path / "out", half=False)
+    network, original = bundle.network("vtoonify"), checkpoint("toonify", sum(map(ord, T.file)))
+    x, w = torch.randn(1, 22, 32, 32), torch.randn(1, LAYERS, STYLE_DIM)
+    assert torch.equal(network(x, w), original(x, w))
+    assert bundle.config == TINY and "styles" not in bundle.info["files"] and style_code(bundle) is None
+    with pytest.raises(VToonifyError, match="pixar-t has one look"):
+        style_code(bundle, 1)
+
+
+def test_half_precision(pristine, full, tmp_path):
+    half = convert(D, pristine, tmp_path / "half")
+    large = ("vtoonify", "parsing", "style_encoder")
+    sizes = [sum(bundle.info["files"][key]["bytes"] for key in large) for bundle in (half, full)]
+    assert 0.5 < sizes[0] / sizes[1] < 0.65  # names, vectors
+    for key in large:
+        found = half.network(key).state_dict()
+        for name, value in full.network(key).state_dict().items():
+            torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-6)
+    assert torch.equal(style_code(half), style_code(full))  # from the mapping network in full precision
+
+
+def test_published_sizes_are_read_off_the_weights():
+    for case, config in (("vtoonify_d_in256_out1024_cm2", PUBLISHED_D), ("vtoonify_t_in256_out1024_cm2", PUBLISHED)):
+        state = {e["name"]: torch.empty(e["shape"], device="meta") for e in golden_data.manifest(case)}
+        assert vtoonify_config(state) == config
+
+
+def test_checkpoints_in_the_older_format_and_with_more_in_them(repository, tmp_path, full):
+    path = repository / D.sources["vtoonify"]
+    contents = {"g": {"w": torch.ones(3)}, "g_ema": checkpoint("dualstylegan", sum(map(ord, D.file))).state_dict(),
+                "args": argparse.Namespace(lr=1e-4, style="pixar"), "iteration": 2000}
+    path.unlink()
+    torch.save(contents, path, _use_new_zipfile_serialization=False)
+    bundle = convert(D, repository, tmp_path / "out", half=False)
+    assert load_file(bundle.path("vtoonify")).keys() == load_file(full.path("vtoonify")).keys()
+    assert bundle.info["files"]["vtoonify"]["sha256"] == full.info["files"]["vtoonify"]["sha256"]
+
+
+def test_landmarks_of_the_user_or_ours(repository, tmp_path, full):
+    ours = load_bundle(conversion.OUR_LANDMARKS)
+    assert full.info["files"]["landmarks"]["sha256"] == ours.info["files"]["landmarks"]["sha256"]
+    (repository / LANDMARKS).write_bytes(b"68 points")
+    bundle = convert(T, repository, tmp_path / "out")
+    assert bundle.path("landmarks").read_bytes() == b"68 points"
+    assert "not for commercial use" in bundle.info["provenance"]["landmarks"]
+
+
+# ---------------------------------------------------------------------------------------------- files that do not fit
+def spoil(repository: Path, how: str) -> str:
+    """Spoil one file; → its path in the repository."""
+    paths = {role: repository / name for role, name in D.sources.items()}
+    good = checkpoint("dualstylegan", 7).state_dict()
+    few = {k: v[:, :3] for k, v in styles(60).items()}
+    contents = {
+        "no g_ema": ("vtoonify", {"g": good}), "not weights": ("vtoonify", {"g_ema": {"a": 1}}),
+        "a list": ("vtoonify", [good]), "T for D": ("vtoonify", {"g_ema": checkpoint("toonify").state_dict()}),
+        "missing weight": ("vtoonify", {"g_ema": {k: v for k, v in good.items() if k != "res.3.norm.style.bias"}}),
+        "missing unread weight": ("vtoonify", {"g_ema": {k: v for k, v in good.items() if "noise_0" not in k}}),
+        "foreign weight": ("vtoonify", {"g_ema": good | {"extra.weight": torch.ones(2)}}),
+        "wrong shape": ("vtoonify", {"g_ema": good | {"encoder.2.weight": torch.ones(3, 8, 1, 1)}}),
+        "number for a weight": ("vtoonify", {"g_ema": good | {"generator.generator.conv1.conv.weight": torch.ones(1)}}),
+        "missing head": ("parsing", {k: v for k, v in parser().state_dict().items() if "conv_out32" not in k}),
+        "nothing": ("parsing", {}),
+        "no average": ("style_encoder", {"state_dict": {f"encoder.{k}": v for k, v in
+                                                        encoder().encoder.state_dict().items()}}),
+        "wrong average": ("style_encoder", {"state_dict": {f"encoder.{k}": v for k, v in
+                                                           encoder().encoder.state_dict().items()},
+                                            "latent_avg": torch.zeros(3, 3)}),
+        "decoder only": ("style_encoder", {"state_dict": {"decoder.w": torch.ones(2)}, "latent_avg": torch.ones(2)}),
+        "few styles": ("styles", styles(52)), "short styles": ("styles", few), "no dict": ("styles", np.ones(3)),
+        "strings": ("styles", {"a": "b"}), "nan": ("styles", {k: v * np.nan for k, v in styles(60).items()}),
+    }
+    role, what = contents[how]
+    paths[role].unlink()
+    if role == "styles":
+        np.save(paths[role], what)
+    else:
+        torch.save(what, paths[role])
+    return D.sources[role]
+
+
+UNFIT = {
+    "no g_ema": "does not hold the weights of a network under 'g_ema'", "not weights": "does not hold the weights",
+    "a list": "does not hold the weights", "T for D": "made for the backbone 'toonify', expected 'dualstylegan'",
+    "missing weight": "1 weights are missing and 0 are unknown, for example res.3.norm.style.bias",
+    "missing unread weight": "1 weights are missing .*noise_0", "foreign weight": "1 are unknown, .*extra.weight",
+    "wrong shape": r"encoder.2.weight has shape \[3, 8, 1, 1\], expected \[3, 16, 1, 1\]",
+    "number for a weight": "generator.generator.conv1.conv.weight is missing or has another shape",
+    "missing head": "weights are missing .*conv_out32", "nothing": "does not hold the weights",
+    "no average": "has no latent_avg", "wrong average": r"latent_avg has shape \[3, 3\], expected \[10, 32\]",
+    "decoder only": "encoder.input_layer.0.weight is missing",
+    "few styles": "has 52 styles, 0 to 51; pixar-d needs number 52", "short styles": "is not a code of finite numbers",
+    "no dict": "does not hold style codes", "strings": "style 'a' is not a code", "nan": "is not a code of finite",
+}
+
+
+@pytest.mark.parametrize("how", UNFIT)
+def test_files_that_do_not_fit(repository, tmp_path, full, how):
+    name = spoil(repository, how)
+    with pytest.raises(UnfitFile, match=UNFIT[how]) as caught:
+        convert(D, repository, tmp_path / "out", half=False, siblings=[full])  # the sound parts are linked
+    assert caught.value.path == repository / name and str(repository / name) in str(caught.value)
+    assert not (tmp_path / "out" / "bundle.json").exists()
+
+
+def test_encoder_of_another_size(repository, tmp_path, full):
+    from vtoonify_lib.models.psp import PSP
+
+    other = PSP(LAYERS + 2, 4).state_dict()
+    average = other.pop("latent_avg")
+    replace(repository / D.sources["style_encoder"], {"state_dict": other, "latent_avg": average[None]})
+    with pytest.raises(UnfitFile, match=r"makes style codes \[12, 32\]; the checkpoint reads \[10, 32\]"):
+        convert(D, repository, tmp_path / "out", half=False, siblings=[full])
+
+
+@pytest.mark.parametrize("role", D.sources)
+def test_hostile_files_are_refused_and_forgotten(repository, cache, tmp_path, role):
+    class Evil:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path / 'marker'}",)
+
+    path = repository / D.sources[role]
+    path.unlink()
+    if role == "styles":
+        np.save(path, {"style": Evil()})
+    else:
+        torch.save({"g_ema": {"w": Evil()}, "state_dict": {"w": Evil()}, "w": Evil()}, path)
+    with pytest.raises(UnfitFile, match=rf"{D.sources[role]} was refused: it names {os.system.__module__}.system"):
+        quiet("pixar-d", repository, accept_licence=True)
+    assert not (tmp_path / "marker").exists() and path.exists()  # a user's own file is not deleted
+    assert json.loads((cache / "pins.json").read_text()).keys() == set(D.sources.values()) - {D.sources[role]}
+    assert not (cache / "bundles" / "pixar-d" / "bundle.json").exists()
+
+
+def test_missing_files(repository, tmp_path):
+    (repository / D.sources["styles"]).unlink()
+    with pytest.raises(VToonifyError, match="has no models/vtoonify_d_pixar/exstyle_code.npy; it was looked for at"):
+        convert(D, repository, tmp_path / "out")
+    with pytest.raises(VToonifyError, match="nowhere.pt does not exist"):
+        convert(T, {role: tmp_path / "nowhere.pt" for role in T.sources}, tmp_path / "out")
+
+
+# ---------------------------------------------------------------------------------------------- sharing
+def test_presets_from_the_same_files_share_them(pristine, cache, tmp_path):
+    first = convert(T, pristine, cache / "bundles" / "pixar-t")
+    second = convert(D, pristine, cache / "bundles" / "pixar-d", siblings=[first])
+    for key in ("parsing", "style_encoder"):
+        assert second.path(key).samefile(first.path(key))
+    assert not second.path("vtoonify").samefile(first.path("vtoonify"))
+    third = convert(D, pristine, tmp_path / "other", siblings=[first, second])
+    assert third.path("vtoonify").samefile(second.path("vtoonify"))
+    assert third.path("styles").samefile(second.path("styles"))
+    assert third.published["style_names"] == second.published["style_names"]
+    assert third.network("vtoonify").config == TINY_D
+    full = convert(T, pristine, tmp_path / "full", half=False, siblings=[first, second])
+    assert not full.path("parsing").samefile(first.path("parsing"))  # another precision
+
+
+def test_sharing_never_spreads_damage(pristine, cache, tmp_path, monkeypatch):
+    first = convert(T, pristine, cache / "bundles" / "pixar-t")
+    damaged = first.folder / "parsing.safetensors"
+    data = bytearray(damaged.read_bytes())
+    data[-1] ^= 1
+    damaged.write_bytes(data)
+    (first.folder / "style_encoder.safetensors").unlink()
+    second = convert(D, pristine, tmp_path / "other", siblings=[first])
+    assert second.network("parsing") and second.network("style_encoder")
+    monkeypatch.setattr(conversion.os, "link", lambda *_: (_ for _ in ()).throw(OSError("no links here")))
+    third = convert(D, pristine, tmp_path / "copy", siblings=[second])
+    assert not third.path("parsing").samefile(second.path("parsing")) and third.network("parsing")
+    # Making one bundle anew leaves those that share its files as they are.
+    monkeypatch.undo()
+    fourth = convert(D, pristine, tmp_path / "fourth", siblings=[third])
+    convert(D, pristine, third.folder, half=False)
+    assert load_bundle(fourth.folder).network("parsing")
+
+
+def test_an_interrupted_conversion_is_no_bundle(pristine, tmp_path, monkeypatch):
+    convert(T, pristine, tmp_path / "out")
+    monkeypatch.setattr(conversion, "read_style_encoder", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        convert(T, pristine, tmp_path / "out")
+    assert not (tmp_path / "out" / "bundle.json").exists()
+    monkeypatch.undo()
+    assert convert(T, pristine, tmp_path / "out").problem() is None
+
+
+def test_other_files_in_the_folder_stay(pristine, tmp_path):
+    (tmp_path / "mine.safetensors").write_text("mine")
+    bundle = convert(T, pristine, tmp_path)
+    assert (tmp_path / "mine.safetensors").read_text() == "mine" and "mine" not in bundle.info["files"]
+
+
+def test_a_folder_that_cannot_be_written(pristine, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(VToonifyError, match="cannot be written"):
+        convert(T, pristine, tmp_path / "file")
+
+
+# ---------------------------------------------------------------------------------------------- consent, the whole way
+def test_consent_is_asked_once_and_never_assumed(pristine, cache):
+    asked = []
+    with pytest.raises(VToonifyError, match="S-Lab License 1.0 .non-commercial use only: https://.* --accept-licence"):
+        quiet("pixar-t", pristine)
+    with pytest.raises(VToonifyError, match="not accepted"):
+        quiet("pixar-t", pristine, ask=lambda notice: asked.append(notice))  # answers None
+    assert asked == [LICENCE_NOTICE] and "non-commercial use only" in LICENCE_NOTICE and "https://" in LICENCE_NOTICE
+    assert not has_consent() and not cache.exists()
+    quiet("pixar-t", pristine, ask=lambda notice: asked.append(notice) or True)
+    assert has_consent() and len(asked) == 2
+    quiet("pixar-d", pristine, ask=lambda notice: pytest.fail("asked again"))
+    (cache / "consent.json").write_text("[")
+    assert not has_consent()
+
+
+def test_accepting_beforehand_shows_the_licence_all_the_same(pristine):
+    lines = []
+    obtain("pixar-t", pristine, accept_licence=True, tell=lines.append, progress=False)
+    assert lines[0] == LICENCE_NOTICE
+    assert len(lines) == 4 and all("sha256" in line and "pinned now" in line and " MB" in line for line in lines[1:])
+    lines.clear()
+    obtain("pixar-d", pristine, tell=lines.append, progress=False)
+    assert LICENCE_NOTICE not in lines and sum("as pinned" in line for line in lines) == 2
+
+
+def test_from_folder_to_bundle_by_name(pristine, cache):
+    assert on_disk(D) == "-"
+    folder = quiet("pixar-d", str(pristine), accept_licence=True)
+    assert folder == cache / "bundles" / "pixar-d"
+    assert load_bundle("pixar-d").folder == folder and "pixar-d" in [b.name for b in list_bundles()]
+    assert on_disk(D).startswith("ready, ") and on_disk(T) == "-"
+    before = (folder / "bundle.json").stat().st_mtime_ns
+    assert quiet("pixar-d") == folder  # without source, without network
+    assert (folder / "bundle.json").stat().st_mtime_ns == before
+    assert quiet("pixar-d", pristine, half=False) == folder  # the other precision is made anew
+    assert load_file(folder / "vtoonify.safetensors")["encoder.2.weight"].dtype == torch.float32
+    (folder / "parsing.safetensors").unlink()
+    quiet("pixar-d", pristine, half=False)
+    assert load_bundle("pixar-d").problem() is None
+
+
+def test_from_an_address(pristine, cache, monkeypatch):
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(pristine)))
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    try:
+        folder = quiet("pixar-t", f"http://127.0.0.1:{server.server_port}/", accept_licence=True)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert load_bundle(folder).network("vtoonify")
+    (folder / "bundle.json").unlink()
+    assert on_disk(T) == "3 of 3 files"
+    assert quiet("pixar-t") == folder  # what was downloaded is enough
+    assert on_disk(D) == "2 of 4 files"
+
+
+def test_offline_says_what_to_do(monkeypatch):
+    with pytest.raises(VToonifyError, match="cannot be reached .*HF_HUB_OFFLINE is set.*--from FOLDER"):
+        quiet("cartoon1", accept_licence=True)
+
+
+def test_an_unknown_preset_asks_nothing():
+    with pytest.raises(VToonifyError, match="no published preset"):
+        quiet("pixarr", ask=lambda notice: pytest.fail("asked"))
+
+
+def test_a_changed_file_is_refused(repository, cache):
+    quiet("pixar-t", repository, accept_licence=True)
+    contents = torch.load(repository / T.sources["vtoonify"], weights_only=True)
+    contents["g_ema"]["encoder.2.bias"] += 1
+    replace(repository / T.sources["vtoonify"], contents)
+    assert quiet("pixar-t", repository) == cache / "bundles" / "pixar-t"  # converted: the source is not looked at
+    with pytest.raises(VToonifyError, match="is refused: .* when it was first seen"):
+        quiet("pixar-t", repository, half=False)
+    assert load_bundle("pixar-t").network("vtoonify")  # what was there stays

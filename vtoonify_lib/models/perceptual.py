@@ -1,0 +1,134 @@
+"""Perceptual distance LPIPS v0.1 (Zhang et al. 2018, arXiv 1801.03924; SPEC §5) on VGG-16, without torchvision.
+
+Five feature maps of a VGG-16, each pixel's vector brought to unit length, compared by squared difference and weighted
+by learned linear heads. The maps serve other losses too. Weights come from the user's files; none is opened here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..config import VToonifyError
+from ..ops import channels_last
+
+# VGG-16's convolutions by their number in torchvision's `features`; the slices end with relu1_2, relu2_2, relu3_3, …
+SLICES = (((0, 2), 64), ((5, 7), 128), ((10, 12, 14), 256), ((17, 19, 21), 512), ((24, 26, 28), 512))
+SHIFT = (-0.030, -0.088, -0.188)  # ImageNet's mean and deviation, for pictures in [−1,1]
+SCALE = (0.458, 0.448, 0.450)
+EPSILON = 1e-10  # of the norm over channels
+CLASSIFIER = "classifier."  # of a whole VGG-16, which no feature needs
+
+
+class Scaling(nn.Module):
+    """RGB in [−1,1] → what VGG was trained on."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("shift", torch.tensor(SHIFT)[None, :, None, None])
+        self.register_buffer("scale", torch.tensor(SCALE)[None, :, None, None])
+
+    def forward(self, image: Tensor) -> Tensor:
+        return (image - self.shift) / self.scale
+
+
+class VGG16(nn.Module):
+    """Scaled RGB [B,3,H,W] → the five feature maps after relu1_2, 2_2, 3_3, 4_3, 5_3, at 1/1 … 1/16."""
+
+    def __init__(self):
+        super().__init__()
+        c = 3
+        for i, (numbers, channels) in enumerate(SLICES, start=1):
+            convs = nn.Module()
+            for number in numbers:
+                convs.add_module(str(number), nn.Conv2d(c, channels, 3, padding=1))
+                c = channels
+            self.add_module(f"slice{i}", convs)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps = []
+        for i, convs in enumerate(self.children()):
+            if i:
+                x = F.max_pool2d(x, 2)
+            for conv in convs.children():
+                x = F.relu(conv(x))
+            maps.append(x)
+        return maps
+
+
+class LinearHead(nn.Module):
+    """Non-negative weights of the channels: squared differences [B,C,H,W] → distance map [B,1,H,W]."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        # Published under `model.1`; `model.0` is a dropout, which evaluation passes over.
+        self.model = nn.Sequential(nn.Dropout(), nn.Conv2d(channels, 1, 1, bias=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x)
+
+
+class LPIPS(nn.Module):
+    """Perceptual distance of two pictures [B,3,H,W] in [−1,1], sides 16 or more → [B,1,1,1], 0 when they are equal.
+
+    Random until `load_vgg` and `load_heads` have filled it (or a whole state dict has). Always in evaluation mode, and
+    without gradients for its own weights: it is a measure, not a model to train.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.scaling_layer = Scaling()
+        self.net = VGG16()
+        self.lin0, self.lin1, self.lin2, self.lin3, self.lin4 = (LinearHead(channels) for _, channels in SLICES)
+        self.eval().requires_grad_(False)
+
+    def train(self, mode: bool = True) -> LPIPS:
+        return super().train(False)
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        if a.shape != b.shape:
+            raise VToonifyError(f"pictures to compare have shapes {list(a.shape)} and {list(b.shape)}; "
+                                "expected the same")
+        heads = (self.lin0, self.lin1, self.lin2, self.lin3, self.lin4)
+        return sum(head((unit(x) - unit(y)).square()).mean((2, 3), keepdim=True)
+                   for head, x, y in zip(heads, self.features(a), self.features(b), strict=True))
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        """VGG's five feature maps of a picture [B,3,H,W] in [−1,1]: 64, 128, 256, 512, 512 channels at 1/1 … 1/16."""
+        if image.ndim != 4 or image.shape[1] != 3 or min(image.shape[2:]) < 16:
+            raise VToonifyError(f"perceptual features of a picture of shape {list(image.shape)}; expected [B,3,H,W], "
+                                "H and W 16 or more")
+        return self.net(self.scaling_layer(channels_last(image)))
+
+    def load_vgg(self, state: Mapping[str, Tensor]) -> None:
+        """Fill VGG-16 from a state dict with torchvision's names, `features.0.weight`, …; passes over a classifier."""
+        names = {f"features.{n}.{kind}": f"net.slice{i}.{n}.{kind}"
+                 for i, (numbers, _) in enumerate(SLICES, start=1) for n in numbers for kind in ("weight", "bias")}
+        self._fill({k: v for k, v in state.items() if not k.startswith(CLASSIFIER)}, names, "VGG-16")
+
+    def load_heads(self, state: Mapping[str, Tensor]) -> None:
+        """Fill the linear heads from a state dict with the published names: `lin0.model.1.weight`, …"""
+        names = [f"lin{i}.model.1.weight" for i in range(len(SLICES))]
+        self._fill(state, dict(zip(names, names, strict=True)), "LPIPS heads")
+
+    @torch.no_grad()
+    def _fill(self, state: Mapping[str, Tensor], names: Mapping[str, str], what: str) -> None:
+        """Fill exactly the parameters `names.values()` from the entries `names.keys()`."""
+        missing, foreign = names.keys() - state.keys(), state.keys() - names.keys()
+        if missing or foreign:
+            raise VToonifyError(f"weights do not fit {what}: {len(missing)} are missing and {len(foreign)} are "
+                                f"unknown, for example {min(missing or foreign)}")
+        for theirs, ours in names.items():
+            mine, value = self.get_parameter(ours), state[theirs]
+            if mine.shape != value.shape:
+                raise VToonifyError(f"weights do not fit {what}: {theirs} has shape {list(value.shape)}, expected "
+                                    f"{list(mine.shape)}")
+            mine.copy_(value)
+
+
+def unit(x: Tensor) -> Tensor:
+    """Feature map [B,C,H,W] with unit length over its channels; where all are zero they stay so, gradient too."""
+    return x / (torch.linalg.vector_norm(x, dim=1, keepdim=True) + EPSILON)
