@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from .config import VToonifyConfig, VToonifyError
-from .downloads import cache_folder, sha256_of
+from .downloads import cache_folder, sha256_of, write_json
 from .models.bisenet import PublishedParser
 from .models.encoders import ParsingNet, StyleEncoder
 from .models.psp import PSP
@@ -213,9 +213,7 @@ def save_bundle(folder: str | Path, *, name: str, title: str, config: VToonifyCo
             "config": config.to_dict(), "files": entries, "models": {k: dict(v) for k, v in (models or {}).items()},
             "licence": licence, "provenance": dict(provenance or {}), "metrics": dict(metrics or {}),
             **({"published": dict(published)} if published else {})}
-    part = folder / f".{BUNDLE_FILE}.{secrets.token_hex(4)}"
-    part.write_text(json.dumps(info, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(part, folder / BUNDLE_FILE)
+    write_json(folder / BUNDLE_FILE, info)
     return load_bundle(folder)
 
 

@@ -117,7 +117,7 @@ def write_json(path: Path, contents: Mapping[str, Any]) -> None:
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(contents, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        part.write_text(json.dumps(contents, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         os.replace(part, path)
 
 

@@ -88,14 +88,13 @@ def _parsing_batch(pairs: Pairs, n: int, i: int, seed: int, hold_out: int, devic
 
 
 @torch.no_grad()
-def parsing_iou(net: Callable[[Tensor], Tensor], pairs: Pairs, hold_out: int = 256,
-                device: str | torch.device = "cpu") -> dict[str, float]:
+def parsing_iou(net: Callable[[Tensor], Tensor], pairs: Pairs, hold_out: int = 256) -> dict[str, float]:
     """Intersection over union on the held-out photographs (renders never trained on): "mean" and each class present."""
     inter, union = np.zeros(PARSING_CLASSES), np.zeros(PARSING_CLASSES)
     index = pairs.ready[pairs.ready < hold_out]
     for part in np.array_split(index, max(1, len(index) // 16)):
-        batch = data.load(pairs, part, "storybook", device)
-        guess, label = net(data.half(batch.photo)).argmax(1).cpu().numpy(), batch.parsing[:, ::2, ::2].cpu().numpy()
+        batch = data.load(pairs, part, "storybook")
+        guess, label = net(data.half(batch.photo)).argmax(1).numpy(), batch.parsing[:, ::2, ::2].numpy()
         for c in range(PARSING_CLASSES):
             inter[c] += ((guess == c) & (label == c)).sum()
             union[c] += ((guess == c) | (label == c)).sum()
