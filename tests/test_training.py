@@ -27,7 +27,7 @@ from vtoonify_lib import latents
 from vtoonify_lib.config import TINY, GeneratorConfig, VToonifyError
 from vtoonify_lib.models.stylegan2 import Generator
 from vtoonify_lib.models.vtoonify import VToonify
-from vtoonify_lib.training import data, encoder, loop, perception, stylegan
+from vtoonify_lib.training import data, encoder, loop, paper, perception, stylegan
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -43,8 +43,8 @@ def runs(pairs, parsing, base, stylised):
         judge = GeneratorConfig(32, channels=tuple((r, 8) for r in (4, 8, 16, 32)))
         return renders(folder, n, judge=judge, flicker_from=0.0, **more)
 
-    def paper(folder, n, **more):
-        source = encoder.generator_source(base, stylised, students().style, TINY, BATCH)
+    def pure(folder, n, **more):
+        source = paper.generator_source(base, stylised, students().style, TINY, BATCH)
         return state(*encoder.train(source, parsing, TINY, folder, n, recipe="paper", **SMALL, **more))
 
     def parse(folder, n, **more):
@@ -58,7 +58,7 @@ def runs(pairs, parsing, base, stylised):
         return distill(folder, n, target="storybook", start=distilled().state_dict(), until=32, **more)
 
     def pretrain(folder, n, **more):
-        return state(encoder.pretrain(base, stylised, parsing, fresh(VToonify, config=TINY), folder, n, BATCH, **more))
+        return state(paper.pretrain(base, stylised, parsing, fresh(VToonify, config=TINY), folder, n, BATCH, **more))
 
     def game(folder, n, **more):
         generator = fresh(Generator, config=TINY.generator)
@@ -68,10 +68,10 @@ def runs(pairs, parsing, base, stylised):
 
         return state(stylegan.adversarial(generator, real, folder, n, r1_every=2, **more), generator)
 
-    return {f.__name__: f for f in (renders, sharpen, paper, parse, distill, tune, pretrain, game)}
+    return {f.__name__: f for f in (renders, sharpen, pure, parse, distill, tune, pretrain, game)}
 
 
-KINDS = ("renders", "sharpen", "paper", "parse", "distill", "tune", "pretrain", "game")
+KINDS = ("renders", "sharpen", "pure", "parse", "distill", "tune", "pretrain", "game")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -253,7 +253,7 @@ NOISE = ".noise.weight"  # none is drawn, so its strength is never learnt
 def of_students(recipe, pairs, parsing, base, stylised, folder) -> tuple[dict, dict]:
     start = students().state_dict()
     source = encoder.render_source(pairs, BATCH, HOLD_OUT) if recipe == "renders" else \
-        encoder.generator_source(base, stylised, students().style, TINY, BATCH)
+        paper.generator_source(base, stylised, students().style, TINY, BATCH)
     trained, _ = encoder.train(source, parsing, TINY, folder, 3, recipe, start, seed=9, **SMALL)
     return start, trained.state_dict()
 
@@ -306,7 +306,7 @@ def test_pretraining_changes_the_encoder_alone(parsing, base, stylised, tmp_path
     before = state(parsing, base, stylised)
     vtoonify = fresh(VToonify, config=TINY)
     start = state(vtoonify)
-    encoder.pretrain(base, stylised, parsing, vtoonify, tmp_path, 3, BATCH)
+    paper.pretrain(base, stylised, parsing, vtoonify, tmp_path, 3, BATCH)
     assert changed(start, state(vtoonify)) == {k for k in start if k.startswith("0.encoder.")}
     assert not changed(before, state(parsing, base, stylised))
 

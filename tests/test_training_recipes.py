@@ -29,13 +29,14 @@ from tiny_training import (
 from torch import nn
 
 from vtoonify_lib import latents
-from vtoonify_lib.checkpoints import load_bundle
+from vtoonify_lib.checkpoints import load_bundle, save_bundle
 from vtoonify_lib.config import PARSING_CLASSES, TINY, GeneratorConfig, VToonifyError
 from vtoonify_lib.models.encoders import ParsingNet
 from vtoonify_lib.models.stylegan2 import Generator
 from vtoonify_lib.models.vtoonify import VToonify
 from vtoonify_lib.parsing import CLASS_NAMES
-from vtoonify_lib.training import data, default, encoder, loop, perception, stylegan
+from vtoonify_lib.pipeline import Toonifier
+from vtoonify_lib.training import data, default, encoder, loop, paper, perception, stylegan
 from vtoonify_lib.training.judge import Judge
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -58,7 +59,7 @@ def test_one_batch_overfits(pairs, parsing, tmp_path):
 
 
 def test_pretraining_lowers_its_loss(parsing, base, stylised, tmp_path):
-    encoder.pretrain(base, stylised, parsing, fresh(VToonify, config=TINY), tmp_path, 60, 4, lr=2e-3)
+    paper.pretrain(base, stylised, parsing, fresh(VToonify, config=TINY), tmp_path, 60, 4, lr=2e-3)
     first, *_, last = (float(row["hand-off"]) for row in log_of(tmp_path))
     assert last < 0.8 * first
 
@@ -150,6 +151,29 @@ def test_the_default_bundle_from_nothing(pairs, landmark_file, tmp_path, monkeyp
     assert bundle.network("base")(code, "w").shape == bundle.network("stylized")(code, "w").shape == (1, 3, 64, 64)
 
 
+@pytest.fixture
+def teachers(parsing, base, stylised, landmark_file, tmp_path):
+    """A bundle whose generators can teach."""
+    networks = {"vtoonify": fresh(VToonify, config=TINY), "parsing": parsing, "base": base, "stylized": stylised,
+                "style_encoder": students().style}
+    style = {"image_size": 32, "n_latent": 1, "style_dim": TINY.generator.style_dim, "width": 8}
+    models = {"parsing": {"widths": list(WIDTHS)}, "style_encoder": style}
+    return save_bundle(tmp_path / "teachers", name="teachers", title="", config=TINY, networks=networks,
+                       files={"landmarks": landmark_file}, models=models)
+
+
+def test_the_paper_recipe_from_a_bundle(pairs, teachers, tmp_path, monkeypatch):
+    monkeypatch.setattr(paper, "measure", lambda pairs, parsing, students, marks, people: {"people": people})
+    plan = paper.Plan(1, 1, 1, BATCH)
+    made = paper.train_paper(teachers, tmp_path / "run", tmp_path / "taught", plan, pairs)
+    assert made.metrics == {"people": len(pairs.ready)} and made.info["provenance"]["plan"]["pairs"] == 1
+    first, last = (bundle.network("vtoonify").state_dict() for bundle in (teachers, made))
+    assert changed(first, last) and {name.split(".")[0] for name in changed(first, last)} >= {"encoder", "fusion_out"}
+    taught = teachers.network("stylized").state_dict()
+    assert all(torch.equal(last[f"generator.{name}"], value) for name, value in taught.items())
+    assert Toonifier(made, "cpu").painter(torch.zeros(1, 1, TINY.generator.style_dim))
+
+
 # -- sources of pairs -------------------------------------------------------------------------------------------------
 def test_render_source_cuts_input_and_target_alike(pairs):
     whole = encoder.render_source(pairs, BATCH, HOLD_OUT)(3)
@@ -164,39 +188,39 @@ def test_render_source_cuts_input_and_target_alike(pairs):
 
 def test_generator_source(base, stylised):
     style = students().style
-    source = encoder.generator_source(base, stylised, style, TINY, 4)
+    source = paper.generator_source(base, stylised, style, TINY, 4)
     first = source(5)
     assert (first.x.shape, first.y.shape, first.parsing) == ((4, 3, 32, 32), (4, 3, 64, 64), None)
     assert all(p.min() >= -1 and p.max() <= 1 for p in (first.x, first.y))
     torch.manual_seed(77)
-    again = encoder.generator_source(base, stylised, style, TINY, 4)
+    again = paper.generator_source(base, stylised, style, TINY, 4)
     assert torch.equal(first.y, again(5).y) and torch.equal(first.x, source(5).x)
-    other = encoder.generator_source(base, stylised, style, TINY, 4, seed=6)
+    other = paper.generator_source(base, stylised, style, TINY, 4, seed=6)
     assert not torch.equal(first.x, source(6).x) and not torch.equal(first.x, other(5).x)
 
 
 def test_generator_source_moves_both_pictures_alike(base, stylised):
     style = students().style
-    plain = encoder.generator_source(base, stylised, style, TINY, 4, transform=None)
-    mirror = partial(encoder.generator_source, transform=lambda both, g: [p.flip(3) for p in both])
+    plain = paper.generator_source(base, stylised, style, TINY, 4, transform=None)
+    mirror = partial(paper.generator_source, transform=lambda both, g: [p.flip(3) for p in both])
     moved = mirror(base, stylised, style, TINY, 4)
     assert torch.allclose(moved(1).x, plain(1).x.flip(3), atol=1e-5) and torch.equal(moved(1).y, plain(1).y.flip(3))
     assert torch.equal(moved(1).aligned, plain(1).aligned)  # the code that y was made with
-    usual = encoder.generator_source(base, stylised, style, TINY, 4)
+    usual = paper.generator_source(base, stylised, style, TINY, 4)
     assert any(not torch.equal(usual(i).y, plain(i).y) for i in range(3))
     picture = torch.rand(8, 3, 32, 32, generator=loop.generator(0, 0))
-    a, b = encoder.same_affine([picture, 2 * picture], loop.generator(0, 1))
+    a, b = paper.same_affine([picture, 2 * picture], loop.generator(0, 1))
     assert torch.allclose(2 * a, b, atol=1e-5) and not torch.equal(a, picture)
 
 
 def test_synthetic_codes_are_edited_where_structure_is(base):
     centre = base.mean_w(64, loop.generator(0, 0))
-    w = encoder._edited_codes(base, 3, 1.0, centre, loop.generator(0, 1))
+    w = paper._edited_codes(base, 3, 1.0, centre, loop.generator(0, 1))
     plain = base.to_w(torch.randn(3, TINY.generator.style_dim, generator=loop.generator(0, 1)))
     differs = (w - plain).abs().amax((0, 2)) > 1e-4
     layers = latents.edit_layers()
     assert differs[layers].all() and differs.sum() == layers.stop - layers.start
-    near = encoder._edited_codes(base, 3, 0.5, centre, loop.generator(0, 1))
+    near = paper._edited_codes(base, 3, 0.5, centre, loop.generator(0, 1))
     assert torch.allclose(near - centre, 0.5 * (w - centre), atol=1e-5)
 
 

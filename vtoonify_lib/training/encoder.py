@@ -1,10 +1,10 @@
-"""Training VToonify-T (paper §4.2, SPEC §7): encoder pre-training, then the pairs, then pairs with flicker suppression.
+"""Training VToonify-T (paper §4.2, SPEC §7) on pairs: first without, then with flicker suppression.
 
 Two recipes share every line but the source of pairs. `paper`: pairs come from the two StyleGANs and the generator in
-VToonify is frozen. `renders`: pairs are exact renders of the same person in both styles, and the generator's fine
-layers learn along, which is what makes a small generator crisp. The default bundle says which one made it. Unlike the
-paper's, the pixel loss is L1 on colours and edges, and the adversarial loss is left to a last stage (`judge`), when
-there is little left to win but sharpness.
+VToonify is frozen (see `paper`). `renders`: pairs are exact renders of the same person in both styles, and the
+generator's fine layers learn along, which is what makes a small generator crisp. The default bundle says which one
+made it. Unlike the paper's, the pixel loss is L1 on colours and edges, and the adversarial loss is left to a last
+stage (`judge`), when there is little left to win but sharpness.
 """
 
 from __future__ import annotations
@@ -19,16 +19,15 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from .. import latents, losses
-from ..config import HANDOFF, GeneratorConfig, VToonifyConfig, VToonifyError
+from .. import losses
+from ..config import GeneratorConfig, VToonifyConfig, VToonifyError
 from ..images import to_image
 from ..metrics import feature_distance
 from ..models.encoders import ParsingNet, StyleEncoder
-from ..models.stylegan2 import Generator
 from ..models.vtoonify import VToonify
 from ..parsing import CLASS_NAMES, network_input
 from ..studio.shards import Pairs
-from ..synthesis import Crop, crop, random_affine, random_crop
+from ..synthesis import Crop, crop, random_crop
 from . import data, loop
 from .judge import Judge
 
@@ -40,7 +39,6 @@ SHARPEN_WEIGHT = 0.01  # of the adversarial loss
 JUDGE = GeneratorConfig(128, channels=((4, 64), (8, 64), (16, 64), (32, 48), (64, 32), (128, 24)))
 """Sizes of the discriminator of the last stage: it judges squares of 128 px."""
 STYLE_IMAGE = 64  # what the style encoder sees; larger pictures tell it nothing that one w can hold
-EDIT = 0.3  # how far the random edit of synthetic codes goes on its way to another person
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,7 @@ def train(pairs: Callable[[int], Pair], parsing: ParsingNet, config: VToonifyCon
           judge: GeneratorConfig | None = None, device: str | torch.device = "cpu") -> tuple[Students, Students]:
     """Train VToonify-T → (students, their moving average), resumable in `folder`.
 
-    pairs          iteration → batch, see `render_source` and `generator_source`
+    pairs          iteration → batch, see `render_source` and `paper.generator_source`
     recipe         "renders": the whole of VToonify learns; "paper": encoder and fusion only, the generator is frozen
     start          state dict of Students to begin from
     flicker_from   share of the iterations after which the flicker loss ramps from 0 to 1 (follows the true iteration)
@@ -224,77 +222,3 @@ def sheet(students: Students, parsing: ParsingNet, pair: Pair) -> Image.Image:
 def rows(batches: Sequence[Tensor]) -> Image.Image:
     """Contact sheet: each batch [B,3,H,W] in [−1,1] is a row; all of one size."""
     return Image.fromarray(np.concatenate([np.concatenate(list(to_image(row)), 1) for row in batches], 0))
-
-
-# -- the paper's own recipe -------------------------------------------------------------------------------------------
-def same_affine(pictures: list[Tensor], rng: torch.Generator) -> list[Tensor]:
-    """The paper's geometric augmentation: one mild random affine for all pictures of a pair."""
-    return list(random_affine(*pictures, rng=rng))
-
-
-def generator_source(base: Generator, stylised: Generator, style_encoder: Callable[[Tensor], Tensor],
-                     config: VToonifyConfig, batch: int, truncation: float = 0.5, seed: int = 4,
-                     transform: Callable[[list[Tensor], torch.Generator], list[Tensor]] | None = same_affine
-                     ) -> Callable[[int], Pair]:
-    """Synthetic pairs from two generators: x = G0(w'), y = G1([½·w'[:7], E_s(x)[7:]]), moved alike (SPEC §7).
-
-    style_encoder  picture [B,3,S,S] → w or w+
-    truncation     of w' towards the mean code
-    transform      the geometric augmentation, of both pictures alike; None: none
-    → iteration → Pair, which depends on (seed, iteration) alone
-    """
-    device = base.input.input.device
-    centre = base.mean_w(rng=loop.generator(seed, 0, device))
-
-    @torch.no_grad()
-    def source(i: int) -> Pair:
-        g = loop.generator(seed, i + 1, device)
-        w = _edited_codes(base, batch, truncation, centre, g)
-        photo = base.synthesize(w)
-        images = [photo, stylised.synthesize(latents.with_color_of(w, base.to_w(style_encoder(photo), "w")))]
-        if transform is not None:
-            images = transform(images, g)
-        return Pair(_shrink(images[0], config.in_size).clamp(-1, 1), images[1].clamp(-1, 1), photo, None)
-
-    return source
-
-
-def pretrain(base: Generator, stylised: Generator, parsing: ParsingNet, vtoonify: VToonify, folder: str | os.PathLike,
-             iterations: int, batch: int = 16, lr: float = 1e-4, seed: int = 5, seconds: float | None = None
-             ) -> VToonify:
-    """Encoder pre-training: E(x) meets the stylised generator's feature and picture at hand-off. Paper Eq. (2).
-
-    Trains `vtoonify.encoder` in place (fusion and generator stay as they are), resumable in `folder`.
-    """
-    optimizer = torch.optim.Adam(vtoonify.encoder.parameters(), lr, betas=(0.9, 0.99))
-    device = base.input.input.device
-    centre = base.mean_w(rng=loop.generator(seed, 0, device))
-    parsing = parsing.eval().requires_grad_(False)
-
-    def step(i: int) -> dict[str, float]:
-        with torch.no_grad():
-            w = _edited_codes(base, batch, 0.5, centre, loop.generator(seed, i + 1, device))
-            photo = _shrink(base.synthesize(w), vtoonify.config.in_size)
-            feature, skip = stylised.synthesize(w, until=HANDOFF)
-            x = network_input(photo, parsing(photo))
-        loss = losses.handoff_match(*vtoonify.encode(x), feature, skip)
-        loop.descend(loss, optimizer)
-        return {"hand-off": float(loss.detach())}
-
-    loop.run(folder, iterations, step, {"vtoonify": vtoonify, "optimizer": optimizer}, seconds=seconds,
-             title="encoder pre-training")
-    return vtoonify
-
-
-def _edited_codes(base: Generator, batch: int, truncation: float, centre: Tensor, g: torch.Generator) -> Tensor:
-    """w' of SPEC §7, [B,L,D]: mapping(z), layers 3–6 on their way to another random face, then truncated."""
-    z, other = (torch.randn(batch, base.config.style_dim, generator=g, device=g.device) for _ in range(2))
-    w = base.to_w(z).clone()
-    layers = latents.edit_layers()
-    w[:, layers] += EDIT * (base.to_w(other) - w)[:, layers]
-    return latents.truncate(w, truncation, centre)
-
-
-def _shrink(pictures: Tensor, size: int) -> Tensor:
-    """[B,3,S,S] → [B,3,size,size], antialiased."""
-    return F.interpolate(pictures, (size, size), mode="bilinear", antialias=True, align_corners=False)

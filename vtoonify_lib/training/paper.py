@@ -1,0 +1,176 @@
+"""The paper's own recipe for VToonify-T (§4.2, SPEC §7): everything is learned from pairs that two StyleGANs draw.
+
+encoder pre-training against the hand-off feature → pairs, generator frozen → the same against a discriminator. As a
+script it starts from the two generators of a bundle and writes another bundle; nothing is rendered and no picture is
+read. The student cannot be better than what it is taught by.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .. import latents, losses
+from ..checkpoints import Bundle, load_bundle, save_bundle
+from ..config import HANDOFF, VToonifyConfig
+from ..devices import pick_device
+from ..models.encoders import ParsingNet
+from ..models.stylegan2 import Generator
+from ..models.vtoonify import VToonify
+from ..parsing import network_input
+from ..studio.shards import Pairs
+from ..synthesis import random_affine
+from . import encoder, loop
+from .default import measure
+from .encoder import Pair
+
+EDIT = 0.3  # how far the random edit of synthetic codes goes on its way to another person
+
+
+def same_affine(pictures: list[Tensor], rng: torch.Generator) -> list[Tensor]:
+    """The paper's geometric augmentation: one mild random affine for all pictures of a pair."""
+    return list(random_affine(*pictures, rng=rng))
+
+
+def generator_source(base: Generator, stylised: Generator, style_encoder: Callable[[Tensor], Tensor],
+                     config: VToonifyConfig, batch: int, truncation: float = 0.5, seed: int = 4,
+                     transform: Callable[[list[Tensor], torch.Generator], list[Tensor]] | None = same_affine
+                     ) -> Callable[[int], Pair]:
+    """Synthetic pairs from two generators: x = G0(w'), y = G1([½·w'[:7], E_s(x)[7:]]), moved alike (SPEC §7).
+
+    style_encoder  picture [B,3,S,S] → w or w+
+    truncation     of w' towards the mean code
+    transform      the geometric augmentation, of both pictures alike; None: none
+    → iteration → Pair, which depends on (seed, iteration) alone
+    """
+    device = base.input.input.device
+    centre = base.mean_w(rng=loop.generator(seed, 0, device))
+
+    @torch.no_grad()
+    def source(i: int) -> Pair:
+        g = loop.generator(seed, i + 1, device)
+        w = _edited_codes(base, batch, truncation, centre, g)
+        photo = base.synthesize(w)
+        images = [photo, stylised.synthesize(latents.with_color_of(w, base.to_w(style_encoder(photo), "w")))]
+        if transform is not None:
+            images = transform(images, g)
+        return Pair(_shrink(images[0], config.in_size).clamp(-1, 1), images[1].clamp(-1, 1), photo, None)
+
+    return source
+
+
+def pretrain(base: Generator, stylised: Generator, parsing: ParsingNet, vtoonify: VToonify, folder: str | os.PathLike,
+             iterations: int, batch: int = 16, lr: float = 1e-4, seed: int = 5, seconds: float | None = None
+             ) -> VToonify:
+    """Encoder pre-training: E(x) meets the stylised generator's feature and picture at hand-off. Paper Eq. (2).
+
+    Trains `vtoonify.encoder` in place (fusion and generator stay as they are), resumable in `folder`.
+    """
+    optimizer = torch.optim.Adam(vtoonify.encoder.parameters(), lr, betas=(0.9, 0.99))
+    device = base.input.input.device
+    centre = base.mean_w(rng=loop.generator(seed, 0, device))
+    parsing = parsing.eval().requires_grad_(False)
+
+    def step(i: int) -> dict[str, float]:
+        with torch.no_grad():
+            w = _edited_codes(base, batch, 0.5, centre, loop.generator(seed, i + 1, device))
+            photo = _shrink(base.synthesize(w), vtoonify.config.in_size)
+            feature, skip = stylised.synthesize(w, until=HANDOFF)
+        with torch.autocast(photo.device.type, torch.bfloat16):
+            with torch.no_grad():
+                x = network_input(photo, parsing(photo))
+            found = [part.float() for part in vtoonify.encode(x)]
+        loss = losses.handoff_match(*found, feature, skip)
+        loop.descend(loss, optimizer)
+        return {"hand-off": float(loss.detach())}
+
+    loop.run(folder, iterations, step, {"vtoonify": vtoonify, "optimizer": optimizer}, seconds=seconds,
+             title="encoder pre-training")
+    return vtoonify
+
+
+def _edited_codes(base: Generator, batch: int, truncation: float, centre: Tensor, g: torch.Generator) -> Tensor:
+    """w' of SPEC §7, [B,L,D]: mapping(z), layers 3–6 on their way to another random face, then truncated."""
+    z, other = (torch.randn(batch, base.config.style_dim, generator=g, device=g.device) for _ in range(2))
+    w = base.to_w(z).clone()
+    layers = latents.edit_layers()
+    w[:, layers] += EDIT * (base.to_w(other) - w)[:, layers]
+    return latents.truncate(w, truncation, centre)
+
+
+def _shrink(pictures: Tensor, size: int) -> Tensor:
+    """[B,3,S,S] → [B,3,size,size], antialiased."""
+    return F.interpolate(pictures, (size, size), mode="bilinear", antialias=True, align_corners=False)
+
+
+# -- the script -------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Plan:
+    """How much of everything: iterations, and pictures a step. The paper takes 30,000, then 2,000 of 32."""
+
+    pretrain: int = 300
+    pairs: int = 600
+    sharpen: int = 200
+    batch: int = 8
+
+
+def train_paper(bundle: Bundle, folder: str | Path, out: str | Path, plan: Plan | None = None,
+                renders: Pairs | None = None, device: str | torch.device = "cpu") -> Bundle:
+    """Teach a fresh VToonify-T what the two generators of `bundle` draw → a bundle in `out`; resumable in `folder`.
+
+    renders  people to measure the result on; the bundle has no numbers without
+    """
+    plan, folder, config = plan or Plan(), Path(folder), bundle.config
+    networks = {name: bundle.network(name) for name in ("base", "stylized", "parsing", "style_encoder")}
+    base, stylised, parsing, style = (network.to(device) for network in networks.values())
+    made = bundle.info["models"]["style_encoder"]
+    size = {key: made[key] for key in ("image_size", "width") if key in made}
+    students = encoder.Students(config, **size)
+    students.style.load_state_dict(style.state_dict())
+    students.vtoonify.generator.load_state_dict(stylised.state_dict())
+    students.to(device)
+    pretrain(base, stylised, parsing, students.vtoonify, folder / "pretrain", plan.pretrain, plan.batch,
+             lr=5e-4)
+
+    def pairs(seed: int) -> Callable[[int], Pair]:
+        return generator_source(base, stylised, style, config, plan.batch, seed=seed)
+
+    shown, judge = pairs(9)(0), replace(encoder.JUDGE, size=min(encoder.JUDGE.size, config.out_size))
+    students = encoder.train(pairs(4), parsing, config, folder / "pairs", plan.pairs, "paper", students.state_dict(),
+                             sample_pairs=shown, device=device, **size)[1]
+    students = encoder.train(pairs(41), parsing, config, folder / "sharpen", plan.sharpen, "paper",
+                             students.state_dict(), lr=5e-4, flicker_from=0.0, sample_pairs=shown, judge=judge,
+                             device=device, **size)[1]
+    parsing.cpu()
+    report = measure(renders, parsing, students.cpu(), bundle.path("landmarks"), len(renders.ready)) if renders else {}
+    trained: dict[str, nn.Module] = {**networks, "vtoonify": students.vtoonify}
+    return save_bundle(
+        out, name=Path(out).name, title=f"VToonify-T, the paper's recipe on the generators of {bundle.name}",
+        config=config, networks={name: network.cpu() for name, network in trained.items()},
+        files={"landmarks": bundle.path("landmarks")}, models=bundle.info["models"], licence=bundle.licence,
+        metrics=report, provenance={
+            **bundle.info.get("provenance", {}), "plan": asdict(plan),
+            "vtoonify": "synthetic pairs of base and stylized alone, generator frozen"})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--bundle", default="studio-t", help="whose generators teach (default: %(default)s)")
+    parser.add_argument("--folder", default="runs/paper", help="where the run lives (resumed when it exists)")
+    parser.add_argument("--out", help="the bundle to write (default: FOLDER/paper-t)")
+    parser.add_argument("--renders", help="folder of rendered pairs to measure the result on (studio.shards makes it)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
+    args = parser.parse_args()
+    train_paper(load_bundle(args.bundle), args.folder, args.out or Path(args.folder) / "paper-t",
+                renders=Pairs.open(args.renders) if args.renders else None, device=pick_device(args.device))
+
+
+if __name__ == "__main__":
+    main()
