@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from golden_data import Case, value
@@ -76,12 +78,12 @@ def test_handoff_match():
 
 def test_temporal_is_zero_for_a_network_that_moves_with_the_frame():
     x, window = torch.randn(2, INPUT_CHANNELS, 40, 32), Crop(5, 3, 24, 16)
-    def local(x, w):  # a purely local network of scale 2
+    def local(x):  # a purely local network of scale 2
         return torch.nn.functional.interpolate(x[:, :3], scale_factor=2, mode="nearest")
 
-    assert losses.temporal(local, x, torch.zeros(1), local(x, None), window) == 0
-    net = VToonify(TINY)
-    loss = losses.temporal(net, x, torch.randn(2, 32), net(x, torch.randn(2, 32)), window)
+    assert losses.temporal(local, x, local(x), window) == 0
+    net, w = VToonify(TINY), torch.randn(2, 32)
+    loss = losses.temporal(partial(net, w=w), x, net(x, w), window)
     loss.backward()
     assert loss > 0 and net.encoder[0][0].weight.grad.abs().sum() > 0
 
@@ -93,3 +95,11 @@ def test_temporal_weight_follows_the_true_iteration():
 def test_losses_of_low_precision_logits_are_float32():
     logits = torch.randn(4, 1).bfloat16()
     assert losses.discriminator_logistic(logits, logits).dtype == torch.float32
+
+
+def test_mask_budget_shrinks_with_the_degree():
+    degree = torch.tensor([0.0, 1.0])
+    half = torch.full((2, 1, 4, 4), 0.5)
+    assert losses.mask_budget([half], degree).item() == pytest.approx(0.4 / 2)  # 1.0 allowed at 0, 0.1 at 1
+    assert losses.mask_budget([half, half[..., :2, :2]], degree).item() == pytest.approx(0.4)
+    assert losses.mask_budget([0.05 * half], degree) == 0

@@ -6,7 +6,7 @@ Every function returns a scalar, computed in float32. Perceptual and identity lo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -52,15 +52,24 @@ def handoff_match(feature: Tensor, skip: Tensor, target: Tensor, target_skip: Te
     return F.mse_loss(feature.float(), target.float()) + F.mse_loss(skip.float(), target_skip.float())
 
 
-def temporal(network: Callable[[Tensor, Tensor], Tensor], x: Tensor, w: Tensor, y: Tensor, window: Crop) -> Tensor:
+def temporal(network: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, window: Crop) -> Tensor:
     """‖net(crop(x)) − crop(net(x))‖², the simulated camera move that suppresses flicker. Paper Eq. (8).
 
-    x [B,22,H,W] and the network's answer y [B,3,sH,sW]; `window` is in pixels of x.
+    network, with its style bound; x [B,22,H,W] and its answer y [B,3,sH,sW]; `window` is in pixels of x.
     """
     scale = y.shape[-1] // x.shape[-1]
-    return F.mse_loss(network(crop(x, window), w).float(), crop(y, window, scale).float())
+    return F.mse_loss(network(crop(x, window)).float(), crop(y, window, scale).float())
 
 
 def temporal_weight(iteration: int, total: int, maximum: float = 1.0) -> float:
     """Weight of :func:`temporal`: 0 for the first half of the run, then rising linearly to `maximum`."""
     return maximum * max(0.0, 2 * iteration / total - 1)
+
+
+def mask_budget(masks: Sequence[Tensor], degree: Tensor) -> Tensor:
+    """Σ relu(mean m_E − (0.9·(1 − d_s)² + 0.1)): the more style, the less of the photograph may pass.
+
+    masks  of the fusions, each [B,1,h,w] in [0,1]; degree  structure degree of each picture [B]
+    """
+    allowed = 0.9 * (1 - degree.float()) ** 2 + 0.1
+    return torch.stack([F.relu(mask.float().mean((1, 2, 3)) - allowed).mean() for mask in masks]).sum()

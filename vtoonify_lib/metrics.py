@@ -75,11 +75,13 @@ def kernel_distance(a: Tensor, b: Tensor) -> float:
     return float(within(a) + within(b) - 2 * kernel(a, b).mean())
 
 
-def equivariance(network: Callable[[Tensor, Tensor], Tensor], x: Tensor, w: Tensor, rng: torch.Generator,
-                 crops: int = 4) -> float:
-    """Flicker: root mean square of net(crop(x)) − crop(net(x)) in grey levels of 255, over random whole-pixel crops."""
-    out = network(x, w)
-    errors = [losses.temporal(network, x, w, out, random_crop(*x.shape[2:], rng=rng)) for _ in range(crops)]
+def equivariance(network: Callable[[Tensor], Tensor], x: Tensor, rng: torch.Generator, crops: int = 4) -> float:
+    """Flicker: root mean square of net(crop(x)) − crop(net(x)) in grey levels of 255, over random whole-pixel crops.
+
+    network: x [B,22,H,W] → pictures, with its style bound.
+    """
+    out = network(x)
+    errors = [losses.temporal(network, x, out, random_crop(*x.shape[2:], rng=rng)) for _ in range(crops)]
     return float(torch.stack(errors).mean().sqrt() * 127.5)
 
 

@@ -124,7 +124,11 @@ class VToonify(nn.Module):
         return self.stylegan.map(z)
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        return self._draw(x, Style(self.codes(w, batch=len(x))))[0]
+        return self.forward_with_masks(x, w)[0]
+
+    def forward_with_masks(self, x: Tensor, w: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """As `forward`, and the masks of the fusions, of which VToonify-T has none."""
+        return self._draw(x, Style(self.codes(w, batch=len(x))))
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Hand-off feature [B,C,h,w] and skip picture [B,3,h,w]: what pre-training matches to the generator's."""

@@ -8,7 +8,7 @@ device, and everything happens there. Rendering is the studio's work.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,23 +52,29 @@ class Batch:
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
-def load(pairs: Pairs, index: np.ndarray, style: str, device: str | torch.device = "cpu") -> Batch:
-    """Read the entries of `index` (in any order) from the memory maps."""
-    def read(name: str) -> np.ndarray:
-        return np.stack([pairs[name][i] for i in index])
+def load(pairs: Pairs, index: np.ndarray, style: str | Sequence[str], device: str | torch.device = "cpu") -> Batch:
+    """Read the entries of `index` (in any order) from the memory maps; `style`: one for all, or one for each."""
+    def read(suffix: str, styles: Sequence[str]) -> np.ndarray:
+        return np.stack([pairs[name + suffix][i] for name, i in zip(styles, index, strict=True)])
 
-    labels = [torch.from_numpy(read(f"{name}_parsing")).to(device).long() for name in ("photo", style)]
-    return Batch(to_tensor(read("photo"), device), to_tensor(read(style), device), *labels)
+    both = ["photo"] * len(index), [style] * len(index) if isinstance(style, str) else style
+    labels = [torch.from_numpy(read("_parsing", names)).to(device).long() for names in both]
+    return Batch(*(to_tensor(read("", names), device) for names in both), *labels)
 
 
 def draw(pairs: Pairs, n: int, iteration: int, seed: int, hold_out: int, style: str = "storybook",
          device: str | torch.device = "cpu") -> Batch:
     """A random training batch. The first `hold_out` entries are never drawn."""
+    return load(pairs, choose(pairs, n, np.random.default_rng([seed, iteration]), hold_out), style, device)
+
+
+def choose(pairs: Pairs, n: int, rng: np.random.Generator, hold_out: int) -> np.ndarray:
+    """n random entries [n], none of the first `hold_out`."""
     pool = pairs.ready[pairs.ready >= hold_out]
     if not len(pool):
         raise VToonifyError(f"the data set in {pairs.folder} has {len(pairs.ready)} entries and {hold_out} are held "
                             "out, which leaves none to train on; render more people")
-    return load(pairs, pool[np.random.default_rng([seed, iteration]).integers(0, len(pool), n)], style, device)
+    return pool[rng.integers(0, len(pool), n)]
 
 
 class Portraits:
@@ -110,10 +116,11 @@ def portrait_pool(pairs: Pairs, size: int, hold_out: int) -> np.ndarray:
     return np.array(found)
 
 
-def aligned(pairs: Pairs, index: np.ndarray, style: str, size: int, calm: bool = False) -> np.ndarray:
+def aligned(pairs: Pairs, index: np.ndarray, style: str, size: int, calm: bool = False, progress: bool = True
+            ) -> np.ndarray:
     """Pictures of one style in FFHQ's framing, that of the photograph's landmarks: uint8 [N,size,size,3]."""
     out = np.empty((len(index), size, size, 3), np.uint8)
-    for n, i in enumerate(tqdm(index, desc=f"aligning {style}, {size} px", mininterval=5)):
+    for n, i in enumerate(tqdm(index, desc=f"aligning {style}, {size} px", mininterval=5, disable=not progress)):
         picture = np.array(pairs[style][i])
         if calm:
             picture = calm_background(picture, np.array(pairs[f"{style}_parsing"][i]) == 0)
@@ -218,10 +225,22 @@ def prepare(pairs: Pairs, n: int, iteration: int, seed: int, hold_out: int, styl
     degraded  put the input, and only the input, through :func:`degrade`
     → photo at half size [B,3,S/2,S/2], styled [B,3,S,S], photo at full size, parsing at half size [B,S/2,S/2]
     """
-    g = generator(seed, iteration, device)
-    batch = draw(pairs, n, iteration, seed, hold_out, style, device)
+    return augment(draw(pairs, n, iteration, seed, hold_out, style, device), generator(seed, iteration, device),
+                   degraded)
+
+
+def augment(batch: Batch, g: torch.Generator, degraded: bool = True, repainted: Tensor | None = None
+            ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What `prepare` does to a batch.
+
+    repainted  how far [B] the target's people wear colours of the style instead of their own: so much less does the
+               tint of the photograph change them. Backgrounds always stay those of the photograph.
+    """
     batch = move(batch, g) if bool(_share(g, 1) < 0.5) else flip(batch, g)
     photo, styled = tint([batch.photo, batch.styled], g)
+    if repainted is not None:
+        share = repainted.view(-1, 1, 1, 1) * (batch.styled_parsing != 0)[:, None]
+        styled = torch.lerp(styled, batch.styled, share)
     x = half(photo)
     return degrade(x, g) if degraded else x, styled, photo, batch.parsing[:, ::2, ::2]
 

@@ -132,15 +132,15 @@ def measure(pairs: Pairs, parsing: ParsingNet, students: encoder.Students, marks
     shifts, natural = [], []
     for part in np.array_split(np.arange(hold_out), max(1, hold_out // 8)):
         pair = held_out_pair(pairs, part)
-        out = encoder.stylise(students, parsing, pair.x, pair.aligned)
+        out = encoder.stylise(students, parsing, pair)
         for name, picture in (("", out), ("input_", pair.aligned)):
             scores[f"{name}psnr"] += metrics.psnr(picture, pair.y).tolist()
             scores[f"{name}feature"] += metrics.feature_distance(parsing, picture, pair.y).tolist()
         for drawn, truth, i in zip(out, pair.y, part, strict=True):
             shifts.append(metrics.landmark_shift(finder, to_image(truth), to_image(drawn)))
             natural.append(metrics.landmark_shift(finder, to_image(truth), np.array(pairs["photo"][i])))
-    x = held_out_pair(pairs, np.arange(8))
-    flicker = metrics.equivariance(students.vtoonify, network_input(x.x, parsing(x.x)), students.style(x.aligned),
+    pair = held_out_pair(pairs, np.arange(8))
+    flicker = metrics.equivariance(lambda x: students(x, pair)[0], network_input(pair.x, parsing(pair.x)),
                                    loop.generator(0, 0))
     return {"held_out_people": hold_out, **{k: round(float(np.mean(v)), 4) for k, v in scores.items()},
             "landmarks_to_true_cartoon": metrics.mean_of(shifts),

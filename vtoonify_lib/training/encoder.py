@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,12 +19,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from .. import losses
+from .. import latents, losses
 from ..config import GeneratorConfig, VToonifyConfig, VToonifyError
 from ..images import to_image
 from ..metrics import feature_distance
 from ..models.encoders import ParsingNet, StyleEncoder
-from ..models.vtoonify import VToonify
+from ..models.vtoonify_d import build_vtoonify
 from ..parsing import CLASS_NAMES, network_input
 from ..studio.shards import Pairs
 from ..synthesis import Crop, crop, random_crop
@@ -35,39 +35,89 @@ RECIPES = ("renders", "paper")
 FEATURE_WEIGHT, EDGE_WEIGHT, FLICKER_WEIGHT = 0.25, 0.5, 4.0
 DETAILS = (*data.SMALL_PARTS, CLASS_NAMES.index("nose"))
 DETAIL_WEIGHT, BACKDROP_WEIGHT = 3.0, 0.5  # of the pixels of DETAILS, and of the background
+MASK_WEIGHT = 0.0005
 SHARPEN_WEIGHT = 0.01  # of the adversarial loss
 JUDGE = GeneratorConfig(128, channels=((4, 64), (8, 64), (16, 64), (32, 48), (64, 32), (128, 24)))
 """Sizes of the discriminator of the last stage: it judges squares of 128 px."""
 STYLE_IMAGE = 64  # what the style encoder sees; larger pictures tell it nothing that one w can hold
 
 
-@dataclass(frozen=True)
-class Pair:
+class Order(NamedTuple):
+    """What VToonify-D is asked for, a batch.
+
+    exemplar  pictures in the wanted style, [B,3,·,·] in [−1,1];  index  of the style, [B] int
+    structure, color  degrees in [0,1], [B]
+    """
+
+    exemplar: Tensor
+    index: Tensor
+    structure: Tensor
+    color: Tensor
+
+
+class Pair(NamedTuple):
     """A batch of pairs, pictures in [−1,1].
 
-    x [B,3,s,s] input, y [B,3,S,S] target; aligned [B,3,·,·] what the style encoder sees; parsing of x [B,s,s] or None
+    x [B,3,s,s] input, y [B,3,S,S] target; aligned [B,3,·,·] what the style encoder sees; parsing of x [B,s,s] or None;
+    order: for VToonify-D
     """
 
     x: Tensor
     y: Tensor
     aligned: Tensor
     parsing: Tensor | None
+    order: Order | None = None
+
+    def first(self, n: int) -> Pair:
+        """The first n of the batch."""
+        order = None if self.order is None else Order(*(t[:n] for t in self.order))
+        return Pair(*(None if t is None else t[:n] for t in self[:-1]), order)
 
 
 class Students(nn.Module):
-    """VToonify and the (frozen) style encoder that feeds its fine layers one code [B,1,D] per picture.
+    """VToonify-T and the (frozen) style encoder that feeds its fine layers one code [B,1,D] per picture.
 
     image_size, width  of the style encoder
     """
 
+    CODES = 1  # that the style encoder gives per picture
+
     def __init__(self, config: VToonifyConfig, image_size: int = STYLE_IMAGE, width: int = 32):
         super().__init__()
-        self.vtoonify = VToonify(config)
-        self.style = StyleEncoder(image_size, 1, config.generator.style_dim, width)
+        self.vtoonify = build_vtoonify(config)
+        self.style = StyleEncoder(image_size, self.CODES, config.generator.style_dim, width)
 
-    def forward(self, x: Tensor, aligned: Tensor, logits: Tensor) -> Tensor:
-        """Input picture, aligned picture, parsing logits → stylised picture."""
-        return self.vtoonify(network_input(x, logits), self.style(aligned))
+    def forward(self, x: Tensor, pair: Pair) -> tuple[Tensor, list[Tensor]]:
+        """Network input [B,22,h,w] (perhaps a cut of the pair's) and the pair → pictures, masks of the fusions."""
+        with torch.no_grad():
+            w = self.style(pair.aligned)
+        return self.vtoonify.forward_with_masks(x, w)
+
+    def freeze(self, recipe: str) -> None:
+        """Choose what learns; see `train`."""
+        self.style.requires_grad_(False)
+        self.vtoonify.generator.requires_grad_(recipe == "renders")
+
+
+class DualStudents(Students):
+    """VToonify-D and the style encoder, which learns along: each picture has a structure code and a colour code."""
+
+    CODES = 2
+
+    def forward(self, x: Tensor, pair: Pair) -> tuple[Tensor, list[Tensor]]:
+        w = self.codes(self.style(pair.aligned), self.style(pair.order.exemplar), pair.order.color)
+        return self.vtoonify.forward_with_masks(x, w, pair.order.structure)
+
+    def codes(self, face: Tensor, exemplar: Tensor, color: Tensor | float) -> Tensor:
+        """Codes [B,2,D] of face and exemplar → w+ [B,L,D]: the exemplar's structure, colours between the two."""
+        layers = self.vtoonify.generator.n_latent
+        structure, own, its = exemplar[:, :1], face[:, 1:], exemplar[:, 1:]
+        own, its = (latents.to_plus(code, layers) for code in (own, its))
+        mixed = latents.with_color_of(own, its, color)
+        return latents.with_color_of(latents.to_plus(structure, layers), mixed)
+
+    def freeze(self, recipe: str) -> None:
+        self.vtoonify.generator.requires_grad_(recipe == "renders")
 
 
 # -- training on pairs ------------------------------------------------------------------------------------------------
@@ -80,23 +130,28 @@ def render_source(pairs: Pairs, batch: int, hold_out: int = 256, seed: int = 3, 
     """
     def source(i: int) -> Pair:
         x, y, photo, parsing = data.prepare(pairs, batch, i, seed, hold_out, style, device=device)
-        if window is not None:
-            side, scale = x.shape[-1], y.shape[-1] // x.shape[-1]
-            g = loop.generator(seed + 200, i)
-            top, left = torch.randint(0, side - window + 1, (2,), generator=g).tolist()
-            spot = Crop(top, left, window, window)
-            x, y, parsing = crop(x, spot), crop(y, spot, scale), crop(parsing, spot)
-        return Pair(x, y, photo, parsing)
+        return cut_out(Pair(x, y, photo, parsing), window, loop.generator(seed + 200, i))
 
     return source
+
+
+def cut_out(pair: Pair, window: int | None, rng: torch.Generator) -> Pair:
+    """The same random square of x, y and parsing, `window` pixels of x wide; the whole pair without a window."""
+    if window is None:
+        return pair
+    side, scale = pair.x.shape[-1], pair.y.shape[-1] // pair.x.shape[-1]
+    top, left = torch.randint(0, side - window + 1, (2,), generator=rng).tolist()
+    spot = Crop(top, left, window, window)
+    return pair._replace(x=crop(pair.x, spot), y=crop(pair.y, spot, scale), parsing=crop(pair.parsing, spot))
 
 
 def train(pairs: Callable[[int], Pair], parsing: ParsingNet, config: VToonifyConfig, folder: str | os.PathLike,
           iterations: int, recipe: str = "renders", start: dict | None = None, lr: float = 1e-3,
           flicker_from: float = 0.5, flicker_share: float = 0.25, seed: int = 3, seconds: float | None = None,
           sample_pairs: Pair | None = None, sample_every: int = 250, image_size: int = STYLE_IMAGE, width: int = 32,
-          judge: GeneratorConfig | None = None, device: str | torch.device = "cpu") -> tuple[Students, Students]:
-    """Train VToonify-T → (students, their moving average), resumable in `folder`.
+          judge: GeneratorConfig | None = None, styles: int = 0, device: str | torch.device = "cpu"
+          ) -> tuple[Students, Students]:
+    """Train a VToonify → (students, their moving average), resumable in `folder`.
 
     pairs          iteration → batch, see `render_source` and `paper.generator_source`
     recipe         "renders": the whole of VToonify learns; "paper": encoder and fusion only, the generator is frozen
@@ -106,20 +161,20 @@ def train(pairs: Callable[[int], Pair], parsing: ParsingNet, config: VToonifyCon
     sample_pairs   pairs to draw every `sample_every` iterations
     image_size, width  of the style encoder
     judge          sizes of a discriminator that sharpens squares of the output as large as it; None: no game
+    styles         how many styles the pairs' orders name, for VToonify-D's conditional discriminator
     device         where the networks are; the pairs must come there
     """
     if recipe not in RECIPES:
         raise VToonifyError(f"recipe is {recipe!r}; it must be one of {', '.join(RECIPES)}")
     torch.manual_seed(seed)
-    students = Students(config, image_size, width).to(device)
+    students = (DualStudents if config.backbone == "dualstylegan" else Students)(config, image_size, width).to(device)
     if start:
         students.load_state_dict(start)
-    students.style.requires_grad_(False)
-    students.vtoonify.generator.requires_grad_(recipe == "renders")
+    students.freeze(recipe)
     optimizer = torch.optim.Adam([p for p in students.parameters() if p.requires_grad], lr, betas=(0.9, 0.99))
     ema = loop.EMA(students, decay=0.998)
     parsing = parsing.eval().requires_grad_(False)
-    rival = Judge(judge, device, precision=torch.bfloat16) if judge else None
+    rival = Judge(judge, device, precision=torch.bfloat16, styles=styles) if judge else None
 
     def step(i: int) -> dict[str, float]:
         pair, rng = pairs(i), loop.generator(seed + 100, i)
@@ -127,12 +182,13 @@ def train(pairs: Callable[[int], Pair], parsing: ParsingNet, config: VToonifyCon
         out, parts = _losses(students, parsing, pair, weight, flicker_share, rng)
         if rival:
             fake, real = _square(out, pair.y, rival.net.config.size, rng)
-            parts["sharp"] = SHARPEN_WEIGHT * rival.verdict(fake)
+            about = (pair.order.structure, pair.order.index) if styles else ()
+            parts["sharp"] = SHARPEN_WEIGHT * rival.verdict(fake, *about)
         rate = loop.warm_cosine(lr, i, iterations, warmup=100, floor=0.02)
         loop.descend(sum(parts.values()), optimizer, rate, clip=1.0)
         ema.update(students, i)
         values = {name: float(value.detach()) for name, value in parts.items()}
-        return values | ({"judge": rival.learn(real, fake, i)} if rival else {})
+        return values | ({"judge": rival.learn(real, fake, i, *about)} if rival else {})
 
     def sample(i: int) -> Image.Image:
         return sheet(ema.model, parsing, sample_pairs)
@@ -149,15 +205,16 @@ def _losses(students: Students, parsing: ParsingNet, pair: Pair, flicker: float,
     with torch.autocast(pair.x.device.type, torch.bfloat16):
         with torch.no_grad():
             x = network_input(pair.x, parsing(pair.x))
-            w = students.style(pair.aligned)
-        out = students.vtoonify(x, w)
+        out, masks = students(x, pair)
         parts = {"picture": picture_loss(out.float(), pair.y, detail_mask(pair.parsing, out))}
         distance = feature_distance(parsing, data.half(out), data.half(pair.y).to(out.dtype))  # half: for speed
         parts["feature"] = FEATURE_WEIGHT * distance.mean()
         if flicker > 0:
             n = max(1, int(flicker_share * len(x)))
-            window = random_crop(*x.shape[2:], rng=rng)
-            parts["flicker"] = flicker * losses.temporal(students.vtoonify, x[:n], w[:n], out[:n], window)
+            window, few = random_crop(*x.shape[2:], rng=rng), pair.first(n)
+            parts["flicker"] = flicker * losses.temporal(lambda x: students(x, few)[0], x[:n], out[:n], window)
+        if masks:
+            parts["mask"] = MASK_WEIGHT * losses.mask_budget(masks, pair.order.structure)
     return out, parts
 
 
@@ -205,18 +262,16 @@ def detail_mask(parsing: Tensor | None, out: Tensor) -> Tensor:
 
 # -- looking at the result --------------------------------------------------------------------------------------------
 @torch.no_grad()
-def stylise(students: Students, parsing: ParsingNet, x: Tensor, aligned: Tensor | None = None) -> Tensor:
-    """x [B,3,h,w] in [−1,1] (and what the style encoder sees, by default x) → [B,3,sh,sw] in [−1,1], float32."""
-    side = students.style.image_size
-    square = F.interpolate(x, (side, side), mode="bilinear", antialias=True) if aligned is None else aligned
-    return students(x, square, parsing(x)).float().clamp(-1, 1)
+def stylise(students: Students, parsing: ParsingNet, pair: Pair) -> Tensor:
+    """The pair's pictures, drawn: [B,3,S,S] in [−1,1], float32."""
+    return students(network_input(pair.x, parsing(pair.x)), pair)[0].float().clamp(-1, 1)
 
 
 def sheet(students: Students, parsing: ParsingNet, pair: Pair) -> Image.Image:
-    """Rows: input, output, target."""
-    out = stylise(students, parsing, pair.x, pair.aligned)
-    big = F.interpolate(pair.x, out.shape[2:], mode="bilinear", align_corners=False)
-    return rows((big, out, pair.y))
+    """Rows: input, exemplar if there is one, output, target."""
+    out = stylise(students, parsing, pair)
+    shown = [pair.x, *([] if pair.order is None else [pair.order.exemplar])]
+    return rows([*(F.interpolate(p, out.shape[2:], mode="bilinear", align_corners=False) for p in shown), out, pair.y])
 
 
 def rows(batches: Sequence[Tensor]) -> Image.Image:

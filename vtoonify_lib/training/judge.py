@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .. import losses
 from ..config import GeneratorConfig
+from ..models.conditional import ConditionalDiscriminator
 from ..models.stylegan2 import Discriminator
 from . import loop
 
@@ -18,13 +19,16 @@ class Judge:
     """A discriminator and its optimiser.
 
     config     sizes of the discriminator; it reads pictures [B,3,S,S] in [−1,1], S = config.size
+    styles     how many styles there are: it is then asked about a degree and a style (see `models.conditional`), which
+               its methods take as `about`; 0: it is not
     r1_weight  of R1, which is taken every r1_every iterations and counts r1_every times
     precision  of the ordinary passes; R1's second derivatives are always taken in float32
     """
 
     def __init__(self, config: GeneratorConfig, device: str | torch.device = "cpu", lr: float = 1e-3,
-                 r1_weight: float = 10.0, r1_every: int = 16, precision: torch.dtype = torch.float32):
-        self.net = Discriminator(config).to(device)
+                 r1_weight: float = 10.0, r1_every: int = 16, precision: torch.dtype = torch.float32,
+                 styles: int = 0):
+        self.net = (ConditionalDiscriminator(config, styles) if styles else Discriminator(config)).to(device)
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr, betas=(0.0, 0.99))
         self.r1_weight, self.r1_every, self.precision = r1_weight, r1_every, precision
 
@@ -32,21 +36,22 @@ class Judge:
         """What a checkpoint must hold."""
         return {"judge": self.net, "judge_optimizer": self.optimizer}
 
-    def verdict(self, fake: Tensor) -> Tensor:
+    def verdict(self, fake: Tensor, *about: Tensor) -> Tensor:
         """The other side's loss: small when the judge takes `fake` for real. Its own weights get no gradient."""
         self.net.requires_grad_(False)
-        loss = losses.generator_nonsaturating(self._logits(fake))
+        loss = losses.generator_nonsaturating(self._logits(fake, *about))
         self.net.requires_grad_(True)
         return loss
 
-    def learn(self, real: Tensor, fake: Tensor, iteration: int) -> float:
+    def learn(self, real: Tensor, fake: Tensor, iteration: int, *about: Tensor) -> float:
         """One step of its own → its loss."""
-        loss = losses.discriminator_logistic(self._logits(real), self._logits(fake.detach()))
+        loss = losses.discriminator_logistic(self._logits(real, *about), self._logits(fake.detach(), *about))
         if iteration % self.r1_every == 0:
-            loss = loss + 0.5 * self.r1_weight * self.r1_every * losses.r1_penalty(self.net, real.float())
+            penalty = losses.r1_penalty(lambda x: self.net(x, *about), real.float())
+            loss = loss + 0.5 * self.r1_weight * self.r1_every * penalty
         loop.descend(loss, self.optimizer)
         return float(loss.detach())
 
-    def _logits(self, pictures: Tensor) -> Tensor:
+    def _logits(self, pictures: Tensor, *about: Tensor) -> Tensor:
         with torch.autocast(pictures.device.type, self.precision, enabled=self.precision != torch.float32):
-            return self.net(pictures)
+            return self.net(pictures, *about)

@@ -1,0 +1,185 @@
+"""Training VToonify-D: what it is shown, where it starts, what learns, and that it resumes to the bit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from fake_pairs import write_pairs
+from tiny_training import HOLD_OUT, SMALL, changed, equal, fresh, log_of, parsing_net, state, students
+
+from vtoonify_lib import latents
+from vtoonify_lib.config import TINY, GeneratorConfig, VToonifyError
+from vtoonify_lib.images import to_image
+from vtoonify_lib.studio.shards import Pairs
+from vtoonify_lib.training import data, encoder, exemplars, loop
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+LOOKS, PER_LOOK = ("storybook", "comic"), 2
+TINY_D = replace(TINY, backbone="dualstylegan")
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory) -> Pairs:
+    """Twelve people in two looks of two styles; the odd styles are red, the look "comic" is dark."""
+    pairs = write_pairs(tmp_path_factory.mktemp("styles"))
+    arrays = dict(pairs.arrays)
+    count, people = len(pairs.ready), np.arange(12)
+    for look in LOOKS:
+        picture = np.array(pairs["storybook"]) // (2 if look == "comic" else 1)
+        arrays[f"{look}_style"] = (people // 2 % 2).astype("i2")
+        picture[arrays[f"{look}_style"] == 1, ..., 1:] //= 4
+        arrays |= {look: picture, f"{look}_parsing": pairs["storybook_parsing"],
+                   f"{look}_landmarks": pairs["storybook_landmarks"],
+                   f"{look}_structure": np.where(people < 10, 1, 0.5).astype("f4"),
+                   f"{look}_color": np.where(people < 10, 1, 0.25).astype("f4")}
+    assert count == 12
+    return Pairs(pairs.folder, arrays, pairs.ready)
+
+
+@pytest.fixture(scope="module")
+def shown(pairs) -> exemplars.Exemplars:
+    return exemplars.Exemplars.of(pairs, LOOKS, PER_LOOK, HOLD_OUT, 32)
+
+
+@pytest.fixture
+def source(pairs, shown):
+    return exemplars.style_source(pairs, shown, LOOKS, PER_LOOK, 4, HOLD_OUT, window=24)
+
+
+def duals() -> encoder.DualStudents:
+    return fresh(encoder.DualStudents, config=TINY_D, **SMALL)
+
+
+def train(source, folder, n, **more):
+    return encoder.train(source, parsing_net(), TINY_D, folder, n, **{**SMALL, "flicker_from": 0.0, **more})
+
+
+# -- what it is shown ------------------------------------------------------------------------------------------------
+def test_exemplars_show_their_style_at_full_degree(pairs, shown):
+    assert [len(p) for p in shown.pictures] == [2, 1, 2, 1]  # of 4, 6, 8: 10 is drawn at half degree
+    colours = [p.reshape(-1, 3).mean(0) for p in shown.pictures]
+    for look in (0, 2):
+        plain, red = colours[look], colours[look + 1]
+        assert red[0] > 2 * red[1] and plain[0] < 2 * plain[1]
+    assert colours[2].mean() < 0.7 * colours[0].mean()
+    with_own = exemplars.Exemplars.of(pairs, LOOKS, PER_LOOK, HOLD_OUT, 32,
+                                      own=lambda look, n: np.full((32, 32, 3), 7, np.uint8))
+    assert [len(p) for p in with_own.pictures] == [3, 2, 3, 2] and (with_own.pictures[3][0] == 7).all()
+
+
+def test_a_style_without_a_picture_is_refused(pairs):
+    with pytest.raises(VToonifyError, match="no picture of style 2; render more people, or give its exemplar"):
+        exemplars.Exemplars.of(pairs, LOOKS, 3, HOLD_OUT, 32)
+
+
+def test_orders_name_the_style_that_the_target_has(pairs, shown, source):
+    seen = set()
+    for i in range(12):
+        pair = source(i)
+        order = pair.order
+        assert (pair.x.shape, pair.y.shape, pair.parsing.shape) == ((4, 3, 24, 24), (4, 3, 48, 48), (4, 24, 24))
+        for picture, index, structure, color in zip(order.exemplar, *order[1:], strict=True):
+            choices = shown.pictures[int(index)]
+            found = to_image(picture[None])[0]
+            assert any(np.array_equal(found, c) or np.array_equal(found, c[:, ::-1]) for c in choices)
+            assert (structure == 1) == (color == 1)
+            seen.add((int(index), float(color)))
+    assert {index for index, _ in seen} == {0, 1, 2, 3} and {color for _, color in seen} == {0.25, 1.0}
+
+
+def test_source_depends_on_seed_and_iteration_alone(pairs, shown, source):
+    again = exemplars.style_source(pairs, shown, LOOKS, PER_LOOK, 4, HOLD_OUT, window=24)
+    flat = [torch.cat([t.flatten() for t in (*s(5)[:3], *s(5).order)]) for s in (source, again)]
+    assert torch.equal(*flat) and not torch.equal(source(5).x, source(6).x)
+
+
+def test_tint_leaves_repainted_people_alone(pairs, monkeypatch):
+    for name in ("move", "flip"):
+        monkeypatch.setattr(data, name, lambda batch, g: batch)
+    batch = data.load(pairs, np.array([4, 5]), LOOKS)
+    person = (batch.styled_parsing != 0)[:, None].expand(-1, 3, -1, -1)
+    made = [data.augment(batch, torch.Generator().manual_seed(3), repainted=share)
+            for share in (None, torch.tensor([0.0, 1.0]))]
+    (_, tinted, photo, _), (_, styled, photo_too, _) = made
+    assert torch.equal(photo, photo_too) and torch.equal(styled[0], tinted[0])
+    assert torch.equal(styled[1][person[1]], batch.styled[1][person[1]])
+    assert torch.equal(styled[1][~person[1]], tinted[1][~person[1]])
+    assert not torch.allclose(tinted, batch.styled, atol=0.02)
+
+
+# -- where it starts ---------------------------------------------------------------------------------------------------
+def test_dual_students_begin_as_the_simple_ones():
+    simple = students()
+    dual = exemplars.dual_students(simple, TINY_D)
+    x = torch.randn(2, 3, 32, 32)
+    assert torch.equal(dual.style(x), simple.style(x).expand(-1, 2, -1))
+    for name in ("encoder", "fusion_skip"):
+        assert equal(state(dual.vtoonify.get_submodule(name)), state(simple.vtoonify.get_submodule(name)))
+    assert equal(state(dual.vtoonify.generator.generator), state(simple.vtoonify.generator))
+    assert torch.equal(dual.vtoonify.fusion_out[0].conv.weight, simple.vtoonify.fusion_out[0].weight)
+
+
+def test_codes_take_structure_from_the_exemplar_and_colours_from_both():
+    net, layers = duals(), latents.n_latent(TINY.out_size)
+    face, its = torch.randn(2, 2, 32), torch.randn(2, 2, 32)
+    for color in (0.0, torch.tensor([0.0, 1.0]), 1.0):
+        w, n = net.codes(face, its, color), latents.n_structure()
+        share = torch.as_tensor(color).expand(2)[:, None]
+        assert w.shape == (2, layers, 32) and torch.equal(w[:, :n], its[:, :1].expand(-1, n, -1))
+        assert torch.allclose(w[:, n], torch.lerp(face[:, 1], its[:, 1], share))
+
+
+# -- training ----------------------------------------------------------------------------------------------------------
+def test_three_steps_change_encoder_modres_masks_and_style_encoder(source, tmp_path):
+    start = duals()
+    trained, _ = train(source, tmp_path, 3, start=start.state_dict())
+    parts = {name.split(".", 1)[1] for name in changed(state(start), state(trained))}
+    for part in ("style.", "vtoonify.encoder.", "vtoonify.res.1.", "vtoonify.fusion_out.0.conv2.",
+                 "vtoonify.fusion_out.0.linear.", "vtoonify.generator.res.7.", "vtoonify.generator.style.1."):
+        assert any(name.startswith(part) for name in parts), part
+    assert {"mask", "flicker", "picture", "feature"} <= set(log_of(tmp_path)[-1])
+
+
+def test_the_paper_recipe_leaves_the_generator_alone(source, tmp_path):
+    start = duals()
+    trained, _ = train(source, tmp_path, 2, start=start.state_dict(), recipe="paper")
+    moved = changed(state(start.vtoonify), state(trained.vtoonify))
+    assert moved and not any(name.startswith("0.generator.") for name in moved)
+
+
+def test_one_batch_is_learnt(pairs, shown, tmp_path):
+    pair = exemplars.style_source(pairs, shown, LOOKS, PER_LOOK, 4, HOLD_OUT, window=24)(0)
+    train(lambda i: pair, tmp_path, 80, start=duals().state_dict(), lr=3e-3, flicker_from=1.0)
+    first, last = (float(row["picture"]) for row in (log_of(tmp_path)[0], log_of(tmp_path)[-1]))
+    assert last < 0.75 * first
+
+
+def test_sharpening_asks_about_degree_and_style_and_resumes_to_the_bit(source, tmp_path, monkeypatch):
+    judge = GeneratorConfig(32, channels=((4, 8), (8, 8), (16, 8), (32, 8)))
+    more = {"start": duals().state_dict(), "judge": judge, "styles": len(LOOKS) * PER_LOOK}
+    whole = train(source, tmp_path / "a", 3, **more)
+    calls, descend = [], loop.descend
+
+    def killed(*a, **k):
+        calls.append(1)
+        if len(calls) > 2:  # in the second step: each has two descents
+            raise KeyboardInterrupt
+        descend(*a, **k)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "SAVE_SECONDS", -1)
+        patch.setattr(loop, "descend", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(source, tmp_path / "b", 3, **more)
+    assert torch.load(tmp_path / "b" / "last.pt", weights_only=True)["iteration"] == 1
+    assert equal(state(*whole), state(*train(source, tmp_path / "b", 3, **more)))
+    assert float(log_of(tmp_path / "a")[-1]["judge"]) > 0
+    names = torch.load(tmp_path / "a" / "last.pt", weights_only=True)["judge"]
+    assert names["style_mapper.weight"].shape[0] == 4
+
+
+def test_sheet_has_a_row_for_the_exemplars(source):
+    assert encoder.sheet(duals(), parsing_net(), source(0)).size == (4 * 48, 4 * 48)

@@ -1,0 +1,110 @@
+"""Training VToonify-D on exact renders (paper §4.2): the same person in many styles, at every degree.
+
+A data set of `studio.shards.render_styles` says what each person looks like in one style of every look, at a structure
+and a colour degree of its own. The student sees the photograph and some other picture in that style, so it has to learn
+from pictures what a style is. The losses are those of `encoder`, and the mask loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..config import VToonifyConfig, VToonifyError
+from ..images import to_tensor
+from ..models.vtoonify import VToonify
+from ..models.vtoonify_d import VToonifyD
+from ..studio.shards import Pairs
+from . import data, loop
+from .encoder import STYLE_IMAGE, DualStudents, Order, Pair, Students, cut_out
+
+OPEN_MASK = 1.0  # bias of the fusion masks at the start: tanh(1) of the photograph's detail passes
+
+
+class Exemplars:
+    """Small pictures of every style, to ask for it with.
+
+    pictures  of each style, in the order of `index = look · per_look + number`: uint8 [N,S,S,3] each; whoever is in
+              them, they show the style at full degree in FFHQ's framing
+    """
+
+    def __init__(self, pictures: Sequence[np.ndarray]):
+        empty = [i for i, found in enumerate(pictures) if not len(found)]
+        if empty:
+            raise VToonifyError(f"there is no picture of style {empty[0]}; render more people, or give its exemplar")
+        self.pictures = list(pictures)
+
+    @classmethod
+    def of(cls, pairs: Pairs, looks: Sequence[str], per_look: int, hold_out: int, size: int = STYLE_IMAGE,
+           own: Callable[[str, int], np.ndarray] | None = None) -> Exemplars:
+        """All in the data set who are drawn at full degree; `own(look, number)`: a style's own picture, as large."""
+        found = []
+        for look in looks:
+            full = (np.array(pairs[f"{look}_structure"]) == 1) & (np.array(pairs[f"{look}_color"]) == 1)
+            ready = pairs.ready[(pairs.ready >= hold_out) & (pairs.ready % 2 == 0)]
+            ready = ready[full[ready]]
+            numbers = np.array(pairs[f"{look}_style"])[ready]
+            for number in range(per_look):
+                drawn = data.aligned(pairs, ready[numbers == number], look, size, progress=False)
+                mine = [] if own is None else [own(look, number)[None]]
+                found.append(np.concatenate([*mine, drawn]))
+        return cls(found)
+
+    def draw(self, index: np.ndarray, rng: np.random.Generator, device: str | torch.device = "cpu") -> Tensor:
+        """A random picture of each style, mirrored at random: [B,3,S,S] in [−1,1]."""
+        chosen = np.stack([self.pictures[i][rng.integers(len(self.pictures[i]))] for i in index])
+        mirrored = np.where(rng.random(len(index))[:, None, None, None] < 0.5, chosen[:, :, ::-1], chosen)
+        return to_tensor(mirrored, device)
+
+
+def style_source(pairs: Pairs, exemplars: Exemplars, looks: Sequence[str], per_look: int, batch: int,
+                 hold_out: int = 256, seed: int = 3, window: int | None = None, device: str | torch.device = "cpu"
+                 ) -> Callable[[int], Pair]:
+    """Pairs of exact renders, each in a look of its own, augmented as `encoder.render_source`: iteration → Pair."""
+    def source(i: int) -> Pair:
+        rng, g = np.random.default_rng([seed, i]), loop.generator(seed, i, device)
+        entries, look = data.choose(pairs, batch, rng, hold_out), rng.integers(0, len(looks), batch)
+        names = [looks[k] for k in look]
+
+        def read(suffix: str) -> np.ndarray:
+            return np.array([pairs[f"{name}_{suffix}"][entry] for name, entry in zip(names, entries, strict=True)])
+
+        index = per_look * look + read("style")
+        structure, color = (torch.from_numpy(read(axis)).float().to(device) for axis in ("structure", "color"))
+        drawn = data.load(pairs, entries, names, device)
+        x, y, photo, parsing = data.augment(drawn, g, repainted=color)
+        order = Order(exemplars.draw(index, rng, device), torch.from_numpy(index).to(device), structure, color)
+        return cut_out(Pair(x, y, photo, parsing, order), window, loop.generator(seed + 200, i))
+
+    return source
+
+
+def dual_students(simple: Students, config: VToonifyConfig, seed: int = 0) -> DualStudents:
+    """VToonify-D that begins as a trained VToonify-T: all that the two have in common, and a style encoder that gives
+    the old code twice. `config` is that of the T with the other backbone."""
+    torch.manual_seed(seed)
+    dual = DualStudents(config, simple.style.image_size, simple.style.body[0].out_channels)
+    dual.vtoonify.load_state_dict({**dual.vtoonify.state_dict(), **_renamed(simple.vtoonify)})
+    for fusion in dual.vtoonify.fusion_out:
+        torch.nn.init.constant_(fusion.conv2.bias, OPEN_MASK)
+    old, new = simple.style.state_dict(), dual.style.state_dict()
+    repeat = {name: new[name].shape[0] // old[name].shape[0] for name in old}
+    dual.style.load_state_dict({name: torch.cat([old[name]] * repeat[name]) for name in old})
+    return dual
+
+
+def _renamed(simple: VToonify) -> dict[str, Tensor]:
+    """Weights of VToonify-T under the names they have in VToonify-D."""
+    renamed = {}
+    for name, value in simple.state_dict().items():
+        part, rest = name.split(".", 1)
+        if part == VToonify.STYLEGAN:
+            name = f"{VToonifyD.STYLEGAN}.{rest}"
+        elif part == "fusion_out":
+            number, rest = rest.split(".", 1)
+            name = f"fusion_out.{number}.conv.{rest}"
+        renamed[name] = value
+    return renamed
