@@ -56,3 +56,21 @@ def write_pairs(folder: Path, count: int = 12, size: int = 64) -> shards.Pairs:
         (folder / "done" / f"{start:08d}").touch()
     (folder / "meta.json").write_text(json.dumps({"count": count, "size": size, "styles": styles, "seed": 0}))
     return shards.Pairs.open(folder)
+
+
+def styled(pairs: shards.Pairs, looks: tuple[str, ...]) -> shards.Pairs:
+    """The same people in several looks of two styles each: odd styles are red, every further look is darker.
+
+    The last two people are drawn at partial degrees.
+    """
+    arrays, people = dict(pairs.arrays), np.arange(len(pairs.arrays["wide"]))
+    whole = people < len(people) - 2
+    for number, look in enumerate(looks):
+        style = people // 2 % 2
+        picture = np.array(pairs["storybook"]) // (1 + number)
+        picture[style == 1, ..., 1:] //= 4
+        arrays |= {look: picture, f"{look}_style": style.astype("i2"), f"{look}_parsing": pairs["storybook_parsing"],
+                   f"{look}_landmarks": pairs["storybook_landmarks"],
+                   f"{look}_structure": np.where(whole, 1, 0.5).astype("f4"),
+                   f"{look}_color": np.where(whole, 1, 0.25).astype("f4")}
+    return shards.Pairs(pairs.folder, arrays, pairs.ready)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from fake_pairs import write_pairs
+from fake_pairs import styled, write_pairs
 from tiny_training import HOLD_OUT, SMALL, changed, equal, fresh, log_of, parsing_net, state, students
 
 from vtoonify_lib import latents
@@ -23,20 +23,7 @@ TINY_D = replace(TINY, backbone="dualstylegan")
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory) -> Pairs:
-    """Twelve people in two looks of two styles; the odd styles are red, the look "comic" is dark."""
-    pairs = write_pairs(tmp_path_factory.mktemp("styles"))
-    arrays = dict(pairs.arrays)
-    count, people = len(pairs.ready), np.arange(12)
-    for look in LOOKS:
-        picture = np.array(pairs["storybook"]) // (2 if look == "comic" else 1)
-        arrays[f"{look}_style"] = (people // 2 % 2).astype("i2")
-        picture[arrays[f"{look}_style"] == 1, ..., 1:] //= 4
-        arrays |= {look: picture, f"{look}_parsing": pairs["storybook_parsing"],
-                   f"{look}_landmarks": pairs["storybook_landmarks"],
-                   f"{look}_structure": np.where(people < 10, 1, 0.5).astype("f4"),
-                   f"{look}_color": np.where(people < 10, 1, 0.25).astype("f4")}
-    assert count == 12
-    return Pairs(pairs.folder, arrays, pairs.ready)
+    return styled(write_pairs(tmp_path_factory.mktemp("data") / "styles"), LOOKS)
 
 
 @pytest.fixture(scope="module")

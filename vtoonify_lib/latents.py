@@ -88,13 +88,11 @@ def mix(low: Tensor, high: Tensor, index: int) -> Tensor:
     return torch.cat([low[:, :index], high[:, index:]], dim=1)
 
 
-def with_color_of(structure: Tensor, color: Tensor, share: Tensor | float = 1.0) -> Tensor:
-    """w+ with the structure layers of the first code, and colour layers that go the way to the second's, both [B,L,D].
-
-    share  how far: 0 keeps the first code's colours, 1 (default) takes the second's; a float, or one a picture [B]
-    """
-    structure, color = torch.broadcast_tensors(structure, color)
-    if isinstance(share, Tensor) or share != 1:
-        share = torch.as_tensor(share, dtype=color.dtype, device=color.device).reshape(-1, 1, 1)
-        structure, color = torch.broadcast_tensors(structure, torch.lerp(structure, color, share))
+def with_color_of(structure: Tensor, color: Tensor) -> Tensor:
+    """w+ with the structure layers of the first code and the colour layers of the second, both [B,L,D]."""
     return mix(structure, color, n_structure())
+
+
+def spread(codes: Tensor, layers: int) -> Tensor:
+    """A structure code and a colour code, [B,2,D] → one code a layer, [B,layers,D]."""
+    return with_color_of(*(to_plus(code, layers) for code in codes.split(1, dim=1)))

@@ -97,7 +97,7 @@ class DualStyleGAN(nn.Module):
     def _colored(self, w: Tensor, extrinsic: Tensor, degree: Tensor) -> Tensor:
         """w+ whose colour layers have moved towards the extrinsic code."""
         first = latents.n_structure()
-        color = torch.lerp(w[:, first:], self.color_codes(extrinsic), degree[:, first:, None])
+        color = torch.lerp(w[:, first:], self.color_codes(extrinsic).to(w.dtype), degree[:, first:, None])
         return torch.cat([w[:, :first], color], dim=1)
 
     def _checked(self, extrinsic: Tensor, degree: Degree, w: Tensor) -> tuple[Tensor, Tensor]:

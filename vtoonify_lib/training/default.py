@@ -87,7 +87,7 @@ def train_generators(pairs: Pairs, parsing: ParsingNet, folder: Path, plan: Plan
                 device=device)
         found[target] = model
     base, story = found.values()
-    stylegan.fit_mapping(base.generator, stylegan.code_bank(base, pairs, plan.hold_out))
+    stylegan.fit_mapping(base.generator.style, stylegan.code_bank(base, pairs, plan.hold_out))
     story.generator.style.load_state_dict(base.generator.style.state_dict())
     return base, story
 

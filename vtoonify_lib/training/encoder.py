@@ -110,11 +110,9 @@ class DualStudents(Students):
 
     def codes(self, face: Tensor, exemplar: Tensor, color: Tensor | float) -> Tensor:
         """Codes [B,2,D] of face and exemplar → w+ [B,L,D]: the exemplar's structure, colours between the two."""
-        layers = self.vtoonify.generator.n_latent
-        structure, own, its = exemplar[:, :1], face[:, 1:], exemplar[:, 1:]
-        own, its = (latents.to_plus(code, layers) for code in (own, its))
-        mixed = latents.with_color_of(own, its, color)
-        return latents.with_color_of(latents.to_plus(structure, layers), mixed)
+        share = torch.as_tensor(color, dtype=face.dtype, device=face.device).reshape(-1, 1, 1)
+        mixed = torch.lerp(face[:, 1:], exemplar[:, 1:], share)
+        return latents.spread(torch.cat([exemplar[:, :1], mixed], 1), self.vtoonify.generator.n_latent)
 
     def freeze(self, recipe: str) -> None:
         self.vtoonify.generator.requires_grad_(recipe == "renders")

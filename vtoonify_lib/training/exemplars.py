@@ -19,6 +19,7 @@ from ..models.vtoonify import VToonify
 from ..models.vtoonify_d import VToonifyD
 from ..studio.shards import Pairs
 from . import data, loop
+from .dualstylegan import Lesson, doubled
 from .encoder import STYLE_IMAGE, DualStudents, Order, Pair, Students, cut_out
 
 OPEN_MASK = 1.0  # bias of the fusion masks at the start: tanh(1) of the photograph's detail passes
@@ -82,6 +83,30 @@ def style_source(pairs: Pairs, exemplars: Exemplars, looks: Sequence[str], per_l
     return source
 
 
+def portrait_source(pairs: Pairs, exemplars: Exemplars, looks: Sequence[str], per_look: int, batch: int, size: int,
+                    hold_out: int = 256, seed: int = 12, device: str | torch.device = "cpu") -> Callable[[int], Lesson]:
+    """Lessons for DualStyleGAN at `size` pixels: aligned portraits in front of calm backgrounds, iteration → Lesson."""
+    index = data.portrait_pool(pairs, max(size, STYLE_IMAGE), hold_out)
+    photos = data.aligned(pairs, index, "photo", STYLE_IMAGE)
+    targets = np.stack([data.aligned(pairs, index, look, size, calm=True) for look in looks])
+    style, structure, color = (np.stack([np.array(pairs[f"{look}_{name}"])[index] for look in looks])
+                               for name in ("style", "structure", "color"))
+
+    def source(i: int) -> Lesson:
+        rng, g = np.random.default_rng([seed, i]), loop.generator(seed, i, device)
+        who, look = rng.integers(0, len(index), batch), rng.integers(0, len(looks), batch)
+        degrees = [torch.from_numpy(axis[look, who]).float().to(device) for axis in (structure, color)]
+        side = torch.rand(batch, 1, 1, 1, generator=g, device=g.device) < 0.5
+        plain = [torch.where(side, x.flip(3), x) for x in
+                 (to_tensor(photos[who], device), to_tensor(targets[look, who], device))]
+        photo, target = data.tint(plain, g, strength=0.4)
+        target = torch.lerp(target, plain[1], degrees[1].view(-1, 1, 1, 1))  # colours of a style are not tinted
+        number = per_look * look + style[look, who]
+        return photo, target, Order(exemplars.draw(number, rng, device), torch.from_numpy(number).to(device), *degrees)
+
+    return source
+
+
 def dual_students(simple: Students, config: VToonifyConfig, seed: int = 0) -> DualStudents:
     """VToonify-D that begins as a trained VToonify-T: all that the two have in common, and a style encoder that gives
     the old code twice. `config` is that of the T with the other backbone."""
@@ -90,9 +115,7 @@ def dual_students(simple: Students, config: VToonifyConfig, seed: int = 0) -> Du
     dual.vtoonify.load_state_dict({**dual.vtoonify.state_dict(), **_renamed(simple.vtoonify)})
     for fusion in dual.vtoonify.fusion_out:
         torch.nn.init.constant_(fusion.conv2.bias, OPEN_MASK)
-    old, new = simple.style.state_dict(), dual.style.state_dict()
-    repeat = {name: new[name].shape[0] // old[name].shape[0] for name in old}
-    dual.style.load_state_dict({name: torch.cat([old[name]] * repeat[name]) for name in old})
+    dual.style.load_state_dict(doubled(simple.style.state_dict(), dual.style.state_dict()))
     return dual
 
 

@@ -147,23 +147,23 @@ def code_bank(model: Distilled, pairs: Pairs, hold_out: int = 256) -> Tensor:
     return torch.cat(codes)
 
 
-def fit_mapping(generator: Generator, bank: Tensor, iterations: int = 3000, batch: int = 512, directions: int = 256,
+def fit_mapping(mapping: nn.Module, bank: Tensor, iterations: int = 3000, batch: int = 512, directions: int = 256,
                 lr: float = 2e-3, seed: int = 8) -> float:
-    """Fit the mapping network in place: mapping(z), z Gaussian, gets the distribution of the bank's codes [N,D].
+    """Fit a mapping network in place: mapping(z), z Gaussian [B,D], gets the distribution of the bank's codes [N,D].
 
     Minimises the sliced Wasserstein distance (Bonneel et al. 2015): along random directions, sorted projections agree.
     lr is that of the weights as they act: the hundredfold brake that the mapping network wears in StyleGAN's game is
     taken off, or it would hardly move. → the final distance (a running mean) relative to the bank's spread.
     """
-    generator.style.requires_grad_(True)  # a moving average, what `distill` returns, asks for no gradients
-    optimizer = torch.optim.Adam(generator.style.parameters(), lr, betas=(0.5, 0.99))
+    mapping.requires_grad_(True)  # a moving average, what `distill` returns, asks for no gradients
+    optimizer = torch.optim.Adam(mapping.parameters(), lr, betas=(0.5, 0.99))
     spread = float(bank.var(0).sum())
     device = bank.device
     value = 0.0
     for i in range(iterations):
         g = loop.generator(seed, i, device)
         real = bank[torch.randint(len(bank), (batch,), generator=g, device=device)]
-        fake = generator.map(torch.randn(batch, generator.config.style_dim, generator=g, device=device))
+        fake = mapping(torch.randn(batch, bank.shape[1], generator=g, device=device))
         axes = F.normalize(torch.randn(bank.shape[1], directions, generator=g, device=device), dim=0)
         loss = ((fake @ axes).sort(0).values - (real @ axes).sort(0).values).square().mean()
         loop.descend(loss, optimizer, (loop.warm_cosine(lr, i, iterations) + LEAST_MAPPING_LR) / MAPPING_LR)
