@@ -2,26 +2,50 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from vtoonify_lib import fast
-from vtoonify_lib.config import INPUT_CHANNELS, PUBLISHED, STUDIO, TINY, GeneratorConfig, VToonifyConfig, VToonifyError
+from vtoonify_lib.config import (
+    INPUT_CHANNELS,
+    PUBLISHED,
+    PUBLISHED_D,
+    STUDIO,
+    TINY,
+    GeneratorConfig,
+    VToonifyConfig,
+    VToonifyError,
+)
+from vtoonify_lib.latents import n_latent
+from vtoonify_lib.models.bisenet import BiSeNet, PublishedParser
 from vtoonify_lib.models.encoders import ParsingNet
-from vtoonify_lib.models.vtoonify import VToonify
+from vtoonify_lib.models.psp import IMAGE_SIZE, PSP
+from vtoonify_lib.models.vtoonify_d import DEFAULT_DEGREE, build_vtoonify
 from vtoonify_lib.ops import StyledConv
 
+TINY_D = replace(TINY, backbone="dualstylegan")
 SMALL = VToonifyConfig(GeneratorConfig(256, 32, 2, ((4, 8), (8, 8), (16, 8), (32, 24), (64, 16), (128, 8), (256, 8))),
                        in_size=64)
+SMALL_D = VToonifyConfig(GeneratorConfig(256, 32, 7, ((4, 8), (8, 8), (16, 8), (32, 8), (64, 16), (128, 8), (256, 8))),
+                         64, "dualstylegan")
+PUBLISHED_INPUT_D = VToonifyConfig(GeneratorConfig(512, 32, 2, tuple((2**k, 8) for k in range(2, 10))), 256,
+                                   "dualstylegan")
 
 
-def shaken(config):
-    """A network whose every number differs from its initialisation, biases and fusion included."""
+def shaken(config, inference=False):
+    """A network whose every number differs from its initialisation, biases and fusion included; ModRes has its say."""
     torch.manual_seed(0)
-    net = VToonify(config).eval().requires_grad_(False)
-    for p in net.parameters():
-        p.add_(0.1 * p.std(correction=0) * torch.randn_like(p) + 0.03 * torch.randn_like(p))
+    net = build_vtoonify(config, inference).eval().requires_grad_(False)
+    for name, p in net.named_parameters():
+        amount = 0.3 if name.startswith("res.") else 0.03
+        p.add_(0.1 * p.std(correction=0) * torch.randn_like(p) + amount * torch.randn_like(p))
     return net
+
+
+def random_code(config):
+    return torch.randn(1, n_latent(config.out_size), config.generator.style_dim)
 
 
 def relative(a, b):
@@ -74,20 +98,106 @@ def test_folding_drops_what_a_frame_does_not_use():
     assert fast.count_parameters(folded) < fast.count_parameters(net)
 
 
-def test_parsing_net_with_batch_norm_folded():
+# -- VToonify-D --------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("config, h, w", [(TINY_D, 32, 32), (TINY_D, 8, 40), (SMALL_D, 64, 64), (SMALL_D, 56, 24)])
+@pytest.mark.parametrize("degree", [0.0, 0.5, 1.0, torch.tensor([1.0, 0.0, 0.3]), torch.tensor([0.7])])
+def test_folded_d_equals_plain(config, h, w, degree):
+    net, x, code = shaken(config, inference=True), torch.randn(3, INPUT_CHANNELS, h, w), random_code(config)
+    before, (plain, masks) = x.clone(), net.forward_with_masks(x, code, degree)
+    assert relative(fast.fold(net, code)(x, degree), plain) <= 1e-5
+    assert x.equal(before), "in-place activations must not reach the input"
+    assert all(0.02 < mask.mean() < 0.98 and mask.std() > 0.02 for mask in masks), "masks that choose nothing"
+
+
+def test_each_frame_of_a_batch_has_its_own_degree():
+    net, x, code = shaken(SMALL_D), torch.randn(3, INPUT_CHANNELS, 32, 48), random_code(SMALL_D)
+    folded, degrees = fast.fold(net, code), torch.tensor([0.0, 0.5, 1.0])
+    singles = torch.cat([folded(x[i : i + 1], float(degrees[i])) for i in range(3)])
+    assert relative(folded(x, degrees), singles) <= 1e-5
+    assert relative(folded(x, degrees)[2], folded(x)[2]) > 1e-2
+    assert folded(x).equal(folded(x, DEFAULT_DEGREE)) and relative(folded(x), net(x, code)) <= 1e-5
+
+
+def test_flat_features_are_normalised_as_in_the_trained_form():
+    """Where the variance is small, what AdaIN adds to it counts, and has to follow the scale of the folded feature."""
+    net, x, code = shaken(TINY_D), torch.randn(1, INPUT_CHANNELS, 32, 32), random_code(TINY_D)
+    *_, last, blocks, _ = net.encoder
+    for conv in (last[2], *(conv for block in blocks for conv in (block.conv, block.conv2))):
+        conv.weight.mul_(0.03)
+        conv.bias.zero_()
+    assert net.encode(x, code, 0.0)[0].var((2, 3)).max() < 1e-3
+    assert relative(fast.fold(net, code)(x, 1.0), net(x, code, 1.0)) <= 1e-5
+
+
+def test_degree_is_not_looked_at():
+    """On the meta device no tensor has a value to branch on."""
+    with torch.device("meta"):
+        folded = fast.fold(build_vtoonify(TINY_D), random_code(TINY_D))
+        assert folded(torch.zeros(2, INPUT_CHANNELS, 16, 24), torch.zeros(2)).shape == (2, 3, 32, 48)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.bfloat16, 0.05), (torch.float16, 0.01)])
+def test_low_precision_of_d(dtype, tolerance):
+    net, x, code = shaken(SMALL_D), torch.randn(2, INPUT_CHANNELS, 32, 32), random_code(SMALL_D)
+    folded, degree = fast.fold(net, code, dtype), torch.tensor([0.2, 0.9])
+    y, plain = folded(x, degree), net(x, code, degree)
+    assert folded.dtype == dtype and y.dtype == torch.float32
+    assert (y - plain).norm() <= tolerance * plain.norm()
+    assert folded.masks[0].label[0].weight.dtype == torch.float32, "steps of the degree would show"
+    assert fast.fold(net, code).to("cpu", dtype)(x, degree).equal(y)
+
+
+def test_wrong_arguments_of_d():
+    net, x = shaken(TINY_D), torch.randn(2, INPUT_CHANNELS, 16, 16)
+    folded = fast.fold(net, random_code(TINY_D))
+    for degree in (torch.zeros(3), torch.zeros(2, 1), [0.1] * 3):
+        with pytest.raises(VToonifyError, match="one for each of the 2 frames"):
+            folded(x, degree)
+    with pytest.raises(VToonifyError, match="multiples of 8"):
+        folded(x[..., :12])
+    with pytest.raises(VToonifyError, match="VToonify-D needs 16 pixels"):
+        fast.fold(shaken(PUBLISHED_INPUT_D), random_code(PUBLISHED_INPUT_D))(x[..., :8, :8])
+    with pytest.raises(VToonifyError, match="got 2 style codes"):
+        fast.fold(net, torch.randn(2, 10, 32))
+
+
+def test_folding_d_drops_what_a_frame_does_not_use():
+    whole, used, code = shaken(TINY_D), build_vtoonify(TINY_D, inference=True), random_code(TINY_D)
+    used.load_state_dict({k: v for k, v in whole.state_dict().items() if k in used.state_dict()})
+    x, a, b = torch.randn(1, INPUT_CHANNELS, 16, 16), fast.fold(whole, code), fast.fold(used.eval(), code)
+    assert a(x, 0.8).equal(b(x, 0.8))
+    assert {n.split(".")[0] for n, _ in a.named_parameters()} == {"down", "blocks", "to_skip", "levels", "modres",
+                                                                 "masks"}
+    assert not a.state_dict().keys() & whole.state_dict().keys() - {"to_skip.weight", "to_skip.bias"}
+
+
+# -- batch norms -------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("make, h, w, stay", [
+    (ParsingNet, 64, 40, 0), (lambda: PublishedParser(width=8), 48, 72, 0), (lambda: BiSeNet(width=8), 67, 96, 0),
+    (lambda: PSP(n_styles=8, width=4), IMAGE_SIZE, IMAGE_SIZE, 24)], ids=["studio", "published", "bisenet", "psp"])
+def test_batch_norms_are_folded(make, h, w, stay):
     torch.manual_seed(0)
-    net = ParsingNet()
-    for _ in range(3):
-        net(torch.randn(2, 3, 32, 32))  # moves the running statistics
-    net.eval()
-    x = torch.randn(1, 3, 64, 40)
+    net, x = make(), torch.randn(2, 3, h, w)
+    norms = [m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        for t, spread in ((norm.weight, 0.3), (norm.bias, 0.3), (norm.running_mean, 0.3), (norm.running_var, 0.1)):
+            t.data += spread * torch.randn_like(t)
     folded = fast.fold(net)
-    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in folded.modules())
-    assert any(isinstance(m, torch.nn.BatchNorm2d) for m in net.modules())
+    left = [name for name, m in folded.named_modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert len(left) == stay and all(name.endswith("res_layer.0") for name in left), "no convolution comes before these"
+    assert all(isinstance(m, torch.nn.BatchNorm2d) for m in norms) and net.training, "the original stays as it is"
     with torch.no_grad():
-        assert relative(folded(x), net(x)) <= 1e-4
+        plain, half = answers(net.eval()(x)), fast.fold(net, dtype=torch.bfloat16)
+        for a, b, c in zip(plain, answers(folded(x)), answers(half(x.bfloat16())), strict=True):
+            assert relative(b, a) <= 1e-5
+            assert c.dtype == torch.bfloat16 and (c.float() - a).norm() <= 0.05 * a.norm()
 
 
+def answers(y):
+    return y if isinstance(y, tuple) else (y,)
+
+
+# -- cost --------------------------------------------------------------------------------------------------------------
 def test_macs_of_one_layer_by_hand():
     layer = StyledConv(8, 6, 3, 16, up=True)
     h, w = 10, 12
@@ -104,6 +214,28 @@ def test_macs_of_a_whole_network_by_hand():
     fusion = pixels * 9 * (2 * c * c + 3 * (c + 3))
     level = pixels * 9 * c * c + 4 * pixels * (16 * c + 9 * c * c + 3 * c) + pixels * 16 * 3
     assert fast.report_cost(TINY, h, w).macs == encoder + fusion + level
+
+
+def test_macs_of_d_by_hand():
+    h, w, c = 16, 24, 16
+    modres = 6 * 2 * 9 * c * c
+    mask = 9 * 2 * c  # the sum of the nine products is no convolution
+    label = 64 + 64 * 128 + 128 * 4 * c
+    extra = fast.report_cost(TINY_D, h, w).macs - fast.report_cost(TINY, h, w).macs
+    assert extra == h * w * (modres + mask) + label
+
+
+def test_what_the_published_d_holds_more_than_t():
+    d, t = (fast.report_cost(config, 256, 256) for config in (PUBLISHED_D, PUBLISHED))
+    modres = 6 * 2 * (512 * 512 * 9 + 512 + 2 * 512)
+    masks = sum(9 * 2 * c + 1 + 2 * 64 + 65 * 128 + 129 * 4 * c for c in (512, 512, 256, 128))
+    assert d.parameters_used - t.parameters_used == modres + masks
+    assert d.parameters == sum(p.numel() for p in build_on_meta(PUBLISHED_D).parameters())
+
+
+def build_on_meta(config):
+    with torch.device("meta"):
+        return build_vtoonify(config)
 
 
 def test_cost_of_the_presets():

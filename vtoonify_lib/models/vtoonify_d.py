@@ -101,17 +101,10 @@ class VToonifyD(VToonify):
 
     def _style(self, x: Tensor, w: Tensor, degree: Tensor | float) -> Style:
         batch, codes = len(x), self.codes(w, len(x))
-        degree = torch.as_tensor(degree, dtype=codes.dtype, device=codes.device)
-        if degree.ndim > 1 or degree.numel() not in (1, batch):
-            raise VToonifyError(f"style degree has shape {list(degree.shape)}; expected one number, or one for each of "
-                                f"the {batch} frames")
-        return Style(codes, degree.expand(batch))
+        return Style(codes, as_degrees(degree, batch, codes.dtype, codes.device).expand(batch))
 
     def _encode(self, x: Tensor, style: Style) -> tuple[list[Tensor], Tensor, Tensor]:
-        stride = self.config.in_size // HANDOFF
-        if x.shape[2:] == (stride, stride):  # ModRes normalises over the hand-off feature; of one pixel nothing is left
-            raise VToonifyError(f"frame is {stride}×{stride}; VToonify-D needs {2 * stride} pixels along one side at "
-                                "least; use faces.plan_crop(frame)")
+        check_handoff(x, self.config.in_size)
         return super()._encode(x, style)
 
     def _residual(self, index: int, block: nn.Module, x: Tensor, style: Style) -> Tensor:
@@ -121,6 +114,23 @@ class VToonifyD(VToonify):
     def _fuse(self, level: int, x: Tensor, skip: Tensor, f_e: Tensor, style: Style) -> tuple[Tensor, Tensor, Tensor]:
         feature, mask = self.fusion_out[level](x, f_e, style.degree)
         return feature, self.fusion_skip[level](torch.cat([skip, f_e * mask], 1)), mask
+
+
+def as_degrees(degree: Tensor | float, frames: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Structure degree, a float or a tensor of one number or one for each frame, → [1] or [frames]."""
+    degree = torch.as_tensor(degree, dtype=dtype, device=device)
+    if degree.ndim > 1 or degree.numel() not in (1, frames):
+        raise VToonifyError(f"style degree has shape {list(degree.shape)}; expected one number, or one for each of "
+                            f"the {frames} frames")
+    return degree.reshape(-1)
+
+
+def check_handoff(x: Tensor, in_size: int) -> None:
+    """Raise a clear error for a frame of one pixel at hand-off: ModRes normalises over it, and nothing is left."""
+    stride = in_size // HANDOFF
+    if x.shape[2:] == (stride, stride):
+        raise VToonifyError(f"frame is {stride}×{stride}; VToonify-D needs {2 * stride} pixels along one side at "
+                            "least; use faces.plan_crop(frame)")
 
 
 def build_vtoonify(config: VToonifyConfig, inference: bool = False) -> VToonify:
