@@ -76,7 +76,7 @@ class Toonifier:
     """A bundle made ready on a device. `Toonifier.load("studio-t").video("in.mp4", "out.mp4")`.
 
     device: "auto" (a CUDA GPU if there is one), "cpu", "cuda", "cuda:1", "mps". Precision follows: float16 on CUDA,
-    bfloat16 on CPUs that compute in it, else float32.
+    bfloat16 on CPUs that are fast in it, else float32.
     """
 
     def __init__(self, bundle: Bundle, device: str = "auto") -> None:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from .. import latents
 from ..config import GeneratorConfig
+from ..devices import autocast
 from ..metrics import feature_distance
 from ..models.dualstylegan import DualStyleGAN
 from ..models.encoders import ParsingNet, StyleEncoder
@@ -94,7 +95,7 @@ def pretrain(model: DualDistilled, bank: Tensor, folder: str | os.PathLike, iter
         g = loop.generator(seed, i, bank.device)
         index = torch.randint(len(bank), (2, batch), generator=g, device=bank.device)
         own, other = (dual.generator.to_w(bank[chosen], "w") for chosen in index)
-        with torch.autocast(bank.device.type, torch.bfloat16):
+        with autocast(bank.device):
             with torch.no_grad():
                 target = dual.generator.synthesize(latents.mix(own, other, mixing_layer(i, iterations)), until=until)
             out = dual(own, other, 1.0, space="w", until=until)
@@ -128,7 +129,7 @@ def teach(model: DualDistilled, lessons: Callable[[int], Lesson], parsing: Parsi
 
     def step(i: int) -> dict[str, float]:
         photo, target, order = lessons(i)
-        with torch.autocast(photo.device.type, torch.bfloat16):
+        with autocast(photo.device):
             out = model(photo, order, until)
             a, b = (data.half(p) if p.shape[-1] > 128 else p for p in (out, target.to(out.dtype)))
             parts = {"picture": picture_loss(out.float(), target, detail_mask(None, target)),

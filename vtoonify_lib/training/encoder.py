@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from .. import latents, losses
 from ..config import GeneratorConfig, VToonifyConfig, VToonifyError
+from ..devices import autocast
 from ..images import to_image
 from ..metrics import feature_distance
 from ..models.encoders import ParsingNet, StyleEncoder
@@ -172,7 +173,7 @@ def train(pairs: Callable[[int], Pair], parsing: ParsingNet, config: VToonifyCon
     optimizer = torch.optim.Adam([p for p in students.parameters() if p.requires_grad], lr, betas=(0.9, 0.99))
     ema = loop.EMA(students, decay=0.998)
     parsing = parsing.eval().requires_grad_(False)
-    rival = Judge(judge, device, precision=torch.bfloat16, styles=styles) if judge else None
+    rival = Judge(judge, device, mixed=True, styles=styles) if judge else None
 
     def step(i: int) -> dict[str, float]:
         pair, rng = pairs(i), loop.generator(seed + 100, i)
@@ -200,7 +201,7 @@ def train(pairs: Callable[[int], Pair], parsing: ParsingNet, config: VToonifyCon
 def _losses(students: Students, parsing: ParsingNet, pair: Pair, flicker: float, flicker_share: float,
             rng: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
     """Output and weighted losses of one batch; `flicker` is the weight of the flicker loss, which is left out at 0."""
-    with torch.autocast(pair.x.device.type, torch.bfloat16):
+    with autocast(pair.x.device):
         with torch.no_grad():
             x = network_input(pair.x, parsing(pair.x))
         out, masks = students(x, pair)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from .. import latents, losses
 from ..checkpoints import Bundle, load_bundle, save_bundle
 from ..config import HANDOFF, VToonifyConfig
-from ..devices import pick_device
+from ..devices import autocast, pick_device
 from ..models.encoders import ParsingNet
 from ..models.stylegan2 import Generator
 from ..models.vtoonify import VToonify
@@ -83,7 +83,7 @@ def pretrain(base: Generator, stylised: Generator, parsing: ParsingNet, vtoonify
             w = _edited_codes(base, batch, 0.5, centre, loop.generator(seed, i + 1, device))
             photo = _shrink(base.synthesize(w), vtoonify.config.in_size)
             feature, skip = stylised.synthesize(w, until=HANDOFF)
-        with torch.autocast(photo.device.type, torch.bfloat16):
+        with autocast(photo.device):
             with torch.no_grad():
                 x = network_input(photo, parsing(photo))
             found = [part.float() for part in vtoonify.encode(x)]

@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..config import PARSING_CLASSES, VToonifyError
+from ..devices import autocast
 from ..faces import box_from_landmarks
 from ..images import to_image
 from ..models.encoders import PARSING_WIDTHS, ParsingNet
@@ -48,7 +49,7 @@ def train_parsing(pairs: Pairs, folder: str | os.PathLike, iterations: int, batc
 
     def step(i: int) -> dict[str, float]:
         x, label = _parsing_batch(pairs, batch, i, seed, hold_out, device)
-        with torch.autocast(x.device.type, torch.bfloat16):
+        with autocast(x.device):
             logits = net(x)
         loss = F.cross_entropy(logits.float(), label, weights)
         loop.descend(loss, optimizer, loop.warm_cosine(lr, i, iterations, warmup=50))

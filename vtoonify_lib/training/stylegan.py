@@ -23,6 +23,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..config import GeneratorConfig
+from ..devices import autocast
 from ..images import to_tensor
 from ..metrics import feature_distance
 from ..models.encoders import ParsingNet, StyleEncoder
@@ -121,7 +122,7 @@ def distill(pairs: Pairs, parsing: ParsingNet, config: GeneratorConfig, folder: 
 def _losses(model: Distilled, parsing: ParsingNet, x: Tensor, y: Tensor, until: int | None, joint: bool,
             rng: torch.Generator) -> dict[str, Tensor]:
     """Weighted losses of redrawing x [B,3,s,s] as y; without `joint` the encoder gets no gradient."""
-    with torch.autocast(x.device.type, torch.bfloat16):
+    with autocast(x.device):
         with torch.set_grad_enabled(joint):
             w = model.code(x)
         noise = torch.randn(w.shape, generator=rng, device=w.device)
