@@ -102,7 +102,7 @@ def test_devices(monkeypatch):
         with pytest.raises(VToonifyError, match="cuda cannot be used on this machine"):
             pick_device("cuda")
     assert pick_dtype(torch.device("cuda")) == torch.float16
-    monkeypatch.setattr("vtoonify_lib.devices._cpu_has_bfloat16", lambda: True)
+    monkeypatch.setattr("vtoonify_lib.devices.fast_bfloat16", lambda: True)
     assert pick_dtype(torch.device("cpu")) == torch.bfloat16 and pick_dtype(torch.device("mps")) == torch.float32
 
 
