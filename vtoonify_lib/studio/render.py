@@ -1,6 +1,6 @@
 """Off-screen portraits with exact ground truth: OpenGL through EGL, so a software rasteriser on a server will do.
 
-One `Studio` draws `Scene`s: the picture (multisampled), and from the same geometry the 19-class parsing map in
+One `Studio` draws `Scene`s: the picture (supersampled), and from the same geometry the 19-class parsing map in
 BiSeNet's class order, 68 landmarks, depth, and where every visible point goes in the next frame. It does not choose
 people or styles.
 """
@@ -23,6 +23,7 @@ LABEL = {"skin": 1, "brow": 2, "l_eye": 4, "r_eye": 5, "glasses": 6, "mouth": 11
 
 SHADOW_SIZE = 512
 OCCLUSION_DIRECTIONS = 96
+SOLID_STRAND = 0.55  # opacity from which a strand hides what is behind it; below, it is blended
 TOOTH, TONGUE, SCLERA, LASH = np.array([[0.74, 0.70, 0.62], [0.45, 0.13, 0.12], [0.80, 0.76, 0.74], [0.012] * 3])
 
 
@@ -47,19 +48,20 @@ class Studio:
 
     kit      folder, loaded Kit, or None for the folder that VTOONIFY_PORTRAIT_KIT names
     size     side of a square picture, or (height, width)
-    samples  of the picture's multisampling
+    fine     2: the picture is drawn twice as large, and averaged; 1: with hard edges, in half the time
     VToonifyError without the kit, moderngl or EGL.
     """
 
-    def __init__(self, kit: str | os.PathLike | Kit | None = None, size: int | tuple[int, int] = 256, samples: int = 4):
+    def __init__(self, kit: str | os.PathLike | Kit | None = None, size: int | tuple[int, int] = 256, fine: int = 2):
         self.kit = kit if isinstance(kit, Kit) else Kit(kit)
         self.sculptor = Sculptor(self.kit)
         self._painter = Painter(self.kit, self.sculptor.regions.masks.copy())
         self.gl = gl = self._painter.gl
         self.height, self.width = (size, size) if isinstance(size, int) else size
         area = (self.width, self.height)
-        self._canvas = gl.framebuffer([gl.renderbuffer(area, 4, samples=samples)],
-                                      gl.depth_renderbuffer(area, samples=samples))
+        large = (self.width * fine, self.height * fine)
+        self._drawn = gl.texture(large, 4)
+        self._canvas = gl.framebuffer([self._drawn], gl.depth_renderbuffer(large))
         self._picture = gl.simple_framebuffer(area, 4)
         self._exact = gl.framebuffer([gl.texture(area, 4, dtype="f4")], gl.depth_texture(area))
         self._shadow_map = gl.depth_texture((SHADOW_SIZE, SHADOW_SIZE))
@@ -115,9 +117,10 @@ class Studio:
         self._shadow.use()
         self._shadow.clear(depth=1.0)
         self.gl.enable_only(self.gl.DEPTH_TEST)
-        for name, part, texture in (("body", scene.body, None), (person.hair, scene.hair, person.hair)):
-            if part is not None:
-                self._painter.draw("depth", name, part, {"u_camera": matrix, **self._painter.texture(texture)})
+        self._painter.draw("depth", "body", scene.body, {"u_camera": matrix})
+        if scene.hair is not None:
+            self._painter.draw("cut_out", person.hair, scene.hair, {
+                "u_camera": matrix, "u_cut": 0.5, **self._painter.texture(person.hair)})
         return matrix
 
     def _draw_picture(self, scene: Scene, person: Person, style: Style, shadow: np.ndarray) -> np.ndarray:
@@ -127,10 +130,7 @@ class Studio:
         gl.enable_only(gl.NOTHING)
         self._painter.noise.use(6)
         self._shadow_map.use(7)
-        aspect = np.array([self.width, self.height]) / max(self.width, self.height)
-        backdrop = {f"u_{name}": value for name, value in person.backdrop.items()}
         self._canvas.clear(depth=1.0)
-        self._painter.draw_backdrop({**backdrop, "u_toon": style.toon, "u_noise": 6, "u_aspect": aspect})
         gl.enable(gl.DEPTH_TEST)
         lights = ("key_dir", "key", "fill_dir", "fill", "sky", "ground", "rim")
         common = {
@@ -138,9 +138,18 @@ class Studio:
             "u_shadow_strength": person.light["shadow"], "u_shadow_map": 7, "u_noise": 6, "u_toon": style.toon,
             "u_camera": scene.camera, "u_shadow": shadow, "u_eye": VIEWPOINT,
         }
+        strands = self._strands(scene, person, common)
+        self._lay_strands(strands)
         self._draw_flesh(scene, person, common)
-        self._draw_strands(scene, person, common)
-        gl.copy_framebuffer(self._picture, self._canvas)
+        self._draw_strands(strands, 0)
+        self._draw_strands(strands, 1)
+        gl.enable_only(gl.NOTHING)
+        self._picture.use()
+        self._drawn.use(5)
+        self._painter.draw_backdrop({
+            **{f"u_{name}": value for name, value in person.backdrop.items()}, "u_toon": style.toon, "u_noise": 6,
+            "u_aspect": np.array([self.width, self.height]) / max(self.width, self.height),
+            "u_drawn": 5, "u_size": np.array([self.width, self.height])})
         pixels = np.frombuffer(self._picture.read(components=3), np.uint8)
         return pixels.reshape(self.height, self.width, 3).copy()
 
@@ -160,14 +169,14 @@ class Studio:
                 "u_iris2": person.iris2, "u_iris_size": person.iris_size, "u_pupil": person.pupil, "u_sclera": SCLERA})
         gl.disable(gl.CULL_FACE)
         draw("plain", "teeth", scene.teeth, {
-            **common, "u_shadow_strength": 0.25 * person.light["shadow"], "u_colour": TOOTH, "u_shine": 0.05})
+            **common, "u_shadow_strength": 0.5 * person.light["shadow"], "u_colour": TOOTH, "u_shine": 0.05})
         draw("plain", "tongue", scene.tongue, {**common, "u_colour": TONGUE, "u_shine": 0.03})
         if scene.glasses is not None:
             draw("plain", "glasses", scene.glasses, {
                 **common, "u_colour": person.glasses["color"], "u_shine": 0.15})
 
-    def _draw_strands(self, scene: Scene, person: Person, common: dict[str, Any]) -> None:
-        """Brows, lashes and hair: solid strands write depth; then soft edges are blended over them."""
+    def _strands(self, scene: Scene, person: Person, common: dict[str, Any]) -> list[tuple[Part, str, dict[str, Any]]]:
+        """Brows, lashes and hair: part, prop and uniforms."""
         made_up = 0.85 if person.male < 0.5 else 0.45
         strands = [  # part, prop, colour, contrast of the texture, shine, opacity
             (scene.brow, person.brow, person.brow_color, 0.25, 0.1, 0.9),
@@ -175,15 +184,30 @@ class Studio:
         ]
         if scene.hair is not None:
             strands.append((scene.hair, person.hair, person.hair_color, 0.9, 1.0, 1.0))
-        for layer in (0, 1):
-            if layer:
-                self.gl.enable(self.gl.BLEND)
-                self._canvas.depth_mask = False
-            for part, name, color, contrast, shine, opacity in strands:
-                self._painter.draw("hair", name, part, {
-                    **common, **self._painter.texture(name), "u_colour": color, "u_contrast": contrast,
-                    "u_shine": shine, "u_opacity": opacity, "u_pass": layer})
-        self.gl.disable(self.gl.BLEND)
+        return [(part, name, {**common, "u_colour": color, "u_contrast": contrast, "u_shine": shine,
+                              "u_opacity": opacity, "u_solid": SOLID_STRAND})
+                for part, name, color, contrast, shine, opacity in strands]
+
+    def _lay_strands(self, strands: list[tuple[Part, str, dict[str, Any]]]) -> None:
+        """Depth alone of solid strands, first of all: what they hide, and hair behind hair, is then never shaded."""
+        self._canvas.color_mask = (False,) * 4
+        for part, name, uniforms in strands:
+            cut = SOLID_STRAND / uniforms["u_opacity"]
+            self._painter.draw("cut_out", name, part, {**uniforms, **self._painter.texture(name), "u_cut": cut})
+        self._canvas.color_mask = (True,) * 4
+
+    def _draw_strands(self, strands: list[tuple[Part, str, dict[str, Any]]], layer: int) -> None:
+        """Layer 0: the solid strands that were laid. Layer 1: soft edges, blended over all that is drawn behind."""
+        gl = self.gl
+        self._canvas.depth_mask = False
+        gl.depth_func = "<" if layer else "=="
+        if layer:
+            gl.enable(gl.BLEND)
+            gl.blend_func = (gl.SRC_ALPHA, gl.ONE_MINUS_SRC_ALPHA, gl.ONE, gl.ONE_MINUS_SRC_ALPHA)
+        for part, name, uniforms in strands:
+            self._painter.draw("hair", name, part, {**uniforms, **self._painter.texture(name), "u_pass": layer})
+        gl.disable(gl.BLEND)
+        gl.depth_func = "<="
         self._canvas.depth_mask = True
 
     def _draw_labels(self, scene: Scene, person: Person) -> tuple[np.ndarray, np.ndarray]:
@@ -192,7 +216,8 @@ class Studio:
         self.gl.enable_only(self.gl.DEPTH_TEST)
         common = {"u_camera": scene.camera, **_garment(person)}
         for name, part, label, texture in _parts(scene, person):
-            self._painter.draw("label", name, part, {**common, "u_label": label, **self._painter.texture(texture)})
+            program = "label" if part is scene.body else "tag"
+            self._painter.draw(program, name, part, {**common, "u_label": label, **self._painter.texture(texture)})
         label, depth = np.moveaxis(self._read_exact(2), -1, 0)
         parsing = (label * 255).round().astype(np.uint8)
         return parsing, np.where(parsing > 0, depth, np.float32(np.inf))
@@ -202,7 +227,10 @@ class Studio:
         return values.reshape(self.height, self.width, components)
 
     def _occlusion(self) -> np.ndarray:
-        """Ambient occlusion of the average head [6357]: the cosine-weighted share of directions each vertex sees."""
+        """Ambient occlusion of the average head [6357]: the cosine-weighted share of directions each vertex sees.
+
+        The average head's mouth is shut; how much light reaches what is in an open one, the regions say.
+        """
         rest, normals = self.sculptor.rest, self.sculptor.regions.rest_normals
         uv = np.zeros((len(rest), 2), np.float32)
         part = Part(rest.astype(np.float32), normals, rest, uv, self.kit.group("body"))
@@ -215,14 +243,15 @@ class Studio:
             self._shadow.use()
             self._shadow.clear(depth=1.0)
             self.gl.enable_only(self.gl.DEPTH_TEST)
-            self._painter.draw("depth", "body", part, {"u_camera": matrix, "u_has_texture": 0.0})
+            self._painter.draw("depth", "body", part, {"u_camera": matrix})
             depth = np.frombuffer(self._shadow_map.read(), np.float32).reshape(SHADOW_SIZE, SHADOW_SIZE)
             p = np.c_[rest + 0.04 * normals, np.ones(len(rest))] @ matrix.T * 0.5 + 0.5
             xy = np.clip((p[:, :2] * SHADOW_SIZE).astype(int), 0, SHADOW_SIZE - 1)
             weight = np.maximum(normals @ d, 0)
             seen += weight * (p[:, 2] < depth[xy[:, 1], xy[:, 0]] + 0.006)
             total += weight
-        return np.clip(0.12 + 0.95 * seen / total, 0, 1).astype(np.float32)
+        skin = np.clip(0.12 + 0.95 * seen / total, 0, 1)
+        return np.where(self.sculptor.regions.on_body, skin, self.sculptor.regions.mouth_light).astype(np.float32)
 
 
 def _parts(scene: Scene, person: Person) -> list[tuple[str, Part, int, str | None]]:

@@ -2,32 +2,44 @@
 
 One lighting function serves every surface. `u_toon` runs from 0 (photo) to 1 (storybook): softer light, smoother and
 more saturated colour, no blemishes. Noise is anchored to rest coordinates, so it stays on the face as the face moves.
+
+A software rasteriser runs both sides of every branch, and a shader for sixteen pixels where a small triangle covers
+two. Hence one `shade` a shader, few taps of textures, slow noise a vertex at a time, and programs without textures. It
+rejects hidden pixels before they are shaded only where there is one sample a pixel: no multisampling, but a picture
+drawn larger, on nothing, which the backdrop's pass averages and puts before the backdrop.
 """
 
 VERTEX = """
 #version 330
 in vec3 in_position; in vec3 in_normal; in vec3 in_rest; in vec2 in_uv;
 in vec4 in_mask0; in vec4 in_mask1; in vec3 in_mask2;
-uniform mat4 u_camera; uniform mat4 u_shadow;
-out vec3 v_position; out vec3 v_normal; out vec3 v_rest; out vec2 v_uv; out vec3 v_shadow;
+uniform mat4 u_camera; uniform mat4 u_shadow; uniform sampler3D u_noise;
+out vec3 v_position; out vec3 v_normal; out vec3 v_rest; out vec2 v_uv; out vec3 v_shadow; out vec2 v_slow;
 out vec4 v_mask0; out vec4 v_mask1; out vec3 v_mask2;
+invariant gl_Position;  // passes that compare depths must agree on them
 void main() {
     gl_Position = u_camera * vec4(in_position, 1.0);
     v_position = in_position; v_normal = in_normal; v_rest = in_rest; v_uv = in_uv;
     v_mask0 = in_mask0; v_mask1 = in_mask1; v_mask2 = in_mask2;
     v_shadow = (u_shadow * vec4(in_position + 0.03 * in_normal, 1.0)).xyz * 0.5 + 0.5;
+    v_slow = vec2(textureLod(u_noise, in_rest * 3.0 / 32.0, 0.0).r, textureLod(u_noise, in_rest * 11.0 / 32.0, 0.0).r);
 }
 """
 
 DEPTH_FRAGMENT = """
 #version 330
-in vec2 v_uv; uniform sampler2D u_texture; uniform float u_has_texture;
-void main() { if (u_has_texture > 0.5 && texture(u_texture, v_uv).a < 0.5) discard; }
+void main() {}
+"""
+
+CUT_OUT_FRAGMENT = """
+#version 330
+in vec2 v_uv; uniform sampler2D u_texture; uniform float u_cut;
+void main() { if (texture(u_texture, v_uv).a < u_cut) discard; }
 """
 
 _COMMON = """
 #version 330
-in vec3 v_position; in vec3 v_normal; in vec3 v_rest; in vec2 v_uv; in vec3 v_shadow;
+in vec3 v_position; in vec3 v_normal; in vec3 v_rest; in vec2 v_uv; in vec3 v_shadow; in vec2 v_slow;
 // 0: upper lip, lower lip, cheek, nose   1: ear, neck, mouth cavity, occlusion   2: beard, moustache, eyelid
 in vec4 v_mask0; in vec4 v_mask1; in vec3 v_mask2;
 uniform vec3 u_eye; uniform vec3 u_key_dir; uniform vec3 u_key; uniform vec3 u_fill_dir;
@@ -35,18 +47,16 @@ uniform vec3 u_fill; uniform vec3 u_sky; uniform vec3 u_ground; uniform vec3 u_r
 uniform float u_toon; uniform float u_shadow_strength; uniform sampler2DShadow u_shadow_map;
 uniform float u_neckline; uniform float u_vneck; uniform float u_vwidth; uniform float u_jacket;
 uniform sampler3D u_noise;
-float noise(vec3 x) { return texture(u_noise, x / 32.0).r; }
-float lit(vec2 offset) { return texture(u_shadow_map, v_shadow + vec3(offset, -0.004)); }
+vec4 noise(vec3 x) { return textureLod(u_noise, x / 32.0, 0.0); }  // four at once
+float lit(vec2 offset) { return textureLod(u_shadow_map, v_shadow + vec3(offset, -0.004), 0.0); }
 float shadow() {
-    float r = mix(0.006, 0.012, u_toon);
-    float s = lit(vec2(0)) + lit(vec2(r, 0.4 * r)) + lit(vec2(-r, -0.4 * r))
-              + lit(vec2(-0.4 * r, r)) + lit(vec2(0.4 * r, -r));
-    return mix(1.0, s / 5.0, u_shadow_strength);
+    float r = mix(0.006, 0.012, u_toon);  // each tap is itself a blend of four comparisons
+    float s = lit(r * vec2(0.0, 0.95)) + lit(r * vec2(0.82, -0.47)) + lit(r * vec2(-0.82, -0.47));
+    return mix(1.0, s / 3.0, u_shadow_strength);
 }
 // wrap: how far light bleeds past the terminator, per colour channel (skin lets red through)
-vec3 shade(vec3 albedo, vec3 n, vec3 wrap, float gloss, float spec, float ao) {
+vec3 shade(vec3 albedo, vec3 n, vec3 wrap, float gloss, float spec, float ao, float visible) {
     vec3 view = normalize(u_eye - v_position);
-    float visible = shadow();
     vec3 key = clamp((dot(n, u_key_dir) + wrap) / (1.0 + wrap), 0.0, 1.0);
     key *= mix(vec3(visible), vec3(1.0), wrap * 0.35);
     vec3 fill = clamp((dot(n, u_fill_dir) + wrap) / (1.0 + wrap), 0.0, 1.0);
@@ -88,46 +98,47 @@ uniform vec3 u_cloth; uniform vec3 u_shirt; uniform vec3 u_tie; uniform float u_
 out vec4 f_colour;
 void main() {
     vec3 n = normalize(v_normal);
-    float ao = mix(v_mask1.w, 1.0, 0.15 * u_toon);
-    float g = garment();
-    if (g > 0.5) {
-        vec3 c = g > 2.5 ? u_tie : (g > 1.5 ? u_shirt : u_cloth);
-        float weave = noise(v_rest * vec3(40, 90, 40));
-        c *= 0.9 + 0.2 * mix(weave, 0.5, u_toon);
-        float across = u_stripes > 0.0 ? v_rest.y : v_rest.x;
-        if (g < 1.5) c *= 1.0 - 0.45 * abs(u_stripes) * step(0.5, fract(across * 3.5));
-        if (g > 2.5) c *= 0.8 + 0.4 * step(0.6, fract((v_rest.y + v_rest.x) * 6.0));
-        f_colour = vec4(finish(shade(c, n, vec3(0.15), 8.0, 0.01, ao)), 1.0);
-        return;
-    }
-    if (v_mask1.z > 0.5) {  // inside of the mouth
-        f_colour = vec4(finish(shade(vec3(0.25, 0.06, 0.05), n, vec3(0.2), 20.0, 0.05, ao * 0.35)), 1.0);
-        return;
-    }
-    float real = 1.0 - u_toon;
-    float lip = clamp(max(v_mask0.x, v_mask0.y) * 1.9 - 0.35, 0.0, 1.0);
-    lip = smoothstep(0.15, 0.75, lip);
-    float low = noise(v_rest * 3.0), mid = noise(v_rest * 11.0), high = noise(v_rest * 45.0);
+    float ao = mix(v_mask1.w, 1.0, 0.15 * u_toon), real = 1.0 - u_toon, g = garment();
+    bool cloth = g > 0.5, cavity = v_mask1.z > 0.5;
+    float low = v_slow.x, mid = v_slow.y;
+    vec2 high = noise(v_rest * 45.0).rg;
+    float fine = noise(v_rest * (cloth ? vec3(40, 90, 40) : vec3(75, 38, 75))).r;  // weave of cloth, beards
+
+    float lip = smoothstep(0.15, 0.75, clamp(max(v_mask0.x, v_mask0.y) * 1.9 - 0.35, 0.0, 1.0));
     float rosy = 0.85 * v_mask0.z + 0.75 * v_mask0.w * (0.4 + 0.6 * real) + 0.5 * v_mask1.x;
     vec3 c = u_skin * mix(vec3(1.0), u_blush, clamp(rosy, 0.0, 1.0));
-    c *= 1.0 + real * u_mottle * vec3(0.16, 0.24, 0.26) * ((low - 0.5) + 0.8 * (mid - 0.5) + 0.6 * (high - 0.5));
-    float spots = smoothstep(0.74, 0.80, noise(v_rest * 27.0)) * smoothstep(0.1, 0.5, v_mask0.z + v_mask0.w);
+    c *= 1.0 + real * u_mottle * vec3(0.16, 0.24, 0.26) * ((low - 0.5) + 0.8 * (mid - 0.5) + 0.6 * (high.x - 0.5));
+    float spots = smoothstep(0.74, 0.80, noise(v_rest * 27.0).r) * smoothstep(0.1, 0.5, v_mask0.z + v_mask0.w);
     c *= mix(vec3(1.0), vec3(0.72, 0.58, 0.45), u_freckles * spots * (0.35 + 0.65 * real));
     float fore = smoothstep(7.55, 7.75, v_rest.y) * (1.0 - smoothstep(8.0, 8.15, v_rest.y));
     fore *= smoothstep(0.9, 1.3, v_rest.z);
     float line = smoothstep(0.72, 1.0, sin((v_rest.y + 0.03 * low + 0.02 * cos(v_rest.x * 4.0)) * 62.0)) * fore;
     c *= 1.0 - 0.13 * u_wrinkles * (real + 0.25 * u_toon) * line;
     c *= mix(vec3(1.0), u_lid, v_mask2.z);
-    float grain = 0.65 + 0.7 * mix(noise(v_rest * vec3(75.0, 38.0, 75.0)), 0.5, 0.6 * u_toon);
+    float grain = 0.65 + 0.7 * mix(fine, 0.5, 0.6 * u_toon);
     float hairy = clamp(u_stubble * v_mask2.x, 0.0, 0.92) * grain;
     float upper = clamp(u_moustache * v_mask2.y, 0.0, 0.95) * grain;
-    c = mix(c, u_lip * (1.0 + 0.14 * real * (high - 0.5)), lip);
+    c = mix(c, u_lip * (1.0 + 0.14 * real * (high.x - 0.5)), lip);
     c = mix(c, u_beard_colour, clamp(max(hairy, upper), 0.0, 0.95) * (1.0 - lip));
-    vec3 bumps = vec3(high - 0.5, noise(v_rest * 45.0 + 7.0) - 0.5, mid - 0.5);
-    if (real > 0.5) n = normalize(n + 0.10 * u_mottle * bumps - vec3(0, 0.05, 0) * u_wrinkles * line);
-    float wet = mix(0.035, 0.10, lip) * u_gloss * mix(1.0, 0.75, u_toon);
+    vec3 bumps = vec3(high - 0.5, mid - 0.5);
+    vec3 rough = normalize(n + real * (0.10 * u_mottle * bumps - vec3(0, 0.05, 0) * u_wrinkles * line));
+    float spec = mix(0.035, 0.10, lip) * u_gloss * mix(1.0, 0.75, u_toon), gloss = mix(18.0, 40.0, lip);
     vec3 wrap = mix(vec3(0.30, 0.14, 0.09), vec3(0.55, 0.40, 0.34), u_toon);
-    f_colour = vec4(finish(shade(c, n, wrap, mix(18.0, 40.0, lip), wet, ao)), 1.0);
+
+    vec3 dress = g > 2.5 ? u_tie : (g > 1.5 ? u_shirt : u_cloth);
+    dress *= 0.9 + 0.2 * mix(fine, 0.5, u_toon);
+    float across = u_stripes > 0.0 ? v_rest.y : v_rest.x;
+    if (g < 1.5) dress *= 1.0 - 0.45 * abs(u_stripes) * step(0.5, fract(across * 3.5));
+    if (g > 2.5) dress *= 0.8 + 0.4 * step(0.6, fract((v_rest.y + v_rest.x) * 6.0));
+
+    if (cloth) {
+        c = dress; wrap = vec3(0.15); gloss = 8.0; spec = 0.01;
+    } else if (cavity) {  // inside of the mouth
+        c = vec3(0.25, 0.06, 0.05); wrap = vec3(0.2); gloss = 20.0; spec = 0.05; ao *= 0.35;
+    } else {
+        n = rough;
+    }
+    f_colour = vec4(finish(shade(c, n, wrap, gloss, spec, ao, shadow())), 1.0);
 }
 """
 
@@ -140,8 +151,8 @@ void main() {
     vec3 side = normalize(cross(u_up, u_gaze)), up = cross(u_gaze, side);
     vec2 p = vec2(dot(d, side), dot(d, up)) / u_iris_size;
     float r = dot(d, u_gaze) > 0.0 ? length(p) : 9.0, a = atan(p.y, p.x);
-    float streak = noise(vec3(cos(a) * 5.0, sin(a) * 5.0, r * 1.5)) * 0.6
-                   + noise(vec3(cos(a) * 13.0, sin(a) * 13.0, r * 3.0)) * 0.4;
+    float streak = noise(vec3(cos(a) * 5.0, sin(a) * 5.0, r * 1.5)).r * 0.6
+                   + noise(vec3(cos(a) * 13.0, sin(a) * 13.0, r * 3.0)).r * 0.4;
     vec3 iris = mix(u_iris2, u_iris, smoothstep(0.30, 0.85, r + 0.25 * (streak - 0.5)));
     iris *= mix(0.6 + 0.8 * streak, 1.05 - 0.35 * clamp(p.y, -1.0, 1.0), 0.75 * u_toon);
     iris *= 1.0 - 0.65 * smoothstep(0.78, 1.0, r);
@@ -154,7 +165,7 @@ void main() {
     float lidshade = smoothstep(-0.1, 0.55, dot(d, u_up) / 0.62);
     float ao = 1.0 - mix(0.55, 0.40, u_toon) * lidshade;
     vec3 view = normalize(u_eye - v_position);
-    vec3 c = shade(albedo, n, vec3(0.35), 60.0, 0.02, ao * 0.85) * mix(1.0, ao, 0.6);
+    vec3 c = shade(albedo, n, vec3(0.35), 60.0, 0.02, ao * 0.85, shadow()) * mix(1.0, ao, 0.6);
     vec3 h = normalize(u_key_dir + view), cornea = normalize(d + 0.10 * vec3(p, 0.0) * in_iris);
     float glint = smoothstep(0.965, 0.985, dot(cornea, normalize(h + 0.08 * u_up)));
     c += u_key * glint * mix(0.45, 0.9, u_toon);
@@ -162,14 +173,15 @@ void main() {
 }
 """
 
-HAIR_FRAGMENT = _COMMON + """
+HAIR_FRAGMENT = _COMMON.replace("#version 330", "#version 420") + """
+layout(early_fragment_tests) in;  // strands are in the depth buffer already: no shading of what it hides
 uniform sampler2D u_texture; uniform vec3 u_colour; uniform float u_contrast; uniform float u_mean;
-uniform float u_shine; uniform float u_opacity; uniform int u_pass;
+uniform float u_shine; uniform float u_opacity; uniform float u_solid; uniform int u_pass;
 out vec4 f_colour;
 void main() {
     vec4 t = texture(u_texture, v_uv);
     float a = t.a * u_opacity;
-    if (u_pass == 0 ? a < 0.55 : (a >= 0.55 || a < 0.04)) discard;
+    if (u_pass == 0 ? a < u_solid : (a >= u_solid || a < 0.04)) discard;
     vec3 view = normalize(u_eye - v_position);
     vec3 n = normalize(v_normal); if (dot(n, view) < 0.0) n = -n;
     float lum = dot(t.rgb, vec3(0.3, 0.59, 0.11)) / u_mean;
@@ -180,8 +192,9 @@ void main() {
     float th = dot(tangent, normalize(u_key_dir + view));
     float band = pow(clamp(1.0 - th * th, 0.0, 1.0), mix(40.0, 22.0, u_toon));
     band *= max(dot(n, u_key_dir) * 0.7 + 0.3, 0.0);
-    vec3 lit = shade(c, n, vec3(0.35), 12.0, 0.01, mix(0.75, 0.9, u_toon))
-               + u_shine * band * shadow() * u_key * (0.3 * u_colour + 0.05) * strand;
+    float visible = shadow();
+    vec3 lit = shade(c, n, vec3(0.35), 12.0, 0.01, mix(0.75, 0.9, u_toon), visible)
+               + u_shine * band * visible * u_key * (0.3 * u_colour + 0.05) * strand;
     f_colour = vec4(finish(lit), u_pass == 0 ? 1.0 : a);
 }
 """
@@ -192,7 +205,9 @@ out vec4 f_colour;
 void main() {
     vec3 n = normalize(v_normal);
     if (dot(n, u_eye - v_position) < 0.0) n = -n;
-    f_colour = vec4(finish(shade(u_colour, n, vec3(0.3), 30.0, u_shine, max(v_mask1.w, 0.7))), 1.0);
+    // share of all light: what hides a tooth from the sky hides it from the lamps, and what comes back is red
+    vec3 open = pow(vec3(v_mask1.w), vec3(0.85, 1.1, 1.15));
+    f_colour = vec4(finish(open * shade(u_colour, n, vec3(0.3), 30.0, u_shine, 1.0, shadow())), 1.0);
 }
 """
 
@@ -200,23 +215,29 @@ _STRANDS = """
 const float SOLID = 0.4;  // alpha from which a strand hides what lies behind it
 """
 
-LABEL_FRAGMENT = _COMMON + _STRANDS + """
-uniform int u_label; uniform sampler2D u_texture; uniform float u_has_texture;
+LABEL_FRAGMENT = _COMMON + """
 out vec4 f_colour;
-void main() {
-    float label = float(u_label);
-    if (u_label == 1) {
-        float lip_u = v_mask0.x * 1.9 - 0.35, lip_l = v_mask0.y * 1.9 - 0.35;
-        if (garment() > 0.5) label = 16.0;
-        else if (v_mask1.z > 0.5) label = 11.0;
-        else if (max(lip_u, lip_l) > 0.42) label = lip_u > lip_l ? 12.0 : 13.0;
-        else if (v_mask1.x > 0.35) label = v_rest.x > 0.0 ? 7.0 : 8.0;
-        else if (v_mask0.w > 0.30) label = 10.0;
-        else if (v_mask1.y > 0.5) label = 14.0;
-    } else {
-        if (u_has_texture > 0.5 && texture(u_texture, v_uv).a < SOLID) discard;
-        if (u_label == 2) label = v_rest.x > 0.0 ? 2.0 : 3.0;
-    }
+void main() {  // the base mesh: skin and what is marked on it
+    float lip_u = v_mask0.x * 1.9 - 0.35, lip_l = v_mask0.y * 1.9 - 0.35, label = 1.0;
+    if (garment() > 0.5) label = 16.0;
+    else if (v_mask1.z > 0.5) label = 11.0;
+    else if (max(lip_u, lip_l) > 0.42) label = lip_u > lip_l ? 12.0 : 13.0;
+    else if (v_mask1.x > 0.35) label = v_rest.x > 0.0 ? 7.0 : 8.0;
+    else if (v_mask0.w > 0.30) label = 10.0;
+    else if (v_mask1.y > 0.5) label = 14.0;
+    f_colour = vec4(label / 255.0, 1.0 / gl_FragCoord.w, 0.0, 1.0);
+}
+"""
+
+TAG_FRAGMENT = """
+#version 330
+in vec3 v_rest; in vec2 v_uv;
+uniform int u_label; uniform sampler2D u_texture;
+out vec4 f_colour;
+""" + _STRANDS + """
+void main() {  // a part of one class; brows are two
+    if (texture(u_texture, v_uv).a < SOLID) discard;
+    float label = u_label == 2 ? (v_rest.x > 0.0 ? 2.0 : 3.0) : float(u_label);
     f_colour = vec4(label / 255.0, 1.0 / gl_FragCoord.w, 0.0, 1.0);
 }
 """
@@ -235,11 +256,11 @@ void main() {
 
 FLOW_FRAGMENT = """
 #version 330
-in vec2 v_uv; in vec4 v_next; uniform sampler2D u_texture; uniform float u_has_texture;
+in vec2 v_uv; in vec4 v_next; uniform sampler2D u_texture;
 out vec4 f_colour;
 """ + _STRANDS + """
 void main() {  // where the surface seen here is in the next frame, and how far from the camera
-    if (u_has_texture > 0.5 && texture(u_texture, v_uv).a < SOLID) discard;
+    if (texture(u_texture, v_uv).a < SOLID) discard;
     f_colour = vec4(v_next.xy / v_next.w, v_next.w, 1.0);
 }
 """
@@ -255,7 +276,7 @@ BACKDROP_FRAGMENT = """
 in vec2 v_xy;
 uniform vec3 u_top; uniform vec3 u_bottom; uniform vec2 u_tilt; uniform vec4 u_blob[10]; uniform vec4 u_paint[10];
 uniform vec4 u_wall; uniform vec3 u_cloud; uniform vec3 u_stripe; uniform float u_grain; uniform float u_toon;
-uniform sampler3D u_noise;
+uniform sampler3D u_noise; uniform sampler2D u_drawn; uniform vec2 u_size;
 out vec4 f_colour;
 float hash(vec2 p) { return fract(sin(dot(p, vec2(12.9898, 78.233))) * 43758.5453); }
 void main() {
@@ -268,8 +289,8 @@ void main() {
     for (int k = 0; k < 3; k++) {  // cloud: strength, frequency, roughness: foliage, plaster, crowds
         vec3 q = vec3(p * u_cloud.y * exp2(float(k)) / 32.0, u_stripe.z + float(k) * 0.37);
         float weight = u_cloud.x * pow(u_cloud.z, float(k));
-        vec3 tint = vec3(texture(u_noise, q).r, texture(u_noise, q + 0.31).r, texture(u_noise, q + 0.67).r);
-        c += weight * (tint * 0.5 + texture(u_noise, q + 0.5).r * 0.5 - 0.5);
+        vec4 tint = textureLod(u_noise, q, 0.0);
+        c += weight * (tint.rgb * 0.5 + tint.a * 0.5 - 0.5);
     }
     for (int i = 0; i < 10; i++) {  // blob: x, y, size (negative = off), softness; paint: rgb, square (1) or round (0)
         vec2 d = (p - u_blob[i].xy) / max(u_blob[i].z, 1e-3);
@@ -281,6 +302,8 @@ void main() {
     c += u_grain * (hash(floor(gl_FragCoord.xy / 2.0)) - 0.5);
     float grey = dot(c, vec3(0.3, 0.59, 0.11));
     c = mix(c, clamp(mix(vec3(grey), c, 1.25) * 1.04 + 0.01, 0.0, 1.0), u_toon);
-    f_colour = vec4(clamp(c, 0.0, 1.0), 1.0);
+    // the person, drawn twice as large, their colours multiplied by their opacity: one tap is the mean of four pixels
+    vec4 drawn = textureLod(u_drawn, gl_FragCoord.xy / u_size, 0.0);
+    f_colour = vec4(drawn.rgb + (1.0 - drawn.a) * clamp(c, 0.0, 1.0), 1.0);
 }
 """

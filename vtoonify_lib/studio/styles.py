@@ -47,7 +47,7 @@ STORYBOOK_WARP = _both({
     "mouth/mouth-scale-horiz-decr": 0.2, "neck/neck-scale-horiz-decr": 0.7, "neck/neck-scale-depth-decr": 0.5,
 })
 PHOTO = Style("photo")
-STORYBOOK = Style("storybook", STORYBOOK_WARP, toon=1.0, iris=1.28, lids=1.5, saturation=1.12, hair_saturation=1.35,
+STORYBOOK = Style("storybook", STORYBOOK_WARP, toon=1.0, iris=1.28, lids=1.65, saturation=1.12, hair_saturation=1.35,
                   ambient=1.12)
 STYLES = {s.name: s for s in (PHOTO, STORYBOOK)}
 
