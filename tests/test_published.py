@@ -433,7 +433,8 @@ def test_accepting_beforehand_shows_the_licence_all_the_same(pristine):
     lines = []
     obtain("pixar-t", pristine, accept_licence=True, tell=lines.append, progress=False)
     assert lines[0] == LICENCE_NOTICE
-    assert len(lines) == 4 and all("sha256" in line and "pinned now" in line and " MB" in line for line in lines[1:])
+    assert len(lines) == 5 and all("sha256" in line and "pinned now" in line and " MB" in line for line in lines[1:4])
+    assert lines[4] == "converting pixar-t, once"
     lines.clear()
     obtain("pixar-d", pristine, tell=lines.append, progress=False)
     assert LICENCE_NOTICE not in lines and sum("as pinned" in line for line in lines) == 2

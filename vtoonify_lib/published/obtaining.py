@@ -67,6 +67,7 @@ def obtain(preset: str | Preset, source: str | Path | None = None, *, accept_lic
     files = {role: file.path for role, file in fetched.items()}
     if source is not None and not is_address(source):
         files |= own_landmarks(Path(source).expanduser())
+    tell(f"converting {preset.name}, once")
     try:
         return convert(preset, files, out, half is not False, siblings=_bundles(cache)).folder
     except UnfitFile as error:
