@@ -243,6 +243,8 @@ def test_names_and_sources_that_do_not_fit(files, tiny_bundle):
         Toonifier.load("zebra")
     with pytest.raises(VToonifyError, match="studio-t is not a published preset, .* drop --from"):
         Toonifier.load("studio-t", source=files)
+    with pytest.raises(TypeError, match="devise"):
+        Toonifier.load("studio-t", devise="cpu")
     with pytest.raises(VToonifyError, match="HF_HUB_OFFLINE is set.*--from FOLDER"):
         Toonifier.load("pixar-d", accept_licence=True, tell=lambda line: None, progress=False)
 

@@ -94,7 +94,7 @@ class Toonifier:
         """The Toonifier of a bundle, by name or path.
 
         A published preset ("pixar-d") that is not on this machine is fetched and converted first. how: source,
-        accept_licence, ask, … as `published.obtain` takes them; by default the user is asked about the licence.
+        accept_licence, ask, … as `published.open_bundle` takes them; by default the user is asked about the licence.
         VToonifyError for an unknown or damaged bundle or device, and for a preset that cannot be had.
         """
         pick_device(device)  # before anything is fetched

@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 from ..checkpoints import BUNDLE_FILE, Bundle, load_bundle, models_folders
 from ..config import VToonifyError
@@ -20,16 +19,19 @@ from .presets import preset as preset_named
 from .weights import UnfitFile
 
 
-def open_bundle(name: str | Path, ask: Callable[[str], bool] | None = ask_user, **how: Any) -> Bundle:
+def open_bundle(name: str | Path, source: str | Path | None = None, *, accept_licence: bool = False,
+                ask: Callable[[str], bool] | None = ask_user, tell: Callable[[str], object] = print,
+                progress: bool = True) -> Bundle:
     """The bundle of that name or path; a published preset is obtained first when it is not on this machine yet.
 
-    ask, how: as :func:`obtain`; by default the user is asked, in a terminal or a notebook.
+    Arguments as :func:`obtain`; by default the user is asked, in a terminal or a notebook.
     Raises VToonifyError as `load_bundle` and `obtain`, and for a source of something that is not fetched.
     """
     own = [root / name for root in models_folders() if root != cache_folder() / "bundles"]
     if str(name) in PRESETS and not any((folder / BUNDLE_FILE).is_file() for folder in own):
-        return load_bundle(obtain(str(name), ask=ask, **how))
-    if how.get("source") is not None:
+        return load_bundle(obtain(str(name), source, accept_licence=accept_licence, ask=ask, tell=tell,
+                                  progress=progress))
+    if source is not None:
         raise VToonifyError(f"{name} is not a published preset, so there is nothing to fetch; drop --from")
     try:
         return load_bundle(name)
