@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "vtoonify_lib"
-FACES = {"faces", "framing", "tracking", "images"}  # one job in four files
+FACES = {"faces", "framing", "tracking", "preprocessing", "images"}  # one job in five files
 LAYERS = [  # top to bottom; a module may import from lower rows, and from its own row
     {"cli", "panels", "notebook", "bench"},
     {"plotting"},
-    {"pipeline", "training", "metrics"},
+    {"pipeline", "networks", "look", "training", "metrics"},
     {"published"},
     {"synthesis", "blending", "losses", "checkpoints", "fast"},
     {"models", "faces", "parsing", "video", "studio", "unpickling", "downloads"} | FACES,

@@ -11,11 +11,11 @@ import torch
 from media_files import make_clip, make_sound, sound_packets
 from people import GREY, photograph, scene, write_clip
 
-from vtoonify_lib import pipeline
+from vtoonify_lib import networks, pipeline
 from vtoonify_lib.config import TINY, VToonifyError
 from vtoonify_lib.devices import memory_errors, pick_device, pick_dtype
 from vtoonify_lib.images import to_image, to_tensor, write_image
-from vtoonify_lib.parsing import CLASS_NAMES, PALETTE, calm_background, parsing_picture
+from vtoonify_lib.parsing import CLASS_NAMES, PALETTE, calm_background, network_input, parsing_picture
 from vtoonify_lib.pipeline import Toonifier, VideoResult
 from vtoonify_lib.video import probe, read_frames
 
@@ -78,11 +78,11 @@ def test_4k_picture(toonifier):
 
 
 def test_folded_half_precision_draws_the_same_picture(tiny_bundle, toonifier, monkeypatch):
-    monkeypatch.setattr(pipeline, "pick_dtype", lambda device: torch.float32)
+    monkeypatch.setattr(networks, "pick_dtype", lambda device: torch.float32)
     exact = Toonifier.load(tiny_bundle.folder, "cpu")
     style = exact.style_code(photograph()[:512])
     crop = photograph()[None, :64, :48]
-    plain = exact._vtoonify(pipeline.network_input(to_tensor(crop), exact._parsing(to_tensor(crop))), style)
+    plain = exact.networks.vtoonify(network_input(to_tensor(crop), exact.networks.parsing(to_tensor(crop))), style)
     drawn = exact.painter(style)(crop)
     assert np.abs(drawn.astype(int) - to_image(plain)).max() <= 1
     assert np.abs(drawn.astype(int) - toonifier.painter(style)(crop)).mean() < 3
@@ -231,7 +231,7 @@ def test_failure_midway_leaves_nothing(toonifier, tmp_path, monkeypatch):
     src = write_clip(tmp_path / "a.mp4", walk([60] * 8))
     calls = []
 
-    def painter(style):
+    def painter(style, look):
         def draw(crops):
             calls.append(1)
             if len(calls) == 5:

@@ -362,6 +362,7 @@ def test_presets_from_the_same_files_share_them(pristine, cache, tmp_path):
     second = convert(D, pristine, cache / "bundles" / "pixar-d", siblings=[first])
     for key in ("parsing", "style_encoder"):
         assert second.path(key).samefile(first.path(key))
+    assert second.path("landmarks").samefile(first.path("landmarks"))
     assert not second.path("vtoonify").samefile(first.path("vtoonify"))
     third = convert(D, pristine, tmp_path / "other", siblings=[first, second])
     assert third.path("vtoonify").samefile(second.path("vtoonify"))
@@ -379,8 +380,9 @@ def test_sharing_never_spreads_damage(pristine, cache, tmp_path, monkeypatch):
     data[-1] ^= 1
     damaged.write_bytes(data)
     (first.folder / "style_encoder.safetensors").unlink()
+    (first.folder / "landmarks.dat").write_bytes(b"damaged")
     second = convert(D, pristine, tmp_path / "other", siblings=[first])
-    assert second.network("parsing") and second.network("style_encoder")
+    assert second.network("parsing") and second.network("style_encoder") and second.path("landmarks")
     monkeypatch.setattr(conversion.os, "link", lambda *_: (_ for _ in ()).throw(OSError("no links here")))
     third = convert(D, pristine, tmp_path / "copy", siblings=[second])
     assert not third.path("parsing").samefile(second.path("parsing")) and third.network("parsing")
@@ -388,7 +390,10 @@ def test_sharing_never_spreads_damage(pristine, cache, tmp_path, monkeypatch):
     monkeypatch.undo()
     fourth = convert(D, pristine, tmp_path / "fourth", siblings=[third])
     convert(D, pristine, third.folder, half=False)
-    assert load_bundle(fourth.folder).network("parsing")
+    (tmp_path / "dlib.dat").write_bytes(b"68 points")
+    files = {role: pristine / name for role, name in D.sources.items()}
+    assert convert(D, files | {"landmarks": tmp_path / "dlib.dat"}, third.folder, half=False).path("landmarks")
+    assert load_bundle(fourth.folder).network("parsing") and load_bundle(fourth.folder).path("landmarks")
 
 
 def test_an_interrupted_conversion_is_no_bundle(pristine, tmp_path, monkeypatch):
@@ -433,7 +438,8 @@ def test_accepting_beforehand_shows_the_licence_all_the_same(pristine):
     lines = []
     obtain("pixar-t", pristine, accept_licence=True, tell=lines.append, progress=False)
     assert lines[0] == LICENCE_NOTICE
-    assert len(lines) == 4 and all("sha256" in line and "pinned now" in line and " MB" in line for line in lines[1:])
+    assert len(lines) == 5 and all("sha256" in line and "pinned now" in line and " MB" in line for line in lines[1:4])
+    assert lines[4] == "converting pixar-t, once"
     lines.clear()
     obtain("pixar-d", pristine, tell=lines.append, progress=False)
     assert LICENCE_NOTICE not in lines and sum("as pinned" in line for line in lines) == 2

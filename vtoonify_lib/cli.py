@@ -10,8 +10,13 @@ import argparse
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from .config import VToonifyError
+
+if TYPE_CHECKING:
+    from .look import Look
+    from .pipeline import Toonifier
 
 USAGE_ERROR, INTERRUPTED = 2, 130
 METRICS_SHOWN = 4
@@ -46,8 +51,18 @@ def _parser() -> argparse.ArgumentParser:
 
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--bundle", default="studio-t", metavar="NAME",
-                        help="model bundle: a name from `vtoonify models`, or a folder (default: %(default)s)")
+                        help="model bundle: a name from `vtoonify models`, or a folder (default: %(default)s); a "
+                             "published one is fetched when it is not here yet")
     common.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: %(default)s)")
+    common.add_argument("--style", type=int, metavar="N", help="number of the exemplar, where there are several")
+    common.add_argument("--structure", type=float, metavar="X",
+                        help="from 0, the face's features, to 1, the exemplar's, where that can be chosen")
+    common.add_argument("--color", type=float, metavar="X", help="0: the face's colours, 1: the exemplar's")
+    common.add_argument("--from", dest="source", metavar="SOURCE",
+                        help="where to get a published bundle from: a folder with its files, or an address (default: "
+                             "its repository on Hugging Face)")
+    common.add_argument("--accept-licence", action="store_true",
+                        help="accept the licence of the published bundles (non-commercial) without being asked")
     region = argparse.ArgumentParser(add_help=False)
     region.add_argument("--frame", choices=("crop", "full"), default="crop",
                         help="crop: the toonified region around the face; full: the whole picture with that region "
@@ -66,24 +81,52 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("output", metavar="OUT", help=f"{name} file to write; its ending says the format")
         command.set_defaults(run=run)
 
-    command = commands.add_parser("models", parents=[common], help="list the model bundles on this machine")
+    command = commands.add_parser("models", help="list the model bundles, here and published; remove published ones")
+    which = command.add_mutually_exclusive_group()
+    which.add_argument("--remove", metavar="NAME", help="delete a published bundle, and downloads no other one needs")
+    which.add_argument("--clear-downloads", action="store_true",
+                       help="delete what was downloaded; bundles that were made of it stay")
     command.set_defaults(run=_models)
     return parser
+
+
+# ---------------------------------------------------------------------------------------------- toonify
+def _look(arguments: argparse.Namespace) -> Look:
+    """The look that was asked for; what a published preset cannot do is said before it is fetched."""
+    from .look import Look
+    from .published import PRESETS
+
+    look = Look(arguments.style, arguments.structure, arguments.color)
+    if arguments.bundle in PRESETS:
+        look.within(PRESETS[arguments.bundle])
+    return look
+
+
+def _how(arguments: argparse.Namespace) -> dict[str, Any]:
+    """How to get a published bundle."""
+    return {"source": arguments.source, "accept_licence": arguments.accept_licence, "progress": sys.stderr.isatty(),
+            "tell": lambda line: print(line, file=sys.stderr)}
+
+
+def _load(arguments: argparse.Namespace) -> Toonifier:
+    from .pipeline import Toonifier
+
+    return Toonifier.load(arguments.bundle, arguments.device, **_how(arguments))
 
 
 def _demo(arguments: argparse.Namespace) -> None:
     from .pipeline import demo
 
-    _report(demo(arguments.out, arguments.bundle, arguments.device, progress=sys.stderr.isatty()))
+    _report(demo(arguments.out, arguments.bundle, arguments.device, _look(arguments), **_how(arguments)))
 
 
 def _video(arguments: argparse.Namespace) -> None:
-    from .pipeline import Toonifier, check_video_paths
+    from .pipeline import check_video_paths
 
-    check_video_paths(arguments.input, arguments.output)  # before the model is loaded
-    toonifier = Toonifier.load(arguments.bundle, arguments.device)
-    _report(toonifier.video(arguments.input, arguments.output, arguments.frame, arguments.padding,
-                             progress=sys.stderr.isatty()))
+    check_video_paths(arguments.input, arguments.output)  # before the model is fetched or loaded
+    look = _look(arguments)
+    _report(_load(arguments).video(arguments.input, arguments.output, arguments.frame, arguments.padding, look,
+                                   progress=sys.stderr.isatty()))
 
 
 def _report(result) -> None:
@@ -94,14 +137,13 @@ def _report(result) -> None:
 
 def _image(arguments: argparse.Namespace) -> None:
     from .images import check_output, check_picture_name, read_image, write_image
-    from .pipeline import Toonifier
 
-    check_picture_name(check_output(arguments.output, arguments.input))  # before the model is loaded
-    picture = read_image(arguments.input)
-    toonifier = Toonifier.load(arguments.bundle, arguments.device)
+    check_picture_name(check_output(arguments.output, arguments.input))  # before the model is fetched or loaded
+    picture, look = read_image(arguments.input), _look(arguments)
+    toonifier = _load(arguments)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        result = toonifier.image(picture, arguments.frame, arguments.padding)
+        result = toonifier.image(picture, arguments.frame, arguments.padding, look)
     for warning in caught:
         if warning.category is UserWarning:
             print(f"vtoonify: note: {warning.message}", file=sys.stderr)
@@ -109,17 +151,46 @@ def _image(arguments: argparse.Namespace) -> None:
     print(f"{path}: {result.shape[1]}×{result.shape[0]}")
 
 
+# ---------------------------------------------------------------------------------------------- models
 def _models(arguments: argparse.Namespace) -> None:
-    from .checkpoints import list_bundles, models_folders
+    from .published import clear_downloads, remove
 
-    rows = [("NAME", "SIZE", "LICENCE", "ON DISK", "PIXELS", "NUMBERS")]
+    if arguments.remove is not None:
+        print(f"{arguments.remove} removed, {remove(arguments.remove) / 1e6:.1f} MB freed")
+    elif arguments.clear_downloads:
+        print(f"downloads removed, {clear_downloads() / 1e6:.1f} MB freed")
+    else:
+        _list_models()
+
+
+def _list_models() -> None:
+    """Bundles with their numbers, and the published presets with what each can do."""
+    from .checkpoints import list_bundles, models_folders
+    from .downloads import cache_folder
+    from .published import LICENCE, LICENCE_URL, PRESETS, on_disk
+
+    rows = [("BUNDLE", "SIZE", "LICENCE", "ON DISK", "PIXELS", "NUMBERS")]
     for bundle in list_bundles():
+        if bundle.name in PRESETS and bundle.folder == cache_folder() / "bundles" / bundle.name:
+            continue
         numbers = [f"{key} {value:.3g}" for key, value in bundle.metrics.items() if isinstance(value, int | float)]
         rows.append((bundle.name, f"{bundle.bytes / 1e6:.1f} MB", bundle.licence, bundle.problem() or "complete",
                      f"{bundle.config.in_size} → {bundle.config.out_size}", ", ".join(numbers[:METRICS_SHOWN]) or "-"))
-    if len(rows) == 1:
-        folders = ", ".join(map(str, models_folders()))
-        raise VToonifyError(f"there is no bundle in {folders}; `make train-default` makes one")
+    if len(rows) > 1:
+        _print_table(rows)
+    else:
+        print(f"no bundle in {', '.join(map(str, models_folders()))}; `make train-default` makes one")
+    print()
+    _print_table([("PUBLISHED", "FAMILY", "CAN DO", "LICENCE", "ON DISK"),
+                  *((preset.name, preset.family, preset.abilities, "non-commercial", on_disk(preset))
+                    for preset in PRESETS.values())])
+    print(f"""
+Published by the authors of VToonify under the {LICENCE}: {LICENCE_URL}
+To get one, name it: `vtoonify image IN OUT --bundle pixar-d`. Its files come from Hugging Face, or with `--from` from
+a folder or an address of yours. They and what is made of them are in {cache_folder()}""")
+
+
+def _print_table(rows: Sequence[Sequence[str]]) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -1,9 +1,10 @@
 """Where a face sits in the picture: crop plan, FFHQ alignment, cut out and paste back.
 
 Everything here is arithmetic on 68 landmarks (iBUG order, pixel coordinates x, y) and uint8 RGB pictures; nothing
-here finds a face (see `faces`). Two crop plans exist side by side: `published_crop_plan` reproduces the numbers of the
-published system, with the horizontal eye distance and whole-picture resize, and is kept for its checkpoints;
-`plan_crop` is ours, with the true eye distance, so that a tilted head or a half profile keeps its size.
+here finds a face (see `faces`). Two crop rules exist side by side: `published_crop_plan` and `published_cut` do as the
+published system, with the horizontal eye distance and whole-picture resize, and are kept for its checkpoints;
+`plan_crop` and `cut` are ours, with the true eye distance, so that a tilted head or a half profile keeps its size.
+Which one a bundle wants is decided in `preprocessing`.
 The alignment is the oriented square of the Progressive GAN paper (appendix C), which FFHQ and pSp use.
 """
 
@@ -25,6 +26,8 @@ FEATHER_FRACTION = 1 / 12      # width of the soft edge of a paste-back, over th
 MAX_UPSCALE = 8.0              # eyes 4 px apart at in_size 128: below that there is no face to draw
 LEFT_EYE, RIGHT_EYE = slice(36, 42), slice(42, 48)
 MOUTH_CORNERS = (48, 54)
+PREFILTER = np.array([1, 3, 3, 1]) / 8      # the published blur before shrinking; an even length, so it shifts by ½ px
+PREFILTER_SCALES = (0.75, 0.375)            # one pass from the first scale down, two from the second
 
 
 def eye_centres(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -104,19 +107,29 @@ def plan_around(frame_shape: tuple[int, ...], centres: tuple[float, float, float
     """
     padding = usual_padding(in_size, padding)
     height, width = frame_shape[:2]
-    if not math.isfinite(distance) or distance * MAX_UPSCALE < in_size * EYE_FRACTION:
-        least = in_size * EYE_FRACTION / MAX_UPSCALE
-        raise VToonifyError(f"the eyes are {distance:.1f} px apart but at least {least:.0f} px are needed; "
-                            "use a larger picture or a closer shot")
+    check_distance(distance, in_size)
     scale = in_size * EYE_FRACTION / distance
     x0, y0, x1, y1 = (value * scale for value in centres)
     # Edges must also be multiples of 8 when the scaled frame is not, hence floor on both sides.
     edges = [_floor(max(x0 - padding, 0)), _floor(max(y0 - padding, 0)),
              _floor(min(x1 + padding, width * scale)), _floor(min(y1 + padding, height * scale))]
-    if edges[2] - edges[0] < 2 * GRID or edges[3] - edges[1] < 2 * GRID:
-        raise VToonifyError(f"the picture is {width}×{height} px, too small around the face for a crop; "
-                            "use a larger picture")
-    return CropPlan(scale, *map(float, edges), frame_width=width, frame_height=height)
+    return check_plan(CropPlan(scale, *map(float, edges), frame_width=width, frame_height=height))
+
+
+def check_distance(distance: float, in_size: int) -> None:
+    """Raise VToonifyError when the eyes are so close together, in frame pixels, that there is no face to draw."""
+    least = in_size * EYE_FRACTION / MAX_UPSCALE
+    if not math.isfinite(distance) or distance < least:
+        raise VToonifyError(f"the eyes are {distance:.1f} px apart but at least {least:.0f} px are needed; "
+                            "use a larger picture or a closer shot")
+
+
+def check_plan(plan: CropPlan) -> CropPlan:
+    """The plan, or VToonifyError when its crop is too small for a network."""
+    if min(plan.width, plan.height) < 2 * GRID:
+        raise VToonifyError(f"the picture is {plan.frame_width}×{plan.frame_height} px, too small around the face for "
+                            "a crop; use a larger picture")
+    return plan
 
 
 def _floor(value: float) -> int:
@@ -135,7 +148,7 @@ def published_crop_plan(frame_shape: tuple[int, ...], landmarks: np.ndarray,
     horizontal = right_eye[0] - left_eye[0]
     if horizontal <= 0:
         raise VToonifyError("the eyes are not side by side in this picture, so the published crop rule has no scale; "
-                            "use faces.plan_crop(frame)")
+                            "turn the picture upright")
     scale = eye_distance_px / horizontal
     x, y = (left_eye + right_eye) / 2 * scale
     h, w = round(frame_shape[0] * scale), round(frame_shape[1] * scale)
@@ -151,6 +164,24 @@ def cut(frame: np.ndarray, plan: CropPlan, grow: float = 1.0) -> np.ndarray:
                             f"{plan.frame_width}×{plan.frame_height}; plan the crop again")
     size = (round(plan.width * grow), round(plan.height * grow))
     return np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR, box=plan.box))
+
+
+def published_cut(frame: np.ndarray, plan: CropPlan) -> np.ndarray:
+    """The planned crop of a uint8 RGB frame [H,W,3] as published: the frame blurred, resized as a whole, then cut.
+
+    A frame that grows is not resized whole, which would cost up to MAX_UPSCALE² its memory: the same to ±1.
+    """
+    edges = [round(edge) for edge in (plan.left, plan.top, plan.right, plan.bottom)]
+    width, height = (round(side * plan.scale) for side in (plan.frame_width, plan.frame_height))
+    if plan.scale > 1:
+        box = [edge * side for edge, side in zip(edges, [plan.frame_width / width, plan.frame_height / height] * 2,
+                                                 strict=True)]
+        size = (edges[2] - edges[0], edges[3] - edges[1])
+        return np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR, box=box))
+    for _ in range(sum(plan.scale <= scale for scale in PREFILTER_SCALES)):
+        frame = cv2.sepFilter2D(frame, -1, PREFILTER, PREFILTER)
+    left, top, right, bottom = edges
+    return cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR)[top:bottom, left:right]
 
 
 def paste_back(frame: np.ndarray, stylised: np.ndarray, plan: CropPlan) -> np.ndarray:

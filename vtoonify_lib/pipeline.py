@@ -2,7 +2,8 @@
 
 The style code is computed once per clip from an aligned crop of the best early frame, and folded into the weights. A
 clip is read twice: once to follow the face, once to draw, so that one steady crop can be chosen beforehand and memory
-does not grow with the clip. Which weights, which faces, which codec: see `checkpoints`, `faces` and `video`.
+does not grow with the clip. Ours or published, it goes the same way: what differs is in `networks`, `preprocessing` and
+`look`. Which weights, which faces, which codec: see `checkpoints`, `faces` and `video`.
 """
 
 from __future__ import annotations
@@ -14,20 +15,23 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
-from . import fast
-from .checkpoints import Bundle, load_bundle
+from .checkpoints import Bundle
 from .config import VToonifyError
-from .devices import memory_errors, pick_device, pick_dtype
-from .faces import FaceFinder, align_face, cut, paste_back, plan_crop
+from .devices import pick_device
+from .faces import FaceFinder, align_face, cut, paste_back
 from .framing import CropPlan, usual_padding
-from .images import check_output, check_source, read_image, to_image, to_tensor
-from .parsing import network_input, parsing_logits
+from .images import check_output, check_source, read_image
+from .look import AS_TRAINED, Look
+from .networks import Networks
+from .preprocessing import OURS, PUBLISHED
+from .published import open_bundle
 from .tracking import ClipPlan, ClipTrack, plan_clip, track_clip
 from .video import FORMATS, VideoWriter, pipelined, probe, read_frames, side_by_side
 
@@ -75,36 +79,39 @@ class VideoResult:
 class Toonifier:
     """A bundle made ready on a device. `Toonifier.load("studio-t").video("in.mp4", "out.mp4")`.
 
-    device: "auto" (a CUDA GPU if there is one), "cpu", "cuda", "cuda:1", "mps". Precision follows: float16 on CUDA,
-    bfloat16 on CPUs that are fast in it, else float32.
+    device: "auto" (a CUDA GPU if there is one), "cpu", "cuda", "cuda:1", "mps".
     """
 
     def __init__(self, bundle: Bundle, device: str = "auto") -> None:
         self.bundle, self.config = bundle, bundle.config
         self.device = pick_device(device)
-        self.dtype = pick_dtype(self.device)
+        self.preprocessing = PUBLISHED if bundle.published else OURS
         self.finder = FaceFinder(bundle.path("landmarks"))
-        with memory_errors(self.device, "the networks of the bundle"):
-            self._vtoonify = bundle.network("vtoonify")
-            self._parsing = fast.fold(bundle.network("parsing"), dtype=self.dtype).to(self.device)
-            self._style_encoder = bundle.network("style_encoder").to(self.device)
+        self.networks = Networks(bundle, self.device, self.preprocessing)
 
     @classmethod
-    def load(cls, bundle: str | Path = DEFAULT_BUNDLE, device: str = "auto") -> Toonifier:
-        """The Toonifier of a bundle, by name or path. VToonifyError for an unknown or damaged bundle or device."""
-        return cls(load_bundle(bundle), device)
+    def load(cls, bundle: str | Path = DEFAULT_BUNDLE, device: str = "auto", **how: Any) -> Toonifier:
+        """The Toonifier of a bundle, by name or path.
+
+        A published preset ("pixar-d") that is not on this machine is fetched and converted first. how: source,
+        accept_licence, ask, … as `published.open_bundle` takes them; by default the user is asked about the licence.
+        VToonifyError for an unknown or damaged bundle or device, and for a preset that cannot be had.
+        """
+        pick_device(device)  # before anything is fetched
+        return cls(open_bundle(bundle, **how), device)
 
     # ------------------------------------------------------------------ pictures
     def image(self, source: str | Path | np.ndarray | Image.Image, frame: str = "crop",
-              padding: float | None = None) -> np.ndarray:
+              padding: float | None = None, look: Look = AS_TRAINED) -> np.ndarray:
         """Toonify the largest face of a picture → uint8 RGB [H',W',3].
 
         source: path, array or Pillow picture (see `images.read_image`). frame: "crop" gives the region around the face
         at out_size/in_size times the working size, "full" the whole picture with the region blended in. padding: pixels
-        around the eye centre at working size, default 200/256 of in_size.
-        Warns when there are several faces. Raises VToonifyError when there is none.
+        around the eye centre at working size, default 200/256 of in_size. look: exemplar and degrees.
+        Warns when there are several faces. Raises VToonifyError when there is none, and for a look the bundle has not.
         """
         _check_frame(frame)
+        look = look.of(self.bundle)
         rgb = read_image(source)
         faces = self.finder.faces(rgb)
         if not faces:
@@ -113,14 +120,14 @@ class Toonifier:
         if len(faces) > 1:
             warnings.warn(_several(len(faces)), stacklevel=2)
         landmarks = faces[0].landmarks
-        plan = plan_crop(rgb.shape, landmarks, self.config.in_size, padding)
-        draw = self.painter(self.style_code(align_face(rgb, landmarks, self._style_encoder.image_size)))
-        picture = draw(cut(rgb, plan)[None])[0]
+        plan = self.preprocessing.plan(rgb.shape, landmarks, self.config.in_size, padding)
+        style = self.style_code(align_face(rgb, landmarks, self.networks.face_size), look)
+        picture = self.painter(style, look)(self.preprocessing.cut(rgb, plan)[None])[0]
         return picture if frame == "crop" else paste_back(rgb, picture, plan)
 
     # ------------------------------------------------------------------ clips
     def video(self, src: str | Path, dst: str | Path, frame: str = "crop", padding: float | None = None,
-              progress: bool = True) -> VideoResult:
+              look: Look = AS_TRAINED, progress: bool = True) -> VideoResult:
         """Toonify a clip with its sound; every frame is kept, at its time. Arguments as `image`.
 
         Frames from before the face first appears are left as they are. Raises VToonifyError for a clip without a face
@@ -129,6 +136,7 @@ class Toonifier:
         start, src, dst = perf_counter(), Path(src), Path(dst)
         _check_frame(frame)
         check_video_paths(src, dst)
+        look = look.of(self.bundle)
         padding = usual_padding(self.config.in_size, padding)
         with VideoWriter(dst, source=src) as writer:  # opened first: it finds out soonest whether dst can be written
             track, notes = self._track(src, progress)
@@ -136,7 +144,7 @@ class Toonifier:
                 raise VToonifyError(f"no face was found in any of the {track.frames} frames of {src}; {FACE_NEEDS}")
             tracked = perf_counter()
             plans = plan_clip(track, self.config.in_size, padding)
-            size = self._render(src, writer, track, plans, frame, progress)
+            size = self._render(src, writer, track, plans, look, frame, progress)
         found, seconds = int(track.found.sum()), perf_counter() - start
         return VideoResult(dst, writer.frames, size, (plans.width, plans.height), plans.steady, found,
                            track.frames - found, seconds, tracked - start, (*notes, *_notes(track, plans)))
@@ -148,20 +156,21 @@ class Toonifier:
             warnings.simplefilter("always", UserWarning)
             bar = tqdm(frames, total=total, desc="finding the face", unit="frame", leave=False, disable=not progress)
             track = track_clip(((frame.rgb, float(frame.pts)) for frame in bar), self.finder,
-                               self._style_encoder.image_size)
+                               self.networks.face_size)
         return track, [str(item.message) for item in caught if item.category is UserWarning]
 
-    def _render(self, src: Path, writer: VideoWriter, track: ClipTrack, plans: ClipPlan, frame: str,
+    def _render(self, src: Path, writer: VideoWriter, track: ClipTrack, plans: ClipPlan, look: Look, frame: str,
                 progress: bool) -> tuple[int, int]:
         """Second pass: read and cut, draw, paste and write, the three at once. Returns width, height of the output."""
-        draw = self.painter(self.style_code(track.aligned))
+        draw = self.painter(self.style_code(track.aligned, look), look)
         lead, size = track.lead(), (0, 0)
+        cut_out = self.preprocessing.cut if plans.steady else cut  # a crop that glides lies between the pixels
 
         def read() -> Iterator[_Job]:
             with closing(read_frames(src)) as frames:
                 for index, item in enumerate(frames):
                     plan, plain = plans.at(index), index < lead
-                    picture = cut(item.rgb, plan, grow=self.config.scale if plain else 1)
+                    picture = cut(item.rgb, plan, grow=self.config.scale) if plain else cut_out(item.rgb, plan)
                     yield _Job(item.pts, picture, plan, plain, item.rgb if frame == "full" else None)
 
         def work(job: _Job) -> tuple[_Job, np.ndarray]:
@@ -182,23 +191,14 @@ class Toonifier:
             pipelined(read(), work, write)
         return size
 
-    # ------------------------------------------------------------------ the network
-    def style_code(self, aligned: np.ndarray) -> torch.Tensor:
-        """Style code [1,L,D], or [1,1,D] for all layers alike, of an aligned face, uint8 RGB [S,S,3]."""
-        with torch.inference_mode(), memory_errors(self.device, "the style encoder"):
-            return self._style_encoder(to_tensor(aligned, self.device)).float()
+    # ------------------------------------------------------------------ the networks
+    def style_code(self, aligned: np.ndarray, look: Look = AS_TRAINED) -> torch.Tensor:
+        """What an aligned face, uint8 RGB [S,S,3], is drawn in: w+ [1,L,D], or [1,1,D] for all layers alike."""
+        return self.networks.style_code(aligned, look.of(self.bundle))
 
-    def painter(self, style: torch.Tensor) -> Callable[[np.ndarray], np.ndarray]:
+    def painter(self, style: torch.Tensor, look: Look = AS_TRAINED) -> Callable[[np.ndarray], np.ndarray]:
         """The network with this style folded in: uint8 RGB [B,H,W,3] → [B,sH,sW,3]; H, W multiples of 8."""
-        network = fast.fold(self._vtoonify, style.cpu(), self.dtype).to(self.device)
-
-        def draw(crops: np.ndarray) -> np.ndarray:
-            with torch.inference_mode(), memory_errors(self.device, f"a crop of {crops.shape[2]}×{crops.shape[1]} px"):
-                rgb = to_tensor(crops, self.device)
-                logits = parsing_logits(self._parsing, rgb.to(self.dtype))
-                return to_image(network(network_input(rgb, logits)))
-
-        return draw
+        return self.networks.painter(style, look.of(self.bundle).structure)
 
 
 @dataclass(frozen=True)
@@ -213,17 +213,20 @@ class _Job:
 
 
 def demo(out: str | Path = "out", bundle: str | Path = DEFAULT_BUNDLE, device: str = "auto",
-         progress: bool = True) -> VideoResult:
-    """Toonify the sample clip: out/demo.mp4, and out/demo_compare.mp4 with the original beside it, both with sound."""
+         look: Look = AS_TRAINED, progress: bool = True, **how: Any) -> VideoResult:
+    """Toonify the sample clip: out/demo.mp4, and out/demo_compare.mp4 with the original beside it, both with sound.
+
+    Arguments as `Toonifier.load` and `Toonifier.image`.
+    """
     if not SAMPLE.is_file():
         raise VToonifyError(f"the sample clip {SAMPLE} is missing; run from a checkout of the repository")
     out = Path(out)
-    toonifier = Toonifier.load(bundle, device)
+    toonifier = Toonifier.load(bundle, device, progress=progress, **how)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise VToonifyError(f"the folder {out} cannot be made ({error.strerror})") from error
-    result = toonifier.video(SAMPLE, out / "demo.mp4", progress=progress)
+    result = toonifier.video(SAMPLE, out / "demo.mp4", look=look, progress=progress)
     side_by_side(SAMPLE, result.path, out / "demo_compare.mp4")
     return result
 

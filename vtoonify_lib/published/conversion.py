@@ -55,7 +55,7 @@ def convert(preset: str | Preset, files: str | Path | Mapping[str, Path], out: s
         for role, make in (("vtoonify", _vtoonify), ("parsing", _parsing), ("style_encoder", _style_encoder)):
             made[role] = _shared(role, origins[role], out, siblings) or make(preset, files, out, half)
         _check_pair(made["vtoonify"], made["style_encoder"], files["style_encoder"])
-        return _finish(preset, files, out, made, origins)
+        return _finish(preset, _landmarks(files, out, siblings), "landmarks" in files, out, made, origins)
 
 
 def preset_of(bundle: Bundle) -> Preset | None:
@@ -132,8 +132,8 @@ def own_landmarks(folder: Path) -> dict[str, Path]:
 def _empty(out: Path) -> None:
     """Room for a new bundle. The description goes first: what is left of an interrupted conversion is no bundle."""
     out.mkdir(parents=True, exist_ok=True)
-    for name in (BUNDLE_FILE, *(f"{part}.safetensors" for part in PARTS)):
-        (out / name).unlink(missing_ok=True)
+    for path in (out / BUNDLE_FILE, *(out / f"{part}.safetensors" for part in PARTS), *out.glob("landmarks.*")):
+        path.unlink(missing_ok=True)  # never written over: other bundles may have the same file by a link
 
 
 def _shared(role: str, origin: Mapping[str, Any], out: Path, siblings: Iterable[Bundle]) -> dict[str, Any] | None:
@@ -152,6 +152,21 @@ def _shared(role: str, origin: Mapping[str, Any], out: Path, siblings: Iterable[
     return None
 
 
+def _landmarks(files: Mapping[str, Path], out: Path, siblings: Iterable[Bundle]) -> Path:
+    """The landmark model to put into the bundle: dlib's if it is given, else ours; linked where a sibling has it."""
+    source = files.get("landmarks") or load_bundle(OUR_LANDMARKS).path("landmarks")
+    target, digest = out / f"landmarks{source.suffix}", sha256_of(source)
+    for sibling in siblings:
+        if sibling.info["files"]["landmarks"]["sha256"] != digest or sibling.folder.resolve() == out.resolve():
+            continue
+        try:
+            _link(sibling.path("landmarks"), target)
+        except (VToonifyError, OSError):  # as above
+            continue
+        return target
+    return source
+
+
 def _link(source: Path, target: Path) -> None:
     target.unlink(missing_ok=True)
     try:
@@ -160,18 +175,17 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _finish(preset: Preset, files: Mapping[str, Path], out: Path, made: Mapping[str, Mapping[str, Any]],
+def _finish(preset: Preset, landmarks: Path, dlibs: bool, out: Path, made: Mapping[str, Mapping[str, Any]],
             origins: Mapping[str, Any]) -> Bundle:
     """Landmark model and `bundle.json`."""
-    landmarks = files.get("landmarks")
-    what = "dlib's 68 points (iBUG 300-W: not for commercial use)" if landmarks else f"that of {OUR_LANDMARKS}"
+    what = "dlib's 68 points (iBUG 300-W: not for commercial use)" if dlibs else f"that of {OUR_LANDMARKS}"
     names = made["vtoonify"]["names"]
     able = replace(preset, styles=len(names) if preset.any_style else preset.styles)
     weights = {part: out / f"{part}.safetensors" for part in PARTS if preset.is_d or part != "styles"}
     return save_bundle(
         out, name=preset.name, title=f"{preset.family}: {able.abilities} (published)", networks={},
         config=VToonifyConfig.from_dict(made["vtoonify"]["config"]),
-        files={**weights, "landmarks": landmarks or load_bundle(OUR_LANDMARKS).path("landmarks")},
+        files={**weights, "landmarks": landmarks},
         models={role: part["model"] for role, part in made.items()}, licence=f"{LICENCE} (non-commercial)",
         provenance={"weights": "published by Yang, Jiang, Liu and Loy (VToonify, 2022)", "licence": LICENCE_URL,
                     "landmarks": what, "files": preset.sources},

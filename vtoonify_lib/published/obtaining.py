@@ -1,35 +1,57 @@
 """From the name of a preset to its bundle: consent, fetch, convert. Once; from then on it is simply there.
 
-The licence is shown and asked for once, and the answer is kept in the cache. Without it nothing is fetched or made.
+And the way back: what was converted or downloaded is deleted, and nothing else.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from datetime import date
+import difflib
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from ..checkpoints import BUNDLE_FILE, Bundle, load_bundle
+from ..checkpoints import BUNDLE_FILE, Bundle, load_bundle, models_folders
 from ..config import VToonifyError
-from ..downloads import cache_folder, discard, fetch, is_address, write_json
-from .conversion import convert, own_landmarks
-from .presets import LICENCE, LICENCE_NOTICE, LICENCE_URL, REPOSITORY, Preset
+from ..downloads import cache_folder, discard, disk_errors, fetch, is_address
+from .consent import ask_user, require_consent
+from .conversion import PARTS, convert, own_landmarks
+from .presets import PRESETS, REPOSITORY, Preset
 from .presets import preset as preset_named
 from .weights import UnfitFile
 
-CONSENT = "consent.json"
+
+def open_bundle(name: str | Path, source: str | Path | None = None, *, accept_licence: bool = False,
+                ask: Callable[[str], bool] | None = ask_user, tell: Callable[[str], object] = print,
+                progress: bool = True) -> Bundle:
+    """The bundle of that name or path; a published preset is obtained first when it is not on this machine yet.
+
+    Arguments as :func:`obtain`; by default the user is asked, in a terminal or a notebook.
+    Raises VToonifyError as `load_bundle` and `obtain`, and for a source of something that is not fetched.
+    """
+    own = [root / name for root in models_folders() if root != cache_folder() / "bundles"]
+    if str(name) in PRESETS and not any((folder / BUNDLE_FILE).is_file() for folder in own):
+        return load_bundle(obtain(str(name), source, accept_licence=accept_licence, ask=ask, tell=tell,
+                                  progress=progress))
+    if source is not None:
+        raise VToonifyError(f"{name} is not a published preset, so there is nothing to fetch; drop --from")
+    try:
+        return load_bundle(name)
+    except VToonifyError as error:
+        close = difflib.get_close_matches(str(name), PRESETS, n=3)
+        if not close or any((folder / BUNDLE_FILE).is_file() for folder in own):
+            raise
+        raise VToonifyError(f"{error}; or did you mean the published {' or '.join(close)}?") from error
 
 
 def obtain(preset: str | Preset, source: str | Path | None = None, *, accept_licence: bool = False,
-           ask: Callable[[str], bool] | None = None, half: bool = True, cache: str | Path | None = None,
+           ask: Callable[[str], bool] | None = None, half: bool | None = None, cache: str | Path | None = None,
            tell: Callable[[str], object] = print, progress: bool = True) -> Path:
     """Folder of the bundle of a published preset, which is fetched and converted when it is not there yet.
 
     source          None: its Hugging Face repository; a folder laid out like it; or an address the paths are added to
     accept_licence  the user has said so (`--accept-licence`); the licence is shown all the same
     ask             gets the licence's notice, and says whether the user accepts it; called at most once
-    half            keep matrices and kernels as float16; a bundle in the other precision is made anew
+    half            keep matrices and kernels as float16; a bundle in the other precision is made anew. None: as it is
+                    there, else float16
     cache           default `downloads.cache_folder()`
     tell            gets a line of text now and then: the licence, and every file with its size and hash
     Raises VToonifyError: unknown preset, licence not accepted, a file that cannot be had or used.
@@ -39,7 +61,7 @@ def obtain(preset: str | Preset, source: str | Path | None = None, *, accept_lic
     out = cache / "bundles" / preset.name
     if is_ready(out, half):
         return out
-    _consent(cache, accept_licence, ask, tell)
+    require_consent(cache, accept_licence, ask, tell)
     fetched = {}
     for role, name in preset.sources.items():
         fetched[role] = fetch(name, REPOSITORY, source, cache, progress)
@@ -47,8 +69,9 @@ def obtain(preset: str | Preset, source: str | Path | None = None, *, accept_lic
     files = {role: file.path for role, file in fetched.items()}
     if source is not None and not is_address(source):
         files |= own_landmarks(Path(source).expanduser())
+    tell(f"converting {preset.name}, once")
     try:
-        return convert(preset, files, out, half, siblings=_bundles(cache)).folder
+        return convert(preset, files, out, half is not False, siblings=_bundles(cache)).folder
     except UnfitFile as error:
         for file in fetched.values():
             if file.path == error.path:
@@ -82,24 +105,48 @@ def _bundles(cache: Path) -> list[Bundle]:
     return [load_bundle(folder / BUNDLE_FILE) for folder in folders if is_ready(folder)]
 
 
-# ---------------------------------------------------------------------------------------------- consent
-def has_consent(cache: str | Path | None = None) -> bool:
-    """True when the licence was accepted on this machine before."""
-    try:
-        path = (Path(cache) if cache else cache_folder()) / CONSENT
-        return LICENCE in json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
-        return False
+# ---------------------------------------------------------------------------------------------- the way back
+def remove(preset: str | Preset, cache: str | Path | None = None) -> int:
+    """Delete a converted preset, and the downloads that no other converted one was made of. → bytes that are free now.
+
+    Hashes and consent are kept. Raises VToonifyError when there is nothing of it on this machine.
+    """
+    preset = preset_named(preset) if isinstance(preset, str) else preset
+    cache = Path(cache) if cache else cache_folder()
+    folder = cache / "bundles" / preset.name
+    kept = {name for other in PRESETS.values() if other != preset and is_ready(cache / "bundles" / other.name)
+            for name in other.sources.values()}
+    # The description first: what is left of an interrupted removal is no bundle.
+    ours = [folder / BUNDLE_FILE, *(folder / f"{part}.safetensors" for part in PARTS),
+            *folder.glob("landmarks.*"), *folder.glob(".*.safetensors.*")]
+    freed = _delete([*ours, *_downloads(cache, set(preset.sources.values()) - kept)])
+    if freed is None:
+        raise VToonifyError(f"there is nothing of {preset.name} in {cache}; `vtoonify models` shows what is there")
+    return freed
 
 
-def _consent(cache: Path, accepted: bool, ask: Callable[[str], bool] | None, tell: Callable[[str], object]) -> None:
-    """Return if the licence was accepted, now or before; VToonifyError otherwise."""
-    if has_consent(cache):
-        return
-    if accepted:
-        tell(LICENCE_NOTICE)
-    elif ask is None or not ask(LICENCE_NOTICE):
-        raise VToonifyError(f"the published checkpoints are under the {LICENCE} (non-commercial use only: "
-                            f"{LICENCE_URL}), which was not accepted; if you accept it, add --accept-licence, or "
-                            "accept_licence=True in Python")
-    write_json(cache / CONSENT, {LICENCE: {"accepted": date.today().isoformat(), "url": LICENCE_URL}})
+def clear_downloads(cache: str | Path | None = None) -> int:
+    """Delete all downloaded originals; what was converted needs them no more. → bytes that are free now."""
+    cache = Path(cache) if cache else cache_folder()
+    return _delete(_downloads(cache, {name for preset in PRESETS.values() for name in preset.sources.values()})) or 0
+
+
+def _downloads(cache: Path, names: Iterable[str]) -> list[Path]:
+    """Where files of the repository lie when they were downloaded, whole or in part."""
+    return [cache / "files" / f"{name}{suffix}" for name in names for suffix in ("", ".part", ".part.json")]
+
+
+def _delete(paths: Iterable[Path]) -> int | None:
+    """Delete the files that exist, and folders that are empty then. → bytes freed; None when there were no files."""
+    freed = None
+    for path in paths:
+        if not path.is_file():
+            continue
+        with disk_errors(path):
+            facts = path.lstat()
+            path.unlink()
+            # A file that other presets share by a link is still there under their names.
+            freed = (freed or 0) + (facts.st_size if facts.st_nlink == 1 else 0)
+        if not any(path.parent.iterdir()):
+            path.parent.rmdir()
+    return freed

@@ -1,0 +1,467 @@
+"""Published styles in use: files in the published format → convert → load → picture, clip, demo; Python and commands.
+
+The files are small and their weights random, so pictures are compared with the networks called by hand, not looked at.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from golden_data import Case
+from golden_modules import filled
+from people import photograph, scene, write_clip
+from published_files import write_repository
+
+from vtoonify_lib import cli, latents, networks, pipeline, published
+from vtoonify_lib.checkpoints import load_bundle
+from vtoonify_lib.config import TINY, VToonifyError
+from vtoonify_lib.faces import align_face, paste_back
+from vtoonify_lib.images import to_tensor, write_image
+from vtoonify_lib.look import Look
+from vtoonify_lib.models.psp import PSP
+from vtoonify_lib.networks import Networks
+from vtoonify_lib.parsing import network_input
+from vtoonify_lib.pipeline import Toonifier, demo
+from vtoonify_lib.preprocessing import OURS, PUBLISHED, truncated_image
+from vtoonify_lib.published import PRESETS, style_code
+from vtoonify_lib.published.presets import LANDMARKS
+from vtoonify_lib.video import probe, read_frames
+
+NAMES = ("pixar-d", "pixar-t", "cartoon1", "illustration2-d")
+SCALE = TINY.scale
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, landmark_file) -> Path:
+    """A folder laid out like the repository; a landmark model lies where dlib's 68-point file would."""
+    folder = write_repository(tmp_path_factory.mktemp("files"), *(PRESETS[name] for name in NAMES))
+    shutil.copyfile(landmark_file, folder / LANDMARKS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def filled_cache(tmp_path_factory, files) -> Path:
+    """A cache in which all of them are converted already."""
+    cache = tmp_path_factory.mktemp("cache")
+    for name in NAMES:
+        published.obtain(name, files, accept_licence=True, cache=cache, tell=lambda line: None, progress=False)
+    return cache
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch) -> Path:
+    """An empty cache; nothing may try the network, and nobody sits at the terminal."""
+    monkeypatch.setenv("VTOONIFY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv("VTOONIFY_MODELS", raising=False)
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def ready(filled_cache, monkeypatch) -> Path:
+    """Everything is on this machine."""
+    monkeypatch.setenv("VTOONIFY_CACHE", str(filled_cache))
+    return filled_cache
+
+
+@pytest.fixture
+def exact(monkeypatch):
+    monkeypatch.setattr(networks, "pick_dtype", lambda device: torch.float32)
+
+
+def by_hand(toonifier: Toonifier, rgb: np.ndarray, structure: float | None, style: int | None = None,
+            color: bool = False) -> np.ndarray:
+    """The published pipeline, written out (SPEC §4 to §6)."""
+    bundle, face = toonifier.bundle, toonifier.finder.faces(rgb)[0]
+    plan = PUBLISHED.plan(rgb.shape, face.landmarks, bundle.config.in_size, None)
+    crop = to_tensor(PUBLISHED.cut(rgb, plan))
+    network = bundle.network("vtoonify")
+    z_plus = bundle.network("style_encoder")(to_tensor(align_face(rgb, face.landmarks, 256)))
+    w_plus = network.map(z_plus)
+    x = network_input(crop, bundle.network("parsing")(crop))
+    if structure is None:
+        return truncated_image(network(x, w_plus))[0]
+    exemplar = style_code(bundle, style)
+    code = exemplar if color else latents.with_color_of(exemplar, w_plus)
+    return truncated_image(network(x, code, structure))[0]
+
+
+def same(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.shape == b.shape and np.abs(a.astype(int) - b).max() <= 1
+
+
+# ---------------------------------------------------------------------------------------------- pictures
+def test_vtoonify_d_draws_what_its_parts_draw(ready, exact):
+    toonifier, rgb = Toonifier.load("pixar-d", "cpu"), photograph()
+    assert toonifier.preprocessing is PUBLISHED
+    usual = toonifier.image(rgb)
+    assert same(usual, by_hand(toonifier, rgb, 0.5, 52)) and usual.shape[0] % (8 * SCALE) == 0
+    for look, arguments in ((Look(3, 0), (0.0, 3)), (Look(structure=1, color=0), (1.0, 52))):
+        picture = toonifier.image(rgb, look=look)
+        assert same(picture, by_hand(toonifier, rgb, *arguments)) and not same(picture, usual)
+
+
+def test_vtoonify_t_draws_what_its_parts_draw(ready, exact):
+    toonifier, rgb = Toonifier.load("pixar-t", "cpu"), photograph()
+    assert same(toonifier.image(rgb), by_hand(toonifier, rgb, None))
+
+
+def test_colour_transfer_takes_the_exemplar_alone(ready, exact, monkeypatch):
+    toonifier, rgb = Toonifier.load("illustration2-d", "cpu"), photograph()
+    expected = by_hand(toonifier, rgb, 0.5, 4, color=True)
+    monkeypatch.setattr(PSP, "forward", lambda *_: pytest.fail("the face's own code is not needed"))
+    assert same(toonifier.image(rgb), expected)
+
+
+def test_a_fixed_checkpoint_at_its_style_and_degree(ready, exact):
+    toonifier, rgb = Toonifier.load("cartoon1", "cpu"), photograph()
+    expected = by_hand(toonifier, rgb, 0.5, 26)
+    assert same(toonifier.image(rgb), expected)
+    assert same(toonifier.image(rgb, look=Look(26, 0.5, 0)), expected)
+
+
+def test_padding_and_the_full_frame(ready):
+    toonifier, rgb = Toonifier.load("pixar-d", "cpu"), scene(800, 400, [(250, 100, 240)])
+    crop, narrow = toonifier.image(rgb), toonifier.image(rgb, padding=16)
+    assert narrow.size < crop.size and max(narrow.shape) <= 2 * 16 * SCALE
+    full = toonifier.image(rgb, frame="full")
+    plan = PUBLISHED.plan(rgb.shape, toonifier.finder.faces(rgb)[0].landmarks, 32, None)
+    assert (full == paste_back(rgb, crop, plan)).all() and (full[:, :20] == rgb[:, :20]).all()
+
+
+def test_style_assembly_has_the_published_numbers():
+    """Structure layers of the exemplar, colour layers of the face, both through the checkpoint's mapping network."""
+    case, network = Case("pipeline_d_in64_out256_cm1"), filled("vtoonify_d_in64_out256_cm1")
+    encoder = PSP(n_styles=14, width=8)
+    encoder.forward = lambda image: case.inputs["psp_codes"]
+    parts = {"vtoonify": network, "parsing": torch.nn.Identity(), "style_encoder": encoder}
+    preset = PRESETS["pixar"].to_dict()
+    bundle = SimpleNamespace(network=parts.get, published={"preset": preset}, name="pixar",
+                             tensors=lambda key: {"w_plus": network.map(case.inputs["exstyle_zplus"])})
+    face = np.zeros((256, 256, 3), np.uint8)
+    code = Networks(bundle, torch.device("cpu"), PUBLISHED).style_code(face, Look(52, 0.5, 0.0))
+    case.check("style", code)
+
+
+def test_half_precision_draws_almost_the_same(ready, monkeypatch):
+    rgb, pictures = photograph(), []
+    for dtype in (torch.float32, torch.bfloat16):
+        monkeypatch.setattr(networks, "pick_dtype", lambda device, dtype=dtype: dtype)
+        pictures.append(Toonifier.load("pixar-d", "cpu").image(rgb).astype(int))
+    assert 0 < np.abs(pictures[0] - pictures[1]).mean() < 4
+
+
+# ---------------------------------------------------------------------------------------------- what is not possible
+@pytest.mark.parametrize(("name", "look", "message"), [
+    ("cartoon1", Look(style=3), "^this checkpoint has one style, 26; drop --style or load cartoon1-d$"),
+    ("cartoon1", Look(structure=0.2), "one structure degree, 0.5; drop --structure or load cartoon1-d"),
+    ("pixar-d", Look(style=54), "no pixar style 54; they are numbered 0 to 53"),  # as many as the file has
+    ("pixar-d", Look(structure=1.1), "structure degree is 1.1; it must lie between 0"),
+    ("pixar-d", Look(color=1), "keeps your colours and cannot do otherwise"),
+    ("illustration2-d", Look(color=0), "takes the style's colours and cannot do otherwise"),
+    ("pixar-t", Look(style=1), "pixar-t has one look and no styles to choose from; drop --style or load pixar-d"),
+    ("pixar-t", Look(structure=0.5), "pixar-t has no structure degree"),
+])
+def test_looks_that_a_checkpoint_has_not(ready, tmp_path, name, look, message):
+    toonifier = Toonifier.load(name, "cpu")
+    with pytest.raises(VToonifyError, match=message):
+        toonifier.image(photograph(), look=look)
+    clip = write_clip(tmp_path / "a.mp4", [scene()] * 2)
+    with pytest.raises(VToonifyError, match=message):
+        toonifier.video(clip, tmp_path / "b.mp4", look=look, progress=False)
+    assert not (tmp_path / "b.mp4").exists()
+
+
+@pytest.mark.parametrize("wish", [{"style": 0}, {"structure": 0.5}, {"color": 0}])
+def test_our_bundle_has_one_look(toonifier, wish):
+    assert toonifier.preprocessing is OURS
+    with pytest.raises(VToonifyError, match=f"tiny has one look, .* drop --{next(iter(wish))}, or load a published"):
+        toonifier.image(photograph(), look=Look(**wish))
+
+
+@pytest.mark.parametrize(("wish", "message"), [
+    ({"style": "26"}, "style is '26'; expected a whole number"), ({"style": 2.5}, "style is 2.5"),
+    ({"style": True}, "style is True"), ({"structure": "1"}, "structure is '1'; expected a number from 0 to 1"),
+    ({"color": "red"}, "color is 'red'; expected 0 or 1")])
+def test_wishes_of_another_type(wish, message):
+    with pytest.raises(VToonifyError, match=message):
+        Look(**wish)
+
+
+def test_numbers_from_numpy_are_numbers():
+    assert Look(np.int64(3), np.float32(0.5), np.int8(0)).within(PRESETS["pixar-d"]) == Look(3, 0.5, 0.0)
+    assert Look(color=True).within(PRESETS["illustration1-d"]) == Look(54, 0.5, 1.0)
+
+
+# ---------------------------------------------------------------------------------------------- getting them
+def test_load_from_a_folder_asks_once(files, cache):
+    asked = []
+    toonifier = Toonifier.load("pixar-t", "cpu", source=files, ask=lambda notice: asked.append(notice) or True,
+                               tell=lambda line: None, progress=False)
+    assert len(asked) == 1 and "non-commercial" in asked[0]
+    assert toonifier.bundle.folder == cache / "bundles" / "pixar-t" and toonifier.image(photograph()).size > 0
+    assert "dlib's 68 points" in toonifier.bundle.info["provenance"]["landmarks"]
+    Toonifier.load("pixar-t", "cpu", ask=lambda notice: pytest.fail("asked again"))
+
+
+def test_our_landmarks_stand_in_for_dlibs(files, tmp_path):
+    for name in PRESETS["pixar-t"].sources.values():  # VToonify-T alone: nothing of VToonify-D, no landmark file
+        (tmp_path / "t" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(files / name, tmp_path / "t" / name)
+    toonifier = Toonifier.load("pixar-t", "cpu", source=tmp_path / "t", accept_licence=True, tell=lambda line: None,
+                               progress=False)
+    ours = load_bundle("studio-t").info["files"]["landmarks"]["sha256"]
+    assert toonifier.bundle.info["files"]["landmarks"]["sha256"] == ours
+    assert toonifier.image(photograph()).size > 0
+
+
+def test_without_consent_nothing_is_made(files, cache):
+    with pytest.raises(VToonifyError, match="non-commercial use only.*--accept-licence, or accept_licence=True"):
+        Toonifier.load("pixar-d", "cpu", source=files)
+    assert not cache.exists()
+
+
+def test_the_device_is_checked_before_anything_is_fetched(files, cache):
+    with pytest.raises(VToonifyError, match="unknown device 'tpu'"):
+        Toonifier.load("pixar-d", "tpu", source=files, accept_licence=True)
+    assert not cache.exists()
+
+
+def test_names_and_sources_that_do_not_fit(files, tiny_bundle):
+    with pytest.raises(VToonifyError, match="no bundle 'pixard'; .* or did you mean the published pixar-d or "):
+        Toonifier.load("pixard")
+    with pytest.raises(VToonifyError, match="no bundle 'zebra'; .* bundle folder$"):
+        Toonifier.load("zebra")
+    with pytest.raises(VToonifyError, match="studio-t is not a published preset, .* drop --from"):
+        Toonifier.load("studio-t", source=files)
+    with pytest.raises(TypeError, match="devise"):
+        Toonifier.load("studio-t", devise="cpu")
+    with pytest.raises(VToonifyError, match="HF_HUB_OFFLINE is set.*--from FOLDER"):
+        Toonifier.load("pixar-d", accept_licence=True, tell=lambda line: None, progress=False)
+
+
+def test_a_bundle_of_the_users_own_goes_first(tiny_bundle, tmp_path, monkeypatch):
+    shutil.copytree(tiny_bundle.folder, tmp_path / "mine" / "pixar-d")
+    monkeypatch.setenv("VTOONIFY_MODELS", str(tmp_path / "mine"))
+    assert Toonifier.load("pixar-d", "cpu").bundle.folder == tmp_path / "mine" / "pixar-d"
+
+
+def test_either_precision_is_used_as_it_is(files, cache):
+    folder = published.obtain("pixar-t", files, accept_licence=True, half=False, tell=lambda line: None, progress=False)
+    before = (folder / "bundle.json").stat().st_mtime_ns
+    assert Toonifier.load("pixar-t", "cpu").bundle.folder == folder
+    assert (folder / "bundle.json").stat().st_mtime_ns == before
+
+
+# ---------------------------------------------------------------------------------------------- asking
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("answer", "accepted"), [("y\n", True), (" YES \n", True), ("n\n", False), ("\n", False),
+                                                  ("", False), ("why?\n", False)])
+def test_a_terminal_is_asked(monkeypatch, capsys, answer, accepted):
+    monkeypatch.setattr(sys, "stdin", Terminal(answer))
+    assert published.ask_user("NOTICE") is accepted
+    out, err = capsys.readouterr()
+    assert err == "NOTICE\nDo you accept this licence? [y/N] " and not out
+
+
+@pytest.mark.parametrize("stdin", [None, io.StringIO("y\n")])
+def test_where_nobody_sits_the_answer_is_no(monkeypatch, capsys, stdin):
+    monkeypatch.setattr(sys, "stdin", stdin)
+    assert published.ask_user("NOTICE") is False and capsys.readouterr() == ("", "")
+
+
+def test_a_notebook_is_asked_with_input(files, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: SimpleNamespace(kernel=1)))
+    questions = []
+    monkeypatch.setattr("builtins.input", lambda question: questions.append(question) or "y")
+    Toonifier.load("pixar-t", "cpu", source=files, progress=False)
+    assert questions == ["Do you accept this licence? [y/N] "] and "non-commercial use only" in capsys.readouterr().out
+
+    def nobody(question):
+        raise RuntimeError("raw_input was called, but this frontend does not support input requests.")
+
+    monkeypatch.setattr("builtins.input", nobody)
+    assert published.ask_user("NOTICE") is False
+
+
+# ---------------------------------------------------------------------------------------------- clips
+@pytest.mark.parametrize(("name", "look"), [("pixar-d", Look(2, 0.9)), ("pixar-t", Look())])
+def test_a_clip_is_cut_and_drawn_as_published(ready, tmp_path, monkeypatch, name, look):
+    src = write_clip(tmp_path / "a.mp4", [scene()] * 4)
+    toonifier, drawn, looks = Toonifier.load(name, "cpu"), [], []
+    painter = toonifier.painter
+
+    def watched(style, look):
+        draw = painter(style, look)
+        looks.append(look)
+        return lambda crops: drawn.append((crops[0], draw(crops))) or drawn[-1][1]
+
+    monkeypatch.setattr(toonifier, "painter", watched)
+    result = toonifier.video(src, tmp_path / "b.mp4", look=look, progress=False)
+    after = list(read_frames(result.path))
+    assert result.frames == len(after) == len(drawn) == 4 and result.steady and probe(result.path).has_audio
+    assert result.size == (result.crop[0] * SCALE, result.crop[1] * SCALE)
+    frame, wanted = next(iter(read_frames(src))).rgb, look.of(toonifier.bundle)
+    plan = PUBLISHED.plan(frame.shape, toonifier.finder.faces(frame)[0].landmarks, 32, None)
+    face = align_face(frame, toonifier.finder.faces(frame)[0].landmarks, 256)
+    crop, picture = drawn[0]
+    assert looks == [wanted] and np.abs(np.subtract(crop.shape, (plan.height, plan.width, 3))).max() <= 8
+    # Tracked landmarks differ a little from those of a single picture, and the crop with them.
+    again = toonifier.networks.painter(toonifier.style_code(face, look), wanted.structure)(crop[None])
+    assert np.corrcoef(again.ravel(), picture.ravel())[0, 1] > 0.95
+    assert np.corrcoef(after[0].rgb.ravel(), picture.ravel())[0, 1] > 0.8
+
+
+def test_a_clip_in_which_the_face_comes_late_and_walks(ready, tmp_path, monkeypatch):
+    toonifier, published_way = Toonifier.load("pixar-t", "cpu"), []
+    monkeypatch.setattr(toonifier, "preprocessing", replace(
+        PUBLISHED, cut=lambda frame, plan: published_way.append(plan) or PUBLISHED.cut(frame, plan)))
+    late = write_clip(tmp_path / "a.mp4", [scene(people=[])] * 14 + [scene()] * 2)
+    result = toonifier.video(late, tmp_path / "b.mp4", frame="full", progress=False)
+    assert result.frames == 16 and any("appears after" in note for note in result.warnings)
+    assert 2 <= len(published_way) < 16 and result.size == (320, 240)
+    published_way.clear()
+    walk = write_clip(tmp_path / "c.mp4", [scene(800, 240, [(x, 0, 240)]) for x in np.linspace(-20, 620, 12)])
+    result = toonifier.video(walk, tmp_path / "d.mp4", padding=16, progress=False)
+    assert result.frames == 12 and not result.steady and not published_way  # between the pixels: cut our way
+
+
+def test_demo(ready, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "SAMPLE", write_clip(tmp_path / "a.mp4", [scene()] * 3))
+    result = demo(tmp_path / "out", "pixar-d", "cpu", Look(1, 0.3), progress=False)
+    assert result.frames == 3 and (tmp_path / "out" / "demo_compare.mp4").is_file()
+
+
+# ---------------------------------------------------------------------------------------------- away with them
+@pytest.fixture
+def downloaded(files, cache) -> Path:
+    """pixar-d and pixar-t, converted from files that lie in the cache as if they had been downloaded."""
+    for name in ("pixar-d", "pixar-t"):
+        for path in PRESETS[name].sources.values():
+            (cache / "files" / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(files / path, cache / "files" / path)
+        published.obtain(name, accept_licence=True, tell=lambda line: None, progress=False)
+    return cache
+
+
+def used_bytes(folder: Path) -> int:
+    """Of all files below, those with several names counted once."""
+    return sum({f.stat().st_ino: f.stat().st_size for f in folder.rglob("*") if f.is_file()}.values())
+
+
+def test_removing_a_preset_leaves_what_others_need(downloaded):
+    (downloaded / "bundles" / "pixar-d" / "mine.txt").write_text("mine")
+    part = downloaded / "files" / f"{PRESETS['pixar-d'].sources['vtoonify']}.part"
+    part.write_bytes(b"half of it")
+    before = used_bytes(downloaded)
+    assert published.remove("pixar-d") == before - used_bytes(downloaded) > 0
+    assert [f.name for f in (downloaded / "bundles" / "pixar-d").iterdir()] == ["mine.txt"] and not part.exists()
+    left = {str(f.relative_to(downloaded / "files")) for f in (downloaded / "files").rglob("*.*")}
+    assert left == set(PRESETS["pixar-t"].sources.values())
+    assert Toonifier.load("pixar-t", "cpu").image(photograph()).size > 0
+    before = used_bytes(downloaded)
+    assert published.remove("pixar-t") == before - used_bytes(downloaded)
+    assert not list((downloaded / "files").rglob("*.*")) and published.has_consent()
+    assert (downloaded / "pins.json").is_file()  # a file that is fetched again must still be the one first seen
+    with pytest.raises(VToonifyError, match="there is nothing of pixar-t in .*; `vtoonify models` shows what is there"):
+        published.remove("pixar-t")
+
+
+def test_downloads_are_needed_no_more(downloaded):
+    before = used_bytes(downloaded)
+    assert published.clear_downloads() == before - used_bytes(downloaded) > 0
+    assert not list((downloaded / "files").rglob("*.*")) and published.clear_downloads() == 0
+    assert Toonifier.load("pixar-d", "cpu").bundle.problem() is None
+
+
+def test_a_users_own_files_stay_when_a_preset_is_removed(files, cache):
+    published.obtain("pixar-t", files, accept_licence=True, tell=lambda line: None, progress=False)
+    before = used_bytes(files)
+    published.remove("pixar-t")
+    assert used_bytes(files) == before and not (cache / "bundles" / "pixar-t").exists()
+
+
+# ---------------------------------------------------------------------------------------------- command line
+def run(capsys, *arguments) -> tuple[int, str, str]:
+    code = cli.main([str(a) for a in arguments])
+    return code, *capsys.readouterr()
+
+
+def test_command_line_from_an_empty_cache(files, cache, tmp_path, capsys):
+    """As a new user: a picture, then a clip with wishes, then what is there, then away with it."""
+    src, end = write_image(tmp_path / "a.png", scene()), ("--bundle", "pixar-d", "--device", "cpu")
+    code, out, err = run(capsys, "image", src, tmp_path / "b.png", *end, "--from", files)
+    assert code == 2 and err.count("\n") == 1 and "was not accepted" in err and "--accept-licence" in err and not out
+    code, out, err = run(capsys, "image", src, tmp_path / "b.png", *end, "--from", files, "--accept-licence")
+    assert code == 0 and "b.png: " in out and out.count("\n") == 1
+    assert "S-Lab License 1.0" in err and err.count("sha256") == 4
+    clip = write_clip(tmp_path / "a.mp4", [scene()] * 3)
+    wishes = ("--style", 4, "--structure", "0.25", "--color", "0", "--padding", "20")
+    code, out, err = run(capsys, "video", clip, tmp_path / "b.mp4", *end, *wishes)
+    assert code == 0 and "3 frames" in out and "sha256" not in err and probe(tmp_path / "b.mp4").frame_count == 3
+    code, out, _ = run(capsys, "models")
+    lines = {line.split()[0]: line for line in out.splitlines() if line}
+    assert all(word in lines["pixar-d"] for word in (" pixar ", "style 52 of 0–121", "non-commercial", "ready, "))
+    assert lines["cartoon1"].endswith("non-commercial  -") and "CC0-1.0" in lines["studio-t"]
+    assert set(PRESETS) <= lines.keys() and out.count("pixar-d ") == 1  # not among our bundles too
+    assert "--from" in out and str(cache) in out
+    code, out, _ = run(capsys, "models", "--remove", "pixar-d")
+    assert code == 0 and out.startswith("pixar-d removed, ") and not (cache / "bundles" / "pixar-d").exists()
+    code, out, err = run(capsys, "models", "--remove", "pixar-d")
+    assert code == 2 and "there is nothing of pixar-d in" in err
+
+
+@pytest.mark.parametrize(("wishes", "message"), [
+    (("--bundle", "cartoon1", "--style", "3"), "this checkpoint has one style, 26; drop --style or load cartoon1-d"),
+    (("--bundle", "pixar-d", "--structure", "2"), "the structure degree is 2; it must lie between 0"),
+    (("--bundle", "pixar-d", "--structure", "nan"), "the structure degree is nan"),
+    (("--bundle", "pixar-d", "--color", "0.5"), "the colour degree is 0.5; it is 0"),
+    (("--bundle", "pixar-d", "--padding", "3"), "padding is 3 px"),
+    (("--style", "3"), "studio-t has one look, in one strength and in your colours; drop --style"),
+    (("--structure", "0.3"), "drop --structure"), (("--color", "1"), "drop --color"),
+    (("--from", "/tmp"), "studio-t is not a published preset, so there is nothing to fetch; drop --from"),
+    (("--bundle", "pixart"), "did you mean the published pixar-t"),
+    (("--bundle", "comic1-d", "--accept-licence", "--from", "/none/such"), "/none/such is not a folder"),
+])
+def test_command_line_says_what_to_do(ready, tmp_path, capsys, wishes, message):
+    src = write_image(tmp_path / "a.png", scene())
+    code, out, err = run(capsys, "image", src, tmp_path / "b.png", "--device", "cpu", *wishes)
+    assert code == 2 and err.startswith("vtoonify: ") and err.count("\n") == 1 and message in err and not out
+    assert not (tmp_path / "b.png").exists()
+
+
+def test_video_and_demo_say_the_same(ready, tmp_path, capsys):
+    clip, wish = write_clip(tmp_path / "a.mp4", [scene()] * 2), ("--bundle", "cartoon1", "--style", "3")
+    for paths in (("video", clip, tmp_path / "b.mp4"), ("demo", tmp_path / "out")):
+        code, out, err = run(capsys, *paths, *wish)
+        assert code == 2 and err.endswith("one style, 26; drop --style or load cartoon1-d\n") and not out
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_wishes_are_refused_before_anything_is_fetched(files, cache, tmp_path, capsys):
+    src = write_image(tmp_path / "a.png", scene())
+    code, _, err = run(capsys, "image", src, tmp_path / "b.png", "--bundle", "cartoon1", "--style", "3",
+                       "--accept-licence", "--from", files)
+    assert code == 2 and "one style, 26" in err and not cache.exists()
+
+
+def test_models_wants_one_thing_at_a_time(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["models", "--remove", "pixar-d", "--clear-downloads"])
+    assert "not allowed with" in capsys.readouterr().err
+    assert run(capsys, "models", "--clear-downloads")[:2] == (0, "downloads removed, 0.0 MB freed\n")
+    assert "no published preset 'pixel'" in run(capsys, "models", "--remove", "pixel")[2]
+    assert "no published preset '../files'" in run(capsys, "models", "--remove", "../files")[2]
