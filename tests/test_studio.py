@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 from dataclasses import fields, replace
@@ -18,7 +19,7 @@ from vtoonify_lib import video
 from vtoonify_lib.config import PARSING_CLASSES, VToonifyError
 from vtoonify_lib.parsing import CLASS_NAMES
 from vtoonify_lib.studio import clips, geometry, shards, speech
-from vtoonify_lib.studio.kit import ETHNICITIES, KIT_VARIABLE, find_kit, macro_weights
+from vtoonify_lib.studio.kit import ETHNICITIES, KIT_VARIABLE, VertexNormals, find_kit, macro_weights
 from vtoonify_lib.studio.people import LAYOUT, SHAPE, Z_SIZE, Person, person, sample_z, split, unit_target
 from vtoonify_lib.studio.spectacles import tubes
 from vtoonify_lib.studio.styles import PHOTO, STORYBOOK, STYLES, restyle
@@ -103,6 +104,17 @@ def test_people_vary():
     assert 0.3 < np.mean([who.male > 0.5 for who in crowd]) < 0.7
 
 
+def test_blinks_are_seen_at_every_stage():
+    closed = []
+    for who in map(person, sample_z(np.random.default_rng(6), 1500)):
+        units = {name.rsplit("/", 1)[1]: weight for name, weight in who.expression.items()}
+        left, right, opened = (units.get(f"eye-{u}", 0.0) for u in ("left-closure", "right-closure", "left-opened-up"))
+        assert min(left, right) < 0.29 or (abs(left - right) < 0.05 and opened < 1 - left + 0.05)
+        closed.append((left + right) / 2)
+    stages = np.histogram(closed, [0.3, 0.475, 0.65, 0.825, 1.001])[0] / 1500
+    assert 0.07 < stages.sum() < 0.14 and stages.min() > 0.012, stages
+
+
 @pytest.mark.parametrize("part, field", [("pose", "pose"), ("gaze", "gaze"), ("light", "light"),
                                          ("backdrop", "backdrop"), ("glasses", "glasses")])
 def test_each_part_of_z_has_its_own_effect(part, field):
@@ -136,6 +148,18 @@ def test_a_style_changes_looks_alone():
             assert same(getattr(who, kept), getattr(drawn, kept)), kept
         assert drawn.iris_size > who.iris_size and not same(drawn.skin, who.skin)
     assert set(STYLES) == {"photo", "storybook"}
+
+
+def test_normals_are_weighted_by_area():
+    points = np.random.default_rng(0).standard_normal((9, 3))
+    triangles = np.array([[0, 1, 2], [2, 1, 3], [4, 2, 0], [5, 6, 7], [3, 0, 1]])  # 8 is in none
+    expected = np.zeros((9, 3))
+    for a, b, c in triangles:
+        for corner in (a, b, c):
+            expected[corner] += np.cross(points[b] - points[a], points[c] - points[a])
+    expected[:8] /= np.linalg.norm(expected[:8], axis=1, keepdims=True)
+    found = VertexNormals(triangles, 9)(points)
+    assert found.dtype == np.float32 and found == pytest.approx(expected, abs=1e-6)
 
 
 # -- without a kit ------------------------------------------------------------------------------------------------
@@ -358,7 +382,6 @@ def test_eye_distance_is_a_quarter_of_the_width(studio):
 def test_landmarks_lie_where_the_parsing_says(studio):
     places = {"nose": range(28, 36), "r_eye": range(36, 42), "l_eye": range(42, 48), "u_lip": range(48, 55),
               "l_lip": range(55, 60)}
-    brows = {"r_brow": slice(17, 22), "l_brow": slice(22, 27)}  # marked on the brow ridge, whatever brow is worn
     rows, columns = np.mgrid[:128, :128] + 0.5
     for z in PEOPLE:
         shot = studio.portrait(easy(person(z)))
@@ -367,14 +390,52 @@ def test_landmarks_lie_where_the_parsing_says(studio):
             pixels = np.stack([columns[inside], rows[inside]], 1)
             away = np.linalg.norm(shot.landmarks[list(indices)][:, None] - pixels[None], axis=-1).min(1)
             assert away.max() < 3 and np.median(away) < 1.5, (name, away)
-        for name, indices in brows.items():
-            inside = shot.parsing == CLASS[name]
-            middle = np.array([columns[inside].mean(), rows[inside].mean()])
-            aside, above = np.abs(shot.landmarks[indices].mean(0) - middle)
-            assert aside < 13 and above < 6, name
         x, y = np.clip(shot.landmarks[:17].astype(int), 0, 127).T
         assert (shot.parsing[y, x] > 0).mean() > 0.6, "the jaw line is on the person, or at the very edge"
         assert shot.landmarks[39, 0] < shot.landmarks[42, 0], "the subject's right eye is on the left"
+
+
+def test_landmarks_lie_on_the_brow_that_is_worn(studio):
+    worn = [name for name in studio.kit.props if name.startswith("eyebrows/")]
+    assert len(worn) >= 10
+    rows, columns = np.mgrid[:128, :128] + 0.5
+    for style in STYLES.values():
+        for i, name in enumerate(worn):
+            who = easy(person(0.5 * PEOPLE[i % len(PEOPLE)])).with_(brow=name, pose=np.zeros(3))
+            colors = np.zeros(3), np.array([1.0, 0.0, 0.0])
+            shots = [studio.portrait(who.with_(brow_color=color), style, truth=False) for color in colors]
+            drawn = np.abs(shots[0].image.astype(int) - shots[1].image).max(-1) > 12
+            for side, indices in (("right", slice(17, 22)), ("left", slice(22, 27))):
+                marks = shots[0].landmarks[indices]
+                inside = drawn & ((columns < 64) == (side == "right"))
+                pixels = np.stack([columns[inside], rows[inside]], 1)
+                away = np.linalg.norm(marks[:, None] - pixels[None], axis=-1).min(1)
+                assert away.max() < 1.5, (name, style.name, side, away)
+                assert (np.diff(marks[:, 0]) > 0).all(), "from the right to the left"
+                assert 0.7 < np.ptp(marks[:, 0]) / np.ptp(pixels[:, 0]) < 1.1, (name, style.name, side)
+                here = np.abs(pixels[:, 0] - marks[2, 0]) < 2
+                assert pixels[here, 1].min() - 1 < marks[2, 1] < pixels[here, 1].max() + 1, (name, style.name, side)
+
+
+@pytest.mark.parametrize("style", STYLES.values(), ids=STYLES)
+def test_light_fades_towards_the_back_teeth(studio, style):
+    wide = {"mouth-open": 0.8, "mouth-part-later": 0.2, "mouth-upward-retraction": 0.2}
+    teeth = np.unique(studio.kit.group("helper-upper-teeth", "helper-lower-teeth"))
+    back, found = studio.sculptor.rest[teeth, 2], {"side": [], "front": []}
+    for i, yaw in itertools.product(range(5), (-0.5, 0.5)):
+        who = easy(person(0.5 * PEOPLE[i])).with_(pose=np.array([yaw, 0, 0]))
+        who = who.with_(expression={unit_target(unit, who.ethnicity): amount for unit, amount in wide.items()})
+        dressed = restyle(who, style)
+        scene = studio.sculptor.scene(dressed, style.warp)
+        shot, corners = studio.draw(scene, dressed, style), scene.body.positions[teeth]
+        x, y = np.clip(geometry.project(corners, scene.camera) * 128, 0, 127).astype(int).T
+        seen = np.abs(shot.depth[y, x] - (geometry.VIEWPOINT[2] - corners[:, 2])) < 0.03
+        seen &= shot.parsing[y, x] == CLASS["mouth"]
+        bright = shot.image[y, x].mean(-1)
+        found["side"] += list(bright[seen & (back < 1.2)])
+        found["front"] += list(bright[seen & (back > 1.34)])
+    assert min(map(len, found.values())) >= 20
+    assert np.median(found["side"]) < 0.6 * np.median(found["front"])
 
 
 def test_depth_is_measured_in_decimetres(studio):
@@ -415,6 +476,31 @@ def test_closed_eyes_have_no_eyes(studio):
         seen = [np.isin(studio.portrait(w, style).parsing, (CLASS["l_eye"], CLASS["r_eye"])).sum()
                 for w in (who, who.with_(expression={**who.expression, **shut}))]
         assert seen[0] > 30 and seen[1] < 0.15 * seen[0], style.name
+
+
+def test_lids_of_both_styles_come_down_alike(studio):
+    people = [easy(person(0.5 * z)).with_(gaze=np.zeros(2), pose=np.zeros(3)) for z in PEOPLE[:6]]
+
+    def seen(who: Person, style, closure: float) -> int:
+        down = {unit_target(f"eye-{side}-closure", who.ethnicity): closure for side in ("left", "right")}
+        parsing = studio.portrait(who.with_(expression={**who.expression, **down}), style).parsing
+        return np.isin(parsing, (CLASS["l_eye"], CLASS["r_eye"])).sum()
+
+    for closure, most in ((0.25, 0.85), (0.5, 0.6), (0.75, 0.3), (1.0, 0.03)):
+        photo, story = (np.mean([seen(who, style, closure) / seen(who, style, 0.0) for who in people])
+                        for style in (PHOTO, STORYBOOK))
+        assert abs(photo - story) < 0.045 and photo < most, (closure, photo, story)
+        assert closure > 0.6 or photo > 0.25, "half-closed is neither open nor shut"
+
+
+def test_the_truth_does_not_depend_on_how_finely_a_picture_is_drawn(studio):
+    from vtoonify_lib.studio.render import Studio
+
+    who = person(PEOPLE[3])
+    coarse, fine = Studio(studio.kit, 128, fine=1).portrait(who), studio.portrait(who)
+    assert np.array_equal(coarse.parsing, fine.parsing) and np.array_equal(coarse.landmarks, fine.landmarks)
+    apart = np.abs(coarse.image.astype(int) - fine.image).mean(-1)
+    assert 0.2 < apart.mean() < 6 and apart[fine.parsing == 0].mean() < apart[fine.parsing > 0].mean()
 
 
 # -- clips --------------------------------------------------------------------------------------------------------

@@ -111,7 +111,7 @@ def _head(index: int, weight: float, offset: int = 0) -> dict[str, float]:
 
 
 def _lids(eyes: float, height: float) -> float:
-    return 1.0 + 0.17 * eyes + 0.14 * height
+    return 1.0 + 0.22 * eyes + 0.17 * height
 
 
 def _light_of(levels: Levels, warm: float) -> dict[str, Any]:
@@ -135,7 +135,7 @@ def _storybook(who: Person, index: int, levels: Levels) -> tuple[Person, Style]:
         "nose/nose-scale-vert-decr": nose, "nose/nose-scale-depth-decr": 0.55, "nose/nose-point-up": levels(0.1, 0.7),
         **_signed("nose/nose-scale-horiz", levels(-0.7, 0.5)), **_head(index, levels(0.4, 1.0)),
         "head/head-age-decr": levels(0.7, 1.2), **_signed("chin/chin-width", levels(-2.2, 0.0)),
-        **_signed("chin/chin-height", levels(-1.0, 0.2)), "chin/chin-jaw-drop-decr": levels(0.2, 1.0),
+        **_signed("chin/chin-height", levels(-0.6, 0.2)), "chin/chin-jaw-drop-decr": levels(0.0, 0.4),
         "chin/chin-bones-decr": 0.6, "cheek/{s}-cheek-volume-incr": levels(0.0, 1.0),
         "eyebrows/eyebrows-trans-up": levels(0.2, 0.8), **_signed("eyebrows/eyebrows-angle", levels(-0.3, 0.6), "down", "up"),
         **_signed("mouth/mouth-scale-horiz", levels(-0.6, 0.4)), **_signed("ears/{s}-ear-scale", levels(-0.4, 0.7)),
@@ -161,7 +161,7 @@ def _clay(who: Person, index: int, levels: Levels) -> tuple[Person, Style]:
         "nose/nose-scale-horiz-incr": levels(0.0, 1.3), **_signed("nose/nose-scale-vert", levels(-0.8, 0.9)),
         "nose/nose-scale-depth-incr": levels(0.0, 0.9), **_signed("nose/nose-point", levels(-0.4, 0.8), "down", "up"),
         "head/head-fat-incr": levels(0.2, 1.2), **_head(index, levels(0.3, 1.0), 2), "head/head-age-decr": 0.5,
-        **_signed("chin/chin-width", levels(-0.6, 1.3)), **_signed("chin/chin-jaw-drop", levels(-0.6, 1.0)),
+        **_signed("chin/chin-width", levels(-0.6, 1.3)), **_signed("chin/chin-jaw-drop", levels(-0.2, 1.2)),
         "cheek/{s}-cheek-volume-incr": levels(0.3, 1.4), "cheek/{s}-cheek-bones-decr": 0.5,
         "mouth/mouth-scale-horiz-incr": levels(0.0, 1.0), "mouth/mouth-lowerlip-volume-incr": levels(0.2, 1.1),
         "mouth/mouth-upperlip-volume-incr": levels(0.2, 0.9), "ears/{s}-ear-scale-incr": levels(0.2, 1.3),
@@ -184,7 +184,7 @@ def _comic(who: Person, index: int, levels: Levels) -> tuple[Person, Style]:
         **_signed("nose/nose-scale-vert", levels(-0.7, 0.5)), "nose/nose-scale-horiz-decr": levels(0.1, 0.9),
         "nose/nose-point-width-decr": levels(0.2, 1.0), **_signed("nose/nose-point", levels(-0.4, 0.9), "down", "up"),
         **_head(index, levels(0.5, 1.2), 4), "head/head-age-decr": levels(0.0, 0.6),
-        **_signed("chin/chin-width", levels(-1.4, 1.2)), **_signed("chin/chin-height", levels(-0.4, 0.8)),
+        **_signed("chin/chin-width", levels(-1.4, 1.2)), **_signed("chin/chin-height", levels(-0.2, 0.8)),
         "chin/chin-prominent-incr": levels(0.0, 0.9), "chin/chin-bones-incr": levels(0.0, 1.0),
         "cheek/{s}-cheek-bones-incr": levels(0.2, 1.2), "cheek/{s}-cheek-volume-decr": levels(0.0, 0.6),
         **_signed("eyebrows/eyebrows-angle", levels(-0.8, 0.8), "down", "up"),
@@ -211,7 +211,7 @@ def _caricature(who: Person, index: int, levels: Levels) -> tuple[Person, Style]
         **_signed("nose/nose-point", levels(-1.0, 1.0), "down", "up"),
         **_head(index, levels(0.5, 1.2), 5), **_signed("head/head-fat", levels(-1.0, 1.0)),
         **_signed("forehead/forehead-scale-vert", levels(-0.6, 0.6)), "forehead/forehead-temple-incr": levels(0.0, 0.8),
-        **_signed("chin/chin-width", levels(-1.3, 1.5)), **_signed("chin/chin-jaw-drop", levels(-0.7, 1.4)),
+        **_signed("chin/chin-width", levels(-1.3, 1.5)), **_signed("chin/chin-jaw-drop", levels(-0.2, 1.5)),
         "chin/chin-prominent-incr": levels(0.0, 1.5), "cheek/{s}-cheek-bones-incr": levels(0.0, 1.4),
         **_signed("mouth/mouth-scale-horiz", levels(-0.6, 1.4)), "mouth/mouth-lowerlip-volume-incr": levels(0.0, 1.0),
         "ears/{s}-ear-scale-incr": levels(0.0, 1.8), "ears/{s}-ear-wing-incr": levels(0.0, 1.6),

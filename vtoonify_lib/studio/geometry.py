@@ -7,12 +7,12 @@ decimetres; +y is up, +z out of the face, +x the subject's left, which is the ri
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
-from .kit import Kit, vertex_normals
+from .kit import Kit, VertexNormals, vertex_normals
 from .people import Person
 from .regions import Regions
 from .spectacles import tubes
@@ -59,7 +59,7 @@ class Scene:
     """Everything geometric that a render needs.
 
     camera     [4,4] world → clip; picture rows run downwards
-    landmarks  [68,3] on the posed skin, iBUG order; `project` takes them to the picture
+    landmarks  [68,3] on posed skin, brows' on the hairs that are worn; iBUG order; `project` takes them to the picture
     """
 
     body: Part
@@ -141,10 +141,21 @@ class Sculptor:
         self._eyes = {s: kit.group(g) for s, g in EYE_GROUPS.items()}
         self._teeth = kit.group("helper-lower-teeth", "helper-upper-teeth")
         self._tongue = kit.group("helper-tongue")
+        # no two of these groups share a vertex, so that normals of all are those of each
+        self._normals = VertexNormals(np.concatenate([self._body, *self._eyes.values(), self._teeth, self._tongue]),
+                                      len(self.rest))
+        self._balls = {s: np.unique(t) for s, t in self._eyes.items()}
+        self._no_uv = np.zeros((len(self.rest), 2), np.float32)
 
     @cached_property
-    def _prop_rest(self) -> dict[str, np.ndarray]:
-        return {name: prop.place(self.rest) for name, prop in self.kit.props.items()}
+    def _props(self) -> dict[str, tuple[np.ndarray, VertexNormals]]:
+        """Of every prop: rest positions as drawn, and its normals."""
+        out = {}
+        for name, prop in self.kit.props.items():
+            placed, mesh = prop.place(self.rest), prop.mesh
+            normals = VertexNormals(mesh.source[mesh.triangles], len(placed))
+            out[name] = placed[mesh.source].astype(np.float32), normals
+        return out
 
     def scene(self, person: Person, warp: dict[str, float] | None = None, camera: np.ndarray | None = None) -> Scene:
         """Person → Scene. The warp changes proportions before expression and pose are applied.
@@ -161,21 +172,26 @@ class Sculptor:
             return points + (0.12 + 0.88 * w) * ((points - NECK_PIVOT) @ turn.T + NECK_PIVOT - points)
 
         posed = pose(flesh)
-        eyes = tuple(self._eye(s, flesh, pose, turn, person) for s in "lr")
+        skin = Part(posed.astype(np.float32), self._normals(posed), self.rest, self._no_uv, self._body)
+        eyes = tuple(self._eye(s, flesh, skin, pose, turn, person) for s in "lr")
         if camera is None:
             camera = ffhq_camera(np.array([e.center for e in eyes]), posed[self.regions.mouth_corners], person.framing)
+        hairs = pose(self.kit.props[person.brow].place(flesh) + OFF_SKIN)
+        corners, shares = self.regions.brow_marks(person.brow)
+        landmarks = posed[self.regions.landmarks]
+        landmarks[17:27] = (hairs[corners] * shares[..., None]).sum(1)
         hair, lashes = self.kit.props.get(person.hair), f"eyelashes/{person.lash}"
         return Scene(
-            body=self._part(posed, self._body, self.rest),
+            body=skin,
             eyes=eyes,
-            teeth=self._part(posed, self._teeth, self.rest),
-            tongue=self._part(posed, self._tongue, self.rest),
-            brow=self._prop(person.brow, pose(self.kit.props[person.brow].place(flesh) + OFF_SKIN)),
+            teeth=replace(skin, triangles=self._teeth),
+            tongue=replace(skin, triangles=self._tongue),
+            brow=self._prop(person.brow, hairs),
             lashes=self._prop(lashes, pose(self.kit.props[lashes].place(flesh))),
             hair=self._prop(person.hair, pose(self._off_eyes(hair.place(neutral), neutral))) if hair else None,
             glasses=self._spectacles(person, flesh, pose) if person.glasses else None,
             camera=camera,
-            landmarks=posed[self.regions.landmarks],
+            landmarks=landmarks,
         )
 
     def _flesh(self, person: Person, warp: dict[str, float]) -> tuple[np.ndarray, np.ndarray]:
@@ -184,21 +200,12 @@ class Sculptor:
         for name, weight in warp.items():
             weights[name] = weights.get(name, 0.0) + weight
         neutral = self.kit.morph(weights)
-        flesh = neutral.copy()
-        for name, weight in person.expression.items():
-            index, delta = self.kit.target(name)
-            flesh[index] += weight * delta
-        return neutral, self._cloth(flesh, person)
-
-    def _part(self, vertices: np.ndarray, triangles: np.ndarray, rest: np.ndarray) -> Part:
-        uv = np.zeros((len(vertices), 2), np.float32)
-        return Part(vertices.astype(np.float32), vertex_normals(vertices, triangles), rest, uv, triangles)
+        return neutral, self._cloth(self.kit.morph(person.expression, neutral), person)
 
     def _prop(self, name: str, placed: np.ndarray) -> Part:
-        mesh = self.kit.props[name].mesh
-        positions = placed[mesh.source].astype(np.float32)
-        normals = vertex_normals(placed, mesh.source[mesh.triangles])[mesh.source]
-        return Part(positions, normals, self._prop_rest[name][mesh.source].astype(np.float32), mesh.uv, mesh.triangles)
+        mesh, (rest, normals) = self.kit.props[name].mesh, self._props[name]
+        positions = placed.astype(np.float32)[mesh.source]
+        return Part(positions, normals(placed)[mesh.source], rest, mesh.uv, mesh.triangles)
 
     def _off_eyes(self, hair: np.ndarray, neutral: np.ndarray) -> np.ndarray:
         """Fringes end at the brows: strands in front of the eyes are drawn up and aside."""
@@ -217,16 +224,16 @@ class Sculptor:
         amount = np.clip((person.clothes["neckline"] + 0.12 - self.rest[:, 1]) / 0.35, 0, 1) * thickness
         return vertices + amount[:, None] * self.regions.rest_normals
 
-    def _eye(self, side: str, flesh: np.ndarray, pose: Posing, turn: np.ndarray, person: Person) -> Eye:
-        triangles = self._eyes[side]
-        index = np.unique(triangles)
-        low, high = flesh[index].min(0), flesh[index].max(0)
+    def _eye(self, side: str, flesh: np.ndarray, skin: Part, pose: Posing, turn: np.ndarray, person: Person) -> Eye:
+        ball = flesh[self._balls[side]]
+        low, high = ball.min(0), ball.max(0)
         radius = float((high - low)[:2].mean() / 2)
         center = np.array([(low[0] + high[0]) / 2, (low[1] + high[1]) / 2, high[2] - radius])
         yaw, pitch = person.gaze
-        posed = self._part(pose(flesh), triangles, self.rest)
-        return Eye(posed, pose(center[None])[0], turn @ rotation(yaw, pitch, 0) @ [0, 0, 1.0], turn @ [0, 1.0, 0])
+        ahead = turn @ rotation(yaw, pitch, 0) @ [0, 0, 1.0]
+        return Eye(replace(skin, triangles=self._eyes[side]), pose(center[None])[0], ahead, turn @ [0, 1.0, 0])
 
     def _spectacles(self, person: Person, flesh: np.ndarray, pose: Posing) -> Part:
         points, triangles = tubes(person.glasses, flesh, self._eyes, self.regions)
-        return self._part(pose(points), triangles, points.astype(np.float32))
+        posed, uv = pose(points).astype(np.float32), np.zeros((len(points), 2), np.float32)
+        return Part(posed, vertex_normals(posed, triangles), points.astype(np.float32), uv, triangles)

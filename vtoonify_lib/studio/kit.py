@@ -75,13 +75,32 @@ def _unwelded(triangles: np.ndarray, uvs: np.ndarray) -> Mesh:
     return Mesh(pairs[:, 0], uvs[pairs[:, 1]].astype(np.float32), inverse.reshape(-1, 3).astype(np.int32))
 
 
+class VertexNormals:
+    """Area-weighted unit normals of one topology: `VertexNormals(triangles [t,3], n)(vertices [n,3]) → float32 [n,3]`.
+
+    Which triangles meet at a vertex is sorted out once; a call then only adds. Unused vertices have the normal 0.
+    """
+
+    def __init__(self, triangles: np.ndarray, count: int):
+        self._triangles = np.ascontiguousarray(triangles.T)
+        corners = triangles.ravel()
+        self._faces = np.argsort(corners, kind="stable") // 3
+        self._used, self._starts = np.unique(np.sort(corners), return_index=True)
+        self._count = count
+
+    def __call__(self, vertices: np.ndarray) -> np.ndarray:
+        x, y, z = np.ascontiguousarray(vertices.T, np.float64)
+        a, b, c = self._triangles
+        ux, uy, uz, vx, vy, vz = x[b] - x[a], y[b] - y[a], z[b] - z[a], x[c] - x[a], y[c] - y[a], z[c] - z[a]
+        normals = np.zeros((3, self._count))
+        for out, face in zip(normals, (uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx), strict=True):
+            out[self._used] = np.add.reduceat(face[self._faces], self._starts)
+        return (normals / np.maximum(np.sqrt((normals**2).sum(0)), 1e-9)).T.astype(np.float32)
+
+
 def vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    """Area-weighted unit normals: vertices [n,3], triangles [t,3] → [n,3]."""
-    a, b, c = (vertices[triangles[:, i]] for i in range(3))
-    face = np.cross(b - a, c - a)
-    index = triangles.ravel()
-    normals = np.stack([np.bincount(index, np.repeat(face[:, i], 3), len(vertices)) for i in range(3)], 1)
-    return (normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)).astype(np.float32)
+    """`VertexNormals` of a mesh that is met once."""
+    return VertexNormals(triangles, len(vertices))(vertices)
 
 
 class Kit:
@@ -96,6 +115,7 @@ class Kit:
         self.target_names = [str(n) for n in self._data["target_names"]]
         self._target_index = {name: i for i, name in enumerate(self.target_names)}
         self._delta = self._data["target_delta"].astype(np.float32)
+        self._moves: dict[str, tuple[np.ndarray | slice, np.ndarray]] = {}
 
     def target(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Vertex indices [m] and displacements [m,3] of one morph target."""
@@ -105,14 +125,23 @@ class Kit:
         span = slice(*self._data["target_ptr"][i : i + 2])
         return self._data["target_vertex"][span], self._delta[span]
 
-    def morph(self, weights: dict[str, float]) -> np.ndarray:
-        """Neutral mesh plus weighted targets → [6357,3] float32."""
-        out = self.vertices.copy()
+    def morph(self, weights: dict[str, float], onto: np.ndarray | None = None) -> np.ndarray:
+        """Weighted targets added to vertices (default: the neutral mesh) → [6357,3] float32."""
+        out = (self.vertices if onto is None else onto).flatten()
         for name, weight in weights.items():
             if weight:
-                index, delta = self.target(name)
-                out[index] += weight * delta
-        return out
+                where, delta = self._move(name)
+                out[where] += np.float32(weight) * delta
+        return out.reshape(-1, 3)
+
+    def _move(self, name: str) -> tuple[np.ndarray | slice, np.ndarray]:
+        """A target as coordinates of the flattened mesh, which are faster to add to than rows of it."""
+        if name not in self._moves:
+            index, delta = self.target(name)
+            whole = np.array_equal(index, np.arange(len(self.vertices)))
+            where = slice(None) if whole else (3 * index.astype(np.intp)[:, None] + np.arange(3)).ravel()
+            self._moves[name] = where, delta.ravel()
+        return self._moves[name]
 
     def mask(self, *names: str) -> np.ndarray:
         """Soft mask [6357] in [0,1]: how far the named targets move each vertex, relative to the largest move."""

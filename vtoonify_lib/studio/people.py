@@ -76,6 +76,8 @@ LAYOUT = {
     "framing": 4, "glasses": 3,
 }
 Z_SIZE = sum(LAYOUT.values())
+BLINKING, SHUT_LEAST = 0.10, 0.3
+"""Share of people who are seen in a blink, and how far their lids are down at the least; evenly spread up to shut."""
 
 
 @dataclass(frozen=True)
@@ -196,13 +198,18 @@ def _expression(part: dict, ethnicity: np.ndarray) -> dict[str, float]:
     smile = {"mouth-corner-puller": 0.3, "mouth-part-later": 0.42, "mouth-upward-retraction": 0.5, "mouth-open": 0.05}
     for unit, amount in smile.items():
         units[unit] += amount * grin
+    # one person in ten blinks: anywhere from hardly to quite shut
+    share = looks.uniform(lids[0]) / BLINKING
+    blink = SHUT_LEAST + (1 - SHUT_LEAST) * (1 - share) if share < 1 else 0.0
     for i, side in enumerate(("left", "right")):
         units[f"eyebrows-{side}-up"] = max(0.0, 0.45 * brows[0] + 0.10 * (brows[2] if i else 0) - 0.1)
         units[f"eyebrows-{side}-down"] = max(0.0, -0.22 * brows[0] - 0.15)
         units[f"eyebrows-{side}-inner-up"] = float(np.clip(0.28 + 0.25 * brows[1], 0, 1))
-        closed = 0.92 if lids[0] < -1.75 else max(0.0, 0.10 * lids[1 + i] + 0.12 * lids[0] - 0.12)
-        units[f"eye-{side}-closure"] = float(closed)
-        units[f"eye-{side}-opened-up"] = max(0.0, 0.3 * lids[3] - 0.15)
+        closed = 0.10 * lids[1 + i] + 0.12 * lids[0] - 0.12
+        if blink:
+            closed = blink + 0.02 * float(np.clip(lids[1 + i], -1, 1)) * (1 - blink)
+        units[f"eye-{side}-closure"] = float(max(0.0, closed))
+        units[f"eye-{side}-opened-up"] = max(0.0, 0.3 * lids[3] - 0.15) * (1 - blink)
     return {unit_target(k, ethnicity): float(min(v, 1.0)) for k, v in units.items() if v > 0}
 
 

@@ -8,10 +8,18 @@ from __future__ import annotations
 from functools import cached_property
 
 import numpy as np
+from PIL import Image
 
 from .kit import Kit, vertex_normals
 
 MOUTH_CORNER = (0.222, 6.64)  # |x|, y of the corners on the average head, read off a frontal render
+
+PLAIN_BROW = "eyebrows/eyebrow001"
+BROW_OPACITY, TEXELS = 0.4, 6
+"""A brow is where its label is: where its texture is so opaque, so many texels across in a pixel of a usual picture."""
+
+MOUTH_DEPTH = ((("helper-upper-teeth", "helper-lower-teeth"), 1.12, 1.40), (("helper-tongue",), 0.75, 1.40))
+"""Groups in the mouth, and z on the average head where they are dark and where light falls on them freely."""
 
 
 def _smooth(x: np.ndarray, low: np.ndarray | float, high: np.ndarray | float) -> np.ndarray:
@@ -30,6 +38,7 @@ class Regions:
         self.on_body = np.zeros(len(self.rest), bool)
         self.on_body[np.unique(self._body)] = True
         self.rest_normals = vertex_normals(self.rest, self._body)
+        self._brow_marks: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
     @cached_property
     def masks(self) -> np.ndarray:
@@ -61,11 +70,16 @@ class Regions:
 
     @cached_property
     def landmarks(self) -> np.ndarray:
-        """Vertex of each of the 68 iBUG landmarks, [68]; the subject's right comes first (0–16 jaw, 17–26 brows, …)."""
+        """Vertex of each of the 68 iBUG landmarks, [68]; the subject's right comes first (0–16 jaw, 17–26 brows, …).
+
+        The brows' are those of a plain brow, on the skin; where the brow that is worn has them, say `brow_marks`.
+        """
         jaw, eye, mouth = self._jaw(), self._lids, self._lips()
-        right_brow, left_brow = self._brow(-1), self._brow(1)
+        corners, shares = self.brow_marks(PLAIN_BROW)
+        hairs = self.kit.props[PLAIN_BROW].place(self.rest)[corners]
+        brows = [self._nearest(point) for point in (hairs * shares[..., None]).sum(1)]
         left_eye = np.array(eye(1))[[3, 2, 1, 0, 5, 4]]
-        return np.array([*jaw, *right_brow, *left_brow[::-1], *self._nose(), *eye(-1), *left_eye, *mouth])
+        return np.array([*jaw, *brows, *self._nose(), *eye(-1), *left_eye, *mouth])
 
     def _extreme(self, allowed: np.ndarray, x: float, direction: float, reach: float = 0.03) -> int:
         """Among allowed vertices near abscissa x, the one furthest up (direction 1) or down (−1)."""
@@ -90,13 +104,38 @@ class Regions:
             out.append(int(face[np.argmax(radius - 1.5 * np.maximum(off - 0.05, 0) * 4)]))
         return out
 
-    def _brow(self, side: int) -> list[int]:
-        """5 points along the brow, outer to inner, on the skin under the hairs."""
-        prop = self.kit.props["eyebrows/eyebrow001"]
-        points = prop.place(self.rest)
-        points = points[points[:, 0] * side > 0]
-        xs = np.quantile(points[:, 0] * side, [0.97, 0.75, 0.5, 0.27, 0.03]) * side
-        return [self._nearest(points[np.argsort(np.abs(points[:, 0] - x))[:6]].mean(0)) for x in xs]
+    def brow_marks(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Landmarks 17–26, along the middle of a brow prop's hairs: its vertices and their shares, [10,3] each."""
+        if name not in self._brow_marks:
+            self._brow_marks[name] = self._mark_brow(name)
+        return self._brow_marks[name]
+
+    def _mark_brow(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        prop = self.kit.props[name]
+        grid = np.array([(i, j, 8 - i - j) for i in range(9) for j in range(9 - i)]) / 8  # over every triangle
+        triangles = np.repeat(prop.mesh.triangles, len(grid), 0)
+        shares = np.tile(grid, (len(prop.mesh.triangles), 1))
+        opacity = self._alpha(name, (prop.mesh.uv[triangles] * shares[..., None]).sum(1))
+        hairy = opacity >= min(BROW_OPACITY, 0.6 * opacity.max())
+        corners, shares = prop.mesh.source[triangles[hairy]], shares[hairy]
+        points = (prop.place(self.rest)[corners] * shares[..., None]).sum(1)
+        marks = []
+        for side, ends in ((-1, (0.97, 0.03)), (1, (0.03, 0.97))):  # the right brow from outside, the left from inside
+            own = np.flatnonzero(points[:, 0] * side > 0)
+            first, last = np.quantile(points[own, 0] * side, ends)
+            for x in np.linspace(first, last, 5) * side:
+                near = own[np.argsort(np.abs(points[own, 0] - x))[: max(5, len(own) // 25)]]
+                marks.append(near[np.argmin(np.linalg.norm(points[near] - points[near].mean(0), axis=1))])
+        return corners[marks], shares[marks]
+
+    def _alpha(self, name: str, uv: np.ndarray) -> np.ndarray:
+        """Opacity at uv [n,2] of a prop's texture as coarse as pictures show it → [n] in [0,1]; 1 without a texture."""
+        path = self.kit.texture(name)
+        if path is None:
+            return np.ones(len(uv))
+        alpha = np.asarray(Image.open(path).convert("RGBA").getchannel("A").reduce(TEXELS)) / 255
+        column, row = (np.stack([uv[:, 0], 1 - uv[:, 1]], 1) % 1.0 * alpha.shape[::-1]).astype(int).T
+        return alpha[row, column]
 
     def _lids(self, side: int) -> list[int]:
         """6 points of an eye: outer corner, upper lid outer and inner, inner corner, lower lid inner and outer."""
@@ -179,6 +218,15 @@ class Regions:
                 break
             inside = grown
         return inside
+
+    @cached_property
+    def mouth_light(self) -> np.ndarray:
+        """Share of the light [6357] that reaches teeth and tongue between open lips: less, the further back; else 1."""
+        light = np.ones(len(self.rest))
+        for groups, back, front in MOUTH_DEPTH:
+            index = np.unique(self.kit.group(*groups))
+            light[index] = 0.06 + 0.94 * _smooth(self.rest[index, 2], back, front)
+        return light
 
     @cached_property
     def _lip_masks(self) -> tuple[np.ndarray, np.ndarray]:

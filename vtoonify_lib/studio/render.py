@@ -172,7 +172,7 @@ class Studio:
                 "u_iris2": person.iris2, "u_iris_size": person.iris_size, "u_pupil": person.pupil, "u_sclera": SCLERA})
         gl.disable(gl.CULL_FACE)
         draw("plain" + form, "teeth", scene.teeth, {
-            **common, "u_shadow_strength": 0.25 * person.light["shadow"], "u_colour": TOOTH, "u_shine": 0.05})
+            **common, "u_shadow_strength": 0.5 * person.light["shadow"], "u_colour": TOOTH, "u_shine": 0.05})
         draw("plain" + form, "tongue", scene.tongue, {**common, "u_colour": TONGUE, "u_shine": 0.03})
         if scene.glasses is not None:
             draw("plain" + form, "glasses", scene.glasses, {
@@ -245,7 +245,10 @@ class Studio:
         return values.reshape(self.height, self.width, components)
 
     def _occlusion(self) -> np.ndarray:
-        """Ambient occlusion of the average head [6357]: the cosine-weighted share of directions each vertex sees."""
+        """Ambient occlusion of the average head [6357]: the cosine-weighted share of directions each vertex sees.
+
+        The average head's mouth is shut; how much light reaches what is in an open one, the regions say.
+        """
         rest, normals = self.sculptor.rest, self.sculptor.regions.rest_normals
         uv = np.zeros((len(rest), 2), np.float32)
         part = Part(rest.astype(np.float32), normals, rest, uv, self.kit.group("body"))
@@ -265,7 +268,8 @@ class Studio:
             weight = np.maximum(normals @ d, 0)
             seen += weight * (p[:, 2] < depth[xy[:, 1], xy[:, 0]] + 0.006)
             total += weight
-        return np.clip(0.12 + 0.95 * seen / total, 0, 1).astype(np.float32)
+        skin = np.clip(0.12 + 0.95 * seen / total, 0, 1)
+        return np.where(self.sculptor.regions.on_body, skin, self.sculptor.regions.mouth_light).astype(np.float32)
 
 
 def _parts(scene: Scene, person: Person) -> list[tuple[str, Part, int, str | None]]:

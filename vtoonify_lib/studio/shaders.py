@@ -115,7 +115,7 @@ void main() {
     bool cloth = g > 0.5, cavity = v_mask1.z > 0.5;
     float low = v_slow.x, mid = v_slow.y;
     vec2 high = noise(v_rest * 45.0).rg;
-    float fine = noise(v_rest * (cloth ? vec3(40, 90, 40) : vec3(75, 38, 75))).r;  // the weave of cloth, hairs of beards
+    float fine = noise(v_rest * (cloth ? vec3(40, 90, 40) : vec3(75, 38, 75))).r;  // weave of cloth, beards
 
     float lip = smoothstep(0.15, 0.75, clamp(max(v_mask0.x, v_mask0.y) * 1.9 - 0.35, 0.0, 1.0));
     float rosy = 0.85 * v_mask0.z + 0.75 * v_mask0.w * (0.4 + 0.6 * real) + 0.5 * v_mask1.x;
@@ -224,7 +224,9 @@ out vec4 f_colour;
 void main() {
     vec3 n = normalize(v_normal);
     if (dot(n, u_eye - v_position) < 0.0) n = -n;
-    f_colour = vec4(finish(shade(u_colour, n, vec3(0.3), 30.0, u_shine, max(v_mask1.w, 0.7), shadow())), 1.0);
+    // share of all light: what hides a tooth from the sky hides it from the lamps, and what comes back is red
+    vec3 open = pow(vec3(v_mask1.w), vec3(0.85, 1.1, 1.15));
+    f_colour = vec4(finish(open * shade(u_colour, n, vec3(0.3), 30.0, u_shine, 1.0, shadow())), 1.0);
 }
 """
 

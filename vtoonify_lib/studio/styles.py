@@ -18,7 +18,9 @@ GREY = np.array([0.3, 0.59, 0.11])
 LIMIT = 1.25
 """What the weight of an exaggerated feature tends to: twice as much no longer looks like a face."""
 
-OWN_FEATURES = frozenset(name.format(s=s) for low, high, _ in SHAPE for name in (low, high) for s in "lr")
+_TEETH_SHOW = {"chin/chin-jaw-drop-decr", "chin/chin-height-decr", "chin/chin-prominent-decr", "neck/neck-double-decr"}
+"""Features that are not exaggerated: teeth would come through the chin."""
+OWN_FEATURES = frozenset(name.format(s=s) for low, high, _ in SHAPE for name in (low, high) for s in "lr") - _TEETH_SHOW
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ STORYBOOK_PALETTE = Palette(
     skin_light=1.08, saturation=1.12, lip_saturation=1.2, blush=1.1, hair_light=1.15, hair_saturation=1.35,
     iris_light=1.4, iris_saturation=1.3, cloth_saturation=1.3, vivid=1.22, ambient=(1.12, 1.14, 1.17), fill=1.15, rim=0.1)
 PHOTO = Style("photo")
-STORYBOOK = Style("storybook", STORYBOOK_WARP, iris=1.28, pupil=1.1, lids=1.5, toon=1.0, palette=STORYBOOK_PALETTE)
+STORYBOOK = Style("storybook", STORYBOOK_WARP, iris=1.28, pupil=1.1, lids=1.65, toon=1.0, palette=STORYBOOK_PALETTE)
 STYLES = {s.name: s for s in (PHOTO, STORYBOOK)}
 _FACTORS = {"iris", "pupil", "lids"}  # 1 does nothing; of the other numbers of a style, 0 does
 
