@@ -141,9 +141,9 @@ def _storybook(who: Person, index: int, levels: Levels) -> tuple[Person, Style]:
         **_signed("mouth/mouth-scale-horiz", levels(-0.6, 0.4)), **_signed("ears/{s}-ear-scale", levels(-0.4, 0.7)),
         "neck/neck-scale-horiz-decr": levels(0.8, 1.6), "neck/neck-scale-depth-decr": 0.5,
     })
-    palette = _tinted(STORYBOOK_PALETTE, who, _FAIRY_HAIR[index % 8], levels(-0.6, 0.6), **_light_of(levels, 0.14),
-                      skin_pull=0.7, skin_light=0.98, hair_pull=0.85, hair_light=1.0, hair_saturation=1.1, lip_saturation=1.0,
-                      vivid=levels(1.1, 1.3), ambient=(1.02, 1.04, 1.08),
+    palette = _tinted(STORYBOOK_PALETTE, who, _FAIRY_HAIR[index % 8], levels(-0.6, 0.6), **_light_of(levels, 0.10),
+                      skin_pull=0.7, saturation=1.04, skin_light=0.98, hair_pull=0.85, hair_light=1.0, hair_saturation=1.1, lip_saturation=1.0,
+                      vivid=levels(1.08, 1.24), ambient=(1.02, 1.04, 1.08),
                       iris=_FAIRY_IRIS[index % 5], iris_pull=0.7, iris_light=1.2)
     return who, Style("storybook", warp, iris=levels(1.18, 1.36), pupil=1.1, lids=_lids(eyes, height), toon=1.0,
                       palette=palette)
@@ -168,7 +168,7 @@ def _clay(who: Person, index: int, levels: Levels) -> tuple[Person, Style]:
         "ears/{s}-ear-wing-incr": levels(0.0, 1.0), "eyebrows/eyebrows-trans-up": levels(0.0, 0.8),
         "neck/neck-scale-horiz-decr": levels(-0.2, 0.8),
     })
-    palette = _tinted(Palette(), who, _CLAY_HAIR[(3 * index) % 8], levels(-1.0, 0.8), **_light_of(levels, 0.14),
+    palette = _tinted(Palette(), who, _CLAY_HAIR[(3 * index) % 8], levels(-1.0, 0.8), **_light_of(levels, 0.11),
                       skin_pull=0.85, saturation=levels(0.95, 1.2), skin_light=0.98, lip_saturation=1.05, hair_pull=0.9,
                       blush=levels(0.6, 2.0), iris=(0.03, 0.02, 0.02), iris_pull=0.75, cloth_saturation=1.5,
                       vivid=levels(1.0, 1.15), ambient=(0.78, 0.78, 0.84), rim=0.03)
@@ -192,7 +192,7 @@ def _comic(who: Person, index: int, levels: Levels) -> tuple[Person, Style]:
         "neck/neck-scale-horiz-decr": levels(0.0, 0.9),
     })
     dusk = levels(0.0, 1.0)
-    palette = _tinted(Palette(), who, _INK_HAIR[(5 * index) % 8], levels(-1.0, 0.7), **_light_of(levels, 0.16),
+    palette = _tinted(Palette(), who, _INK_HAIR[(5 * index) % 8], levels(-1.0, 0.7), **_light_of(levels, 0.11),
                       skin_pull=0.75, saturation=levels(1.0, 1.25), skin_light=1.05, lip_saturation=1.15, hair_pull=0.9,
                       hair_saturation=1.1, iris_light=1.4, iris_saturation=1.4, cloth_saturation=1.7,
                       vivid=levels(1.05, 1.25), shade=(1.05 - 0.3 * dusk, 0.82, 0.85 + 0.6 * dusk),
@@ -219,7 +219,7 @@ def _caricature(who: Person, index: int, levels: Levels) -> tuple[Person, Style]
         "neck/neck-scale-horiz-decr": levels(1.3, 2.2), "neck/neck-scale-depth-decr": levels(0.8, 1.5),
     })
     cool = levels(0.0, 1.0)
-    palette = _tinted(Palette(), who, _OIL_HAIR[(3 * index) % 8], levels(-0.9, 0.6), **_light_of(levels, 0.16),
+    palette = _tinted(Palette(), who, _OIL_HAIR[(3 * index) % 8], levels(-0.9, 0.6), **_light_of(levels, 0.11),
                       skin_pull=0.75, saturation=levels(0.95, 1.15), skin_light=1.0, lip_saturation=1.0, hair_pull=0.8,
                       blush=levels(1.0, 2.4), cloth_saturation=1.15, vivid=levels(1.0, 1.15), rim=0.05,
                       shade=(0.95 - 0.2 * cool, 0.78, 0.72 + 0.35 * cool))

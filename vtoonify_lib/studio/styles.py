@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 import numpy as np
 
 from ..config import VToonifyError
+from .looks import natural_skin
 from .people import SHAPE, Person
 
 Color = tuple[float, float, float]
@@ -198,7 +199,11 @@ def _exaggerated(shape: dict[str, float], amount: float) -> dict[str, float]:
 def _skin(person: Person, style: Style) -> dict[str, object]:
     skin, p = person.skin, style.palette
     # brightness goes less far than hue: dark skin stays darker than light skin
-    tone = _pull(skin["tone"], p.skin, p.skin_pull, 0.35 * p.skin_pull)
+    own, goal = np.asarray(skin["tone"]), np.maximum(p.skin, 0.004)
+    bright = [float(np.dot(own, GREY)), float(np.dot(goal, GREY))]
+    reached = bright[0] ** (1 - 0.35 * p.skin_pull) * bright[1] ** (0.35 * p.skin_pull)
+    plain = [natural_skin(b) for b in (*bright, reached)]
+    tone = plain[2] * (own / plain[0]) ** (1 - p.skin_pull) * (goal / plain[1]) ** p.skin_pull
     lip = skin["lip"] * (tone / np.maximum(skin["tone"], 0.004)) ** 0.8
     tone = _saturate(tone, p.saturation) * p.skin_light
     beard = _pull(skin["beard_color"], p.hair, 0.7 * p.hair_pull, 0.4 * p.hair_pull)

@@ -76,7 +76,7 @@ void main() {
             float leap = abs(a.y + b.y - 2.0 * here.y) / r;
             float turn = 1.0 - dot(a.zw, b.zw) - sqrt(max(0.0, (1.0 - dot(a.zw, a.zw)) * (1.0 - dot(b.zw, b.zw))));
             float fold = smoothstep(0.03, 0.08, leap) * (me == 8.0 ? 0.5 : 1.0);
-            if (me == 1.0) fold = max(fold, 0.7 * smoothstep(0.10, 0.35, turn / r));
+            if (me == 1.0) fold = max(fold, 0.7 * smoothstep(0.16, 0.45, turn / r));
             crease = max(crease, fold);
         }
         a = look(2.2 * r * RING[i]); b = look(2.2 * r * RING[i + 4]);
