@@ -41,7 +41,7 @@ def test_the_ends_of_the_degrees(look):
     style = exemplar(look, 3)[1]
     assert at(style, 1, 1) == style
     zero = at(style, 0, 0)
-    assert zero.warp == {} and not zero.drawn and zero.ink == 0
+    assert zero.warp == {} and max(zero.matte, zero.lumps, zero.flat, zero.ink, zero.paint, zero.exaggerate) == 0
     who = person(PEOPLE[0])
     assert restyle(who, zero) is who, "nothing is left of the style"
 
@@ -50,8 +50,6 @@ def test_the_ends_of_the_degrees(look):
 def test_structure_and_colour_do_not_touch_each_other(look):
     style, who = exemplar(look, 7)[1], person(PEOPLE[0])
     shaped, coloured = restyle(who, at(style, 1, 0)), restyle(who, at(style, 0, 1))
-    assert at(style, 1, 0).palette == replace(style.palette, **{
-        name: value for name, value in vars(at(style, 1, 0).palette).items()})
     for name in ("tone", "lip", "blush", "beard_color"):
         assert shaped.skin[name] == pytest.approx(who.skin[name]), name
     assert shaped.hair_color == pytest.approx(who.hair_color) and shaped.iris == pytest.approx(who.iris)

@@ -30,7 +30,8 @@ Levels = Callable[..., float]
 _HEADS = {"round": 1.0, "oval": 1.0, "square": 0.9, "triangular": 0.5, "invertedtriangular": 0.9, "diamond": 0.4,
           "rectangular": 1.0}  # how much of each a head bears: some soon get a pointed skull
 _BACKDROPS = np.array([  # calm, as painted card: sand, sage, sky, rose, lilac, stone
-    [0.62, 0.50, 0.36], [0.36, 0.48, 0.36], [0.34, 0.48, 0.60], [0.62, 0.40, 0.38], [0.44, 0.38, 0.56], [0.45, 0.45, 0.46]])
+    [0.62, 0.50, 0.36], [0.36, 0.48, 0.36], [0.34, 0.48, 0.60], [0.62, 0.40, 0.38], [0.44, 0.38, 0.56],
+    [0.45, 0.45, 0.46]])
 _CLAY_HAIR = ((0.05, 0.03, 0.025), (0.22, 0.09, 0.03), (0.50, 0.16, 0.03), (0.62, 0.40, 0.08), (0.10, 0.20, 0.34),
               (0.55, 0.52, 0.48), (0.30, 0.05, 0.05), (0.12, 0.25, 0.12))
 _INK_HAIR = ((0.012, 0.012, 0.03), (0.32, 0.11, 0.03), (0.66, 0.46, 0.12), (0.03, 0.07, 0.20), (0.34, 0.04, 0.04),
@@ -54,7 +55,7 @@ def exemplar(look: str, index: int) -> tuple[Person, Style]:
 def _exemplars(look: str) -> list[tuple[Person, Style]]:
     make = {"storybook": _storybook, "clay": _clay, "comic": _comic, "caricature": _caricature}[look]
     rng = np.random.default_rng([7, LOOKS.index(look)])
-    spread: list[np.ndarray] = []  # a permutation of the exemplars for every property, in the order in which it is asked
+    spread: list[np.ndarray] = []  # for every property, in the order they are asked for: a permutation of exemplars
     out = []
     for index in range(EXEMPLARS):
         asked = iter(range(10**6))
@@ -137,13 +138,15 @@ def _storybook(who: Person, index: int, levels: Levels) -> tuple[Person, Style]:
         "head/head-age-decr": levels(0.7, 1.2), **_signed("chin/chin-width", levels(-2.2, 0.0)),
         **_signed("chin/chin-height", levels(-0.6, 0.2)), "chin/chin-jaw-drop-decr": levels(0.0, 0.4),
         "chin/chin-bones-decr": 0.6, "cheek/{s}-cheek-volume-incr": levels(0.0, 1.0),
-        "eyebrows/eyebrows-trans-up": levels(0.2, 0.8), **_signed("eyebrows/eyebrows-angle", levels(-0.3, 0.6), "down", "up"),
+        "eyebrows/eyebrows-trans-up": levels(0.2, 0.8),
+        **_signed("eyebrows/eyebrows-angle", levels(-0.3, 0.6), "down", "up"),
         **_signed("mouth/mouth-scale-horiz", levels(-0.6, 0.4)), **_signed("ears/{s}-ear-scale", levels(-0.4, 0.7)),
         "neck/neck-scale-horiz-decr": levels(0.8, 1.6), "neck/neck-scale-depth-decr": 0.5,
     })
     palette = _tinted(STORYBOOK_PALETTE, who, _FAIRY_HAIR[index % 8], levels(-0.6, 0.6), **_light_of(levels, 0.10),
-                      skin_pull=0.7, saturation=1.04, skin_light=0.98, hair_pull=0.85, hair_light=1.0, hair_saturation=1.1, lip_saturation=1.0,
-                      vivid=levels(1.08, 1.24), ambient=(1.02, 1.04, 1.08),
+                      skin_pull=0.7, saturation=0.94, skin_light=0.98, lip_saturation=1.0,
+                      hair_pull=0.85, hair_light=1.0, hair_saturation=1.1,
+                      vivid=levels(1.05, 1.18), ambient=(1.02, 1.04, 1.08),
                       iris=_FAIRY_IRIS[index % 5], iris_pull=0.7, iris_light=1.2)
     return who, Style("storybook", warp, iris=levels(1.18, 1.36), pupil=1.1, lids=_lids(eyes, height), toon=1.0,
                       palette=palette)
@@ -193,7 +196,7 @@ def _comic(who: Person, index: int, levels: Levels) -> tuple[Person, Style]:
     })
     dusk = levels(0.0, 1.0)
     palette = _tinted(Palette(), who, _INK_HAIR[(5 * index) % 8], levels(-1.0, 0.7), **_light_of(levels, 0.11),
-                      skin_pull=0.75, saturation=levels(1.0, 1.25), skin_light=1.05, lip_saturation=1.15, hair_pull=0.9,
+                      skin_pull=0.75, saturation=levels(0.88, 1.1), skin_light=1.05, lip_saturation=1.15, hair_pull=0.9,
                       hair_saturation=1.1, iris_light=1.4, iris_saturation=1.4, cloth_saturation=1.7,
                       vivid=levels(1.05, 1.25), shade=(1.05 - 0.3 * dusk, 0.82, 0.85 + 0.6 * dusk),
                       line=(0.03 + 0.10 * (1 - dusk), 0.02, 0.03 + 0.12 * dusk))
@@ -220,8 +223,8 @@ def _caricature(who: Person, index: int, levels: Levels) -> tuple[Person, Style]
     })
     cool = levels(0.0, 1.0)
     palette = _tinted(Palette(), who, _OIL_HAIR[(3 * index) % 8], levels(-0.9, 0.6), **_light_of(levels, 0.11),
-                      skin_pull=0.75, saturation=levels(0.95, 1.15), skin_light=1.0, lip_saturation=1.0, hair_pull=0.8,
-                      blush=levels(1.0, 2.4), cloth_saturation=1.15, vivid=levels(1.0, 1.15), rim=0.05,
+                      skin_pull=0.75, saturation=levels(0.82, 1.0), skin_light=1.0, lip_saturation=1.0, hair_pull=0.8,
+                      blush=levels(1.0, 1.8), cloth_saturation=1.15, vivid=levels(1.0, 1.15), rim=0.05,
                       shade=(0.95 - 0.2 * cool, 0.78, 0.72 + 0.35 * cool))
     return who, Style("caricature", warp, exaggerate=levels(0.9, 1.9), iris=1.05, lids=_lids(max(eyes, 0), 0.4),
                       toon=0.6, flat=0.75, tones=5, paint=levels(0.7, 1.2), palette=palette)

@@ -206,7 +206,8 @@ class Sculptor:
         if moved:  # a chin that a style made smaller would let teeth through: they draw together, and back
             teeth, tight = flesh[self._bite], min(1.0, moved / 3)
             middle = teeth.mean(0)
-            flesh[self._bite] = middle + (teeth - middle) * (1 - tight * np.array([0.22, 0.12, 0])) - [0, 0, 0.07 * tight]
+            inwards = 1 - tight * np.array([0.22, 0.12, 0])
+            flesh[self._bite] = middle + (teeth - middle) * inwards - [0, 0, 0.07 * tight]
         return neutral, flesh
 
     def _prop(self, name: str, placed: np.ndarray) -> Part:

@@ -21,7 +21,9 @@ ATTRIBUTES = {"in_position": 3, "in_normal": 3, "in_rest": 3, "in_uv": 2, "in_ma
 
 VERTEX_BYTES = 4 * sum(ATTRIBUTES.values())
 PROGRAMS = ("depth", "cut_out", "skin", "eye", "hair", "plain", "label", "tag", "flow")
-DRAWN = ("skin", "eye", "hair", "plain")  # programs that have a second form, with the techniques of clay, comic and paint
+SHADED = ("skin", "eye", "hair", "plain")
+FORMS = {"": (), "_flat": ("DRAWN",), "_hand": ("DRAWN", "HAND")}
+"""Forms of the shaded programs: with no technique of drawing, with flat tones, with clay and paint as well."""
 NO_MASKS = np.float32([0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0])
 """Masks of what is not the base mesh: no region of the skin, not occluded."""
 
@@ -71,7 +73,7 @@ class Painter:
         self._buffers: dict[str, _Buffers] = {}
         self._textures: dict[str | None, tuple[Any, float]] = {}
         self.programs = {name: self._program(name) for name in PROGRAMS}
-        self.programs |= {f"{name}_drawn": self._program(name, drawn=True) for name in DRAWN}
+        self.programs |= {name + form: self._program(name, FORMS[form]) for name in SHADED for form in FORMS if form}
         self._backdrop = self.gl.program(shaders.SCREEN_VERTEX, fragment_shader=shaders.BACKDROP_FRAGMENT)
         self._ink = self.gl.program(shaders.SCREEN_VERTEX, fragment_shader=INK_FRAGMENT)
         self._corners = self.gl.buffer(np.array([-1, -1, 3, -1, -1, 3], "f4"))
@@ -82,10 +84,10 @@ class Painter:
         self.noise = self.gl.texture3d((32, 32, 32), 4, grid)
         self._opaque = self.gl.texture((1, 1), 4, np.full(4, 255, np.uint8)), 0.3
 
-    def _program(self, name: str, drawn: bool = False) -> Any:
+    def _program(self, name: str, defined: tuple[str, ...] = ()) -> Any:
         vertex = shaders.FLOW_VERTEX if name == "flow" else shaders.VERTEX
         version, *rest = getattr(shaders, f"{name.upper()}_FRAGMENT").lstrip().splitlines()
-        lines = [version, *(["#define DRAWN"] if drawn else []), *rest]
+        lines = [version, *(f"#define {macro}" for macro in defined), *rest]
         return self.gl.program(vertex, fragment_shader="\n".join(lines))
 
     def draw(self, program: str, name: str, part: Part, uniforms: dict[str, Any],

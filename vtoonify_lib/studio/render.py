@@ -208,7 +208,8 @@ class Studio:
             gl.enable(gl.BLEND)
             gl.blend_func = (gl.SRC_ALPHA, gl.ONE_MINUS_SRC_ALPHA, gl.ONE, gl.ONE_MINUS_SRC_ALPHA)
         for part, name, uniforms in strands:
-            self._painter.draw("hair" + uniforms["form"], name, part, {**uniforms, **self._painter.texture(name), "u_pass": layer})
+            self._painter.draw("hair" + uniforms["form"], name, part, {
+                **uniforms, **self._painter.texture(name), "u_pass": layer})
         gl.disable(gl.BLEND)
         gl.depth_func = "<="
         self._canvas.depth_mask = True
@@ -314,6 +315,7 @@ def _garment(person: Person) -> dict[str, float]:
 
 def _technique(style: Style) -> dict[str, Any]:
     """Uniforms that say how a style draws, and the form of the programs that does it."""
-    return {"form": "_drawn" if style.drawn else "", "u_toon": style.toon, "u_vivid": style.palette.vivid,
+    form = "_hand" if max(style.matte, style.lumps, style.paint) > 0 else "_flat" if style.flat > 0 else ""
+    return {"form": form, "u_toon": style.toon, "u_vivid": style.palette.vivid,
             "u_matte": style.matte, "u_lumps": style.lumps, "u_flat": style.flat, "u_tones": float(style.tones),
             "u_paint": style.paint, "u_shade": np.array(style.palette.shade)}

@@ -59,8 +59,9 @@ float shadow() {
 """ + HAND + """
 // wrap: how far light bleeds past the terminator, per colour channel (skin lets red through)
 vec3 shade(vec3 albedo, vec3 n, vec3 wrap, float gloss, float spec, float ao, float visible) {
-#ifdef DRAWN
-    vec4 stroke = strokes();
+    vec4 stroke = vec4(0.0);
+#ifdef HAND
+    stroke = strokes();
     handle(albedo, n, wrap, gloss, spec, ao, stroke);
 #endif
     vec3 view = normalize(u_eye - v_position);

@@ -234,9 +234,10 @@ def _begin(folder: Path, given: dict[str, Any]) -> dict[str, Any]:
             np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, (meta["count"], *shape)).flush()
         (folder / "meta.json").write_text(json.dumps(meta))
     for name, value in given.items():
-        if meta.get(name) != value:
-            raise VToonifyError(f"the data set in {folder} was begun with {name} = {meta.get(name)}, now {name} = {value} "
-                                "is asked for; leave it out to go on, or choose another folder")
+        begun = meta.get(name)
+        if begun != value:
+            raise VToonifyError(f"the data set in {folder} was begun with {name} = {begun}, now {name} = {value} is "
+                                "asked for; leave it out to go on, or choose another folder")
     return meta
 
 

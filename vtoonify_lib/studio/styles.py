@@ -31,7 +31,7 @@ class Palette:
     skin, hair, iris  colours to go to, and skin_pull, hair_pull, iris_pull in [0,1]: how far
     skin_light        factor on the skin's brightness; saturation factors are named after what they apply to
     vivid             saturation of all that is drawn
-    key, ambient, shade, line  tints: of the key light, of the light from all around, of flat shadows, of ink (0 = black)
+    key, ambient, shade, line  tints: of the key light, of the light all around, of flat shadows, of ink (0 = black)
     from_side, from_above, light_pull  where the key light goes to (radians), and how far
     fill, rim         factor on the fill light, and what is added to the light along edges
     """
@@ -92,11 +92,6 @@ class Style:
     paint: float = 0.0
     palette: Palette = Palette()
 
-    @property
-    def drawn(self) -> bool:
-        """Whether a technique beyond smoothness is used: such pictures take shaders of their own."""
-        return max(self.matte, self.lumps, self.flat, self.paint) > 0
-
 
 def both(targets: dict[str, float]) -> dict[str, float]:
     """{s} in a target's name → the same weight left and right."""
@@ -116,7 +111,8 @@ STORYBOOK_WARP = both({
 })
 STORYBOOK_PALETTE = Palette(
     skin_light=1.08, saturation=1.12, lip_saturation=1.2, blush=1.1, hair_light=1.15, hair_saturation=1.35,
-    iris_light=1.4, iris_saturation=1.3, cloth_saturation=1.3, vivid=1.22, ambient=(1.12, 1.14, 1.17), fill=1.15, rim=0.1)
+    iris_light=1.4, iris_saturation=1.3, cloth_saturation=1.3, vivid=1.22, ambient=(1.12, 1.14, 1.17),
+    fill=1.15, rim=0.1)
 PHOTO = Style("photo")
 STORYBOOK = Style("storybook", STORYBOOK_WARP, iris=1.28, pupil=1.1, lids=1.65, toon=1.0, palette=STORYBOOK_PALETTE)
 STYLES = {s.name: s for s in (PHOTO, STORYBOOK)}
@@ -130,7 +126,7 @@ def at(style: Style, structure: float, color: float) -> Style:
     """
     for name, degree in (("structure", structure), ("color", color)):
         if not 0 <= degree <= 1:
-            raise VToonifyError(f"the {name} degree is {degree}; give a number from 0 (as in the photo) to 1 (the style)")
+            raise VToonifyError(f"the {name} degree is {degree}; give a number from 0 (the photo) to 1 (the style)")
     changes = {f.name: _scaled(getattr(style, f.name), structure, float(f.name in _FACTORS))
                for f in fields(Style) if f.name not in ("name", "warp", "tones", "palette")}
     warp = {name: weight * structure for name, weight in style.warp.items()} if structure else {}

@@ -1,7 +1,7 @@
 """GLSL of the drawing techniques: clay, flat tones and paint (inside `shade`), and ink (a pass of its own).
 
-The first three are compiled in where `DRAWN` is defined, so that photographs and storybook pictures do not pay for
-them. All are anchored to the surface or to exact edges of the geometry: nothing swims as the face moves.
+The first three are compiled in where `DRAWN` is defined (clay and paint where `HAND` is, too), so that other pictures
+do not pay for them. All are anchored to the surface or to exact edges of the geometry: nothing swims as the face moves.
 """
 
 HAND = """
@@ -9,6 +9,7 @@ HAND = """
 uniform float u_matte; uniform float u_lumps; uniform float u_flat; uniform float u_tones; uniform float u_paint;
 uniform vec3 u_shade;
 float luminance(vec3 c) { return dot(c, vec3(0.3, 0.59, 0.11)); }
+#ifdef HAND
 // strokes of a brush that follow the form: noise stretched across the face, more so on cloth and hair
 vec4 strokes() {
     vec3 q = v_rest + 0.10 * v_rest.yzx;
@@ -25,6 +26,7 @@ void handle(inout vec3 albedo, inout vec3 n, inout vec3 wrap, inout float gloss,
     spec = mix(spec, 0.05 + 0.25 * luminance(albedo), u_matte) * (1.0 - u_flat);
     ao = mix(ao, 0.25 + 0.75 * ao * ao, u_matte);
 }
+#endif
 // light in steps; a shadow is a colour of its own, not less light
 vec3 flatten(vec3 colour, vec3 albedo, vec3 light, float stroke) {
     vec3 white = u_key + 0.4 * u_fill + 0.6 * u_sky + 0.2 * u_ground;
@@ -79,8 +81,7 @@ void main() {
             if (me == 1.0) fold = max(fold, 0.7 * smoothstep(0.16, 0.45, turn / r));
             crease = max(crease, fold);
         }
-        a = look(2.2 * r * RING[i]); b = look(2.2 * r * RING[i + 4]);
-        sum += (a.x == 0.0 ? 1.0 : 0.0) + (b.x == 0.0 ? 1.0 : 0.0);
+        sum += look(2.2 * r * RING[2 * i]).x == 0.0 ? 1.0 : 0.0;
     }
     float cover = max(clamp(0.5 * sum, 0.0, 1.0), crease) * min(1.0, u_width);
     f_colour = vec4(u_line, cover);
