@@ -141,6 +141,7 @@ class Sculptor:
         self._eyes = {s: kit.group(g) for s, g in EYE_GROUPS.items()}
         self._teeth = kit.group("helper-lower-teeth", "helper-upper-teeth")
         self._tongue = kit.group("helper-tongue")
+        self._bite = np.unique(np.concatenate([self._teeth, self._tongue]))
         # no two of these groups share a vertex, so that normals of all are those of each
         self._normals = VertexNormals(np.concatenate([self._body, *self._eyes.values(), self._teeth, self._tongue]),
                                       len(self.rest))
@@ -200,7 +201,14 @@ class Sculptor:
         for name, weight in warp.items():
             weights[name] = weights.get(name, 0.0) + weight
         neutral = self.kit.morph(weights)
-        return neutral, self._cloth(self.kit.morph(person.expression, neutral), person)
+        flesh = self._cloth(self.kit.morph(person.expression, neutral), person)
+        moved = sum(abs(weight) for name, weight in warp.items() if name.startswith(("chin/", "head/")))
+        if moved:  # a chin that a style made smaller would let teeth through: they draw together, and back
+            teeth, tight = flesh[self._bite], min(1.0, moved / 3)
+            middle = teeth.mean(0)
+            inwards = 1 - tight * np.array([0.22, 0.12, 0])
+            flesh[self._bite] = middle + (teeth - middle) * inwards - [0, 0, 0.07 * tight]
+        return neutral, flesh
 
     def _prop(self, name: str, placed: np.ndarray) -> Part:
         mesh, (rest, normals) = self.kit.props[name].mesh, self._props[name]

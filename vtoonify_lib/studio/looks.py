@@ -66,6 +66,12 @@ def brow(x: float, male: float) -> str:
     return f"eyebrows/eyebrow{pick(thick if male > 0.5 else thin, uniform(x))}"
 
 
+def natural_skin(brightness: float) -> np.ndarray:
+    """The colour of skin of a brightness (luminance of linear RGB): dark skin is the more saturated one."""
+    grey = _SKIN @ [0.3, 0.59, 0.11]
+    return np.array([np.interp(brightness, grey[::-1], _SKIN[::-1, i]) for i in range(3)])
+
+
 def skin(s: np.ndarray, f: np.ndarray, dark: float, male: float, age: float,
          hair_color: np.ndarray) -> dict[str, object]:
     """Tone, blush, lips, lids, freckles, wrinkles, beard; s [8] is the skin's part of z, f [5] that of facial hair."""

@@ -14,12 +14,16 @@ from ..config import VToonifyError
 from . import shaders
 from .geometry import Part
 from .kit import Kit
+from .techniques import INK_FRAGMENT
 
 ATTRIBUTES = {"in_position": 3, "in_normal": 3, "in_rest": 3, "in_uv": 2, "in_mask0": 4, "in_mask1": 4, "in_mask2": 3}
 """What a vertex carries: name in the shaders → how many floats."""
 
 VERTEX_BYTES = 4 * sum(ATTRIBUTES.values())
 PROGRAMS = ("depth", "cut_out", "skin", "eye", "hair", "plain", "label", "tag", "flow")
+SHADED = ("skin", "eye", "hair", "plain")
+FORMS = {"": (), "_flat": ("DRAWN",), "_hand": ("DRAWN", "HAND")}
+"""Forms of the shaded programs: with no technique of drawing, with flat tones, with clay and paint as well."""
 NO_MASKS = np.float32([0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0])
 """Masks of what is not the base mesh: no region of the skin, not occluded."""
 
@@ -69,17 +73,22 @@ class Painter:
         self._buffers: dict[str, _Buffers] = {}
         self._textures: dict[str | None, tuple[Any, float]] = {}
         self.programs = {name: self._program(name) for name in PROGRAMS}
+        self.programs |= {name + form: self._program(name, FORMS[form]) for name in SHADED for form in FORMS if form}
         self._backdrop = self.gl.program(shaders.SCREEN_VERTEX, fragment_shader=shaders.BACKDROP_FRAGMENT)
+        self._ink = self.gl.program(shaders.SCREEN_VERTEX, fragment_shader=INK_FRAGMENT)
         self._corners = self.gl.buffer(np.array([-1, -1, 3, -1, -1, 3], "f4"))
         self._screen = self.gl.vertex_array(self._backdrop, [(self._corners, "2f", "in_corner")])
+        self._sheet = self.gl.vertex_array(self._ink, [(self._corners, "2f", "in_corner")])
         # value noise: four random numbers a cell, blended linearly (a rasteriser reads four faster than one)
         grid = np.random.default_rng(7).integers(0, 256, (32, 32, 32, 4)).astype(np.uint8)
         self.noise = self.gl.texture3d((32, 32, 32), 4, grid)
         self._opaque = self.gl.texture((1, 1), 4, np.full(4, 255, np.uint8)), 0.3
 
-    def _program(self, name: str) -> Any:
+    def _program(self, name: str, defined: tuple[str, ...] = ()) -> Any:
         vertex = shaders.FLOW_VERTEX if name == "flow" else shaders.VERTEX
-        return self.gl.program(vertex, fragment_shader=getattr(shaders, f"{name.upper()}_FRAGMENT"))
+        version, *rest = getattr(shaders, f"{name.upper()}_FRAGMENT").lstrip().splitlines()
+        lines = [version, *(f"#define {macro}" for macro in defined), *rest]
+        return self.gl.program(vertex, fragment_shader="\n".join(lines))
 
     def draw(self, program: str, name: str, part: Part, uniforms: dict[str, Any],
              following: np.ndarray | None = None) -> None:
@@ -105,6 +114,11 @@ class Painter:
         """Fill the framebuffer with a backdrop, and put before it what was drawn (texture unit `u_drawn`)."""
         _set(self._backdrop, uniforms)
         self._screen.render()
+
+    def draw_ink(self, uniforms: dict[str, Any]) -> None:
+        """Lines, blended over the framebuffer, along the edges of exact buffers (texture unit `u_exact`)."""
+        _set(self._ink, uniforms)
+        self._sheet.render()
 
     def texture(self, name: str | None) -> dict[str, Any]:
         """Uniforms that bind a prop's texture; `u_mean` is the mean luminance of its opaque part, for tinting."""

@@ -64,6 +64,7 @@ class Studio:
         self._canvas = gl.framebuffer([self._drawn], gl.depth_renderbuffer(large))
         self._picture = gl.simple_framebuffer(area, 4)
         self._exact = gl.framebuffer([gl.texture(area, 4, dtype="f4")], gl.depth_texture(area))
+        self._lines = gl.framebuffer([gl.texture(large, 4, dtype="f4")], gl.depth_texture(large))
         self._shadow_map = gl.depth_texture((SHADOW_SIZE, SHADOW_SIZE))
         self._shadow_map.compare_func = "<="
         self._shadow = gl.framebuffer([], self._shadow_map)
@@ -135,7 +136,7 @@ class Studio:
         lights = ("key_dir", "key", "fill_dir", "fill", "sky", "ground", "rim")
         common = {
             **{f"u_{name}": person.light[name] for name in lights}, **_garment(person),
-            "u_shadow_strength": person.light["shadow"], "u_shadow_map": 7, "u_noise": 6, "u_toon": style.toon,
+            "u_shadow_strength": person.light["shadow"], "u_shadow_map": 7, "u_noise": 6, **_technique(style),
             "u_camera": scene.camera, "u_shadow": shadow, "u_eye": VIEWPOINT,
         }
         strands = self._strands(scene, person, common)
@@ -143,11 +144,13 @@ class Studio:
         self._draw_flesh(scene, person, common)
         self._draw_strands(strands, 0)
         self._draw_strands(strands, 1)
+        if style.ink > 0:
+            self._draw_ink(scene, person, style)
         gl.enable_only(gl.NOTHING)
         self._picture.use()
         self._drawn.use(5)
         self._painter.draw_backdrop({
-            **{f"u_{name}": value for name, value in person.backdrop.items()}, "u_toon": style.toon, "u_noise": 6,
+            **{f"u_{name}": value for name, value in person.backdrop.items()}, "u_noise": 6,
             "u_aspect": np.array([self.width, self.height]) / max(self.width, self.height),
             "u_drawn": 5, "u_size": np.array([self.width, self.height])})
         pixels = np.frombuffer(self._picture.read(components=3), np.uint8)
@@ -155,29 +158,29 @@ class Studio:
 
     def _draw_flesh(self, scene: Scene, person: Person, common: dict[str, Any]) -> None:
         """All that is solid: skin and cloth, eyes, teeth, tongue, spectacles."""
-        gl, draw, skin, clothes = self.gl, self._painter.draw, person.skin, person.clothes
+        gl, draw, skin, clothes, form = self.gl, self._painter.draw, person.skin, person.clothes, common["form"]
         gl.enable(gl.CULL_FACE)
         gl.front_face = "cw"  # picture rows run downwards, which turns every triangle over
-        draw("skin", "body", scene.body, {
+        draw("skin" + form, "body", scene.body, {
             **common, **{f"u_{name}": value for name, value in skin.items()},
             "u_skin": skin["tone"], "u_beard_colour": skin["beard_color"],
             "u_cloth": clothes["color"], "u_shirt": clothes["shirt"], "u_tie": clothes["tie"],
             "u_stripes": clothes["stripes"]})
         for name, eye in zip(("l_eye", "r_eye"), scene.eyes, strict=True):
-            draw("eye", name, eye.part, {
+            draw("eye" + form, name, eye.part, {
                 **common, "u_centre": eye.center, "u_gaze": eye.gaze, "u_up": eye.up, "u_iris": person.iris,
                 "u_iris2": person.iris2, "u_iris_size": person.iris_size, "u_pupil": person.pupil, "u_sclera": SCLERA})
         gl.disable(gl.CULL_FACE)
-        draw("plain", "teeth", scene.teeth, {
+        draw("plain" + form, "teeth", scene.teeth, {
             **common, "u_shadow_strength": 0.5 * person.light["shadow"], "u_colour": TOOTH, "u_shine": 0.05})
-        draw("plain", "tongue", scene.tongue, {**common, "u_colour": TONGUE, "u_shine": 0.03})
+        draw("plain" + form, "tongue", scene.tongue, {**common, "u_colour": TONGUE, "u_shine": 0.03})
         if scene.glasses is not None:
-            draw("plain", "glasses", scene.glasses, {
+            draw("plain" + form, "glasses", scene.glasses, {
                 **common, "u_colour": person.glasses["color"], "u_shine": 0.15})
 
     def _strands(self, scene: Scene, person: Person, common: dict[str, Any]) -> list[tuple[Part, str, dict[str, Any]]]:
         """Brows, lashes and hair: part, prop and uniforms."""
-        made_up = 0.85 if person.male < 0.5 else 0.45
+        made_up = (0.85 if person.male < 0.5 else 0.45) * (1 - 0.55 * common["u_matte"])  # clay has few lashes
         strands = [  # part, prop, colour, contrast of the texture, shine, opacity
             (scene.brow, person.brow, person.brow_color, 0.25, 0.1, 0.9),
             (scene.lashes, f"eyelashes/{person.lash}", LASH, 0.2, 0.1, made_up),
@@ -205,22 +208,38 @@ class Studio:
             gl.enable(gl.BLEND)
             gl.blend_func = (gl.SRC_ALPHA, gl.ONE_MINUS_SRC_ALPHA, gl.ONE, gl.ONE_MINUS_SRC_ALPHA)
         for part, name, uniforms in strands:
-            self._painter.draw("hair", name, part, {**uniforms, **self._painter.texture(name), "u_pass": layer})
+            self._painter.draw("hair" + uniforms["form"], name, part, {
+                **uniforms, **self._painter.texture(name), "u_pass": layer})
         gl.disable(gl.BLEND)
         gl.depth_func = "<="
         self._canvas.depth_mask = True
 
+    def _draw_ink(self, scene: Scene, person: Person, style: Style) -> None:
+        """Lines along the edges of the exact buffers, as large as the canvas is."""
+        gl, large = self.gl, max(self._drawn.size)
+        self._draw_exact(self._lines, scene, person)
+        self._canvas.use()
+        gl.enable_only(gl.BLEND)
+        gl.blend_func = (gl.SRC_ALPHA, gl.ONE_MINUS_SRC_ALPHA, gl.ZERO, gl.ONE)
+        self._lines.color_attachments[0].use(4)
+        self._painter.draw_ink({"u_exact": 4, "u_width": style.ink / 2000 * large,
+                                "u_line": np.array(style.palette.line)})
+
     def _draw_labels(self, scene: Scene, person: Person) -> tuple[np.ndarray, np.ndarray]:
-        self._exact.use()
-        self._exact.clear(depth=1.0)
+        self._draw_exact(self._exact, scene, person)
+        label, depth = np.moveaxis(self._read_exact(2), -1, 0)
+        parsing = (label * 255).round().astype(np.uint8)
+        return parsing, np.where(parsing > 0, depth, np.float32(np.inf))
+
+    def _draw_exact(self, target: Any, scene: Scene, person: Person) -> None:
+        """Class, depth and normal (x, y) of what each pixel of a framebuffer sees; 0 on the backdrop."""
+        target.use()
+        target.clear(depth=1.0)
         self.gl.enable_only(self.gl.DEPTH_TEST)
         common = {"u_camera": scene.camera, **_garment(person)}
         for name, part, label, texture in _parts(scene, person):
             program = "label" if part is scene.body else "tag"
             self._painter.draw(program, name, part, {**common, "u_label": label, **self._painter.texture(texture)})
-        label, depth = np.moveaxis(self._read_exact(2), -1, 0)
-        parsing = (label * 255).round().astype(np.uint8)
-        return parsing, np.where(parsing > 0, depth, np.float32(np.inf))
 
     def _read_exact(self, components: int) -> np.ndarray:
         values = np.frombuffer(self._exact.read(components=components, dtype="f4"), np.float32)
@@ -292,3 +311,11 @@ def _orthographic(direction: np.ndarray, center=(0.0, 6.6, 0.2), radius: float =
 
 def _garment(person: Person) -> dict[str, float]:
     return {f"u_{name}": person.clothes[name] for name in ("neckline", "vneck", "vwidth", "jacket")}
+
+
+def _technique(style: Style) -> dict[str, Any]:
+    """Uniforms that say how a style draws, and the form of the programs that does it."""
+    form = "_hand" if max(style.matte, style.lumps, style.paint) > 0 else "_flat" if style.flat > 0 else ""
+    return {"form": form, "u_toon": style.toon, "u_vivid": style.palette.vivid,
+            "u_matte": style.matte, "u_lumps": style.lumps, "u_flat": style.flat, "u_tones": float(style.tones),
+            "u_paint": style.paint, "u_shade": np.array(style.palette.shade)}

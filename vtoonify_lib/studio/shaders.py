@@ -9,6 +9,8 @@ rejects hidden pixels before they are shaded only where there is one sample a pi
 drawn larger, on nothing, which the backdrop's pass averages and puts before the backdrop.
 """
 
+from .techniques import HAND
+
 VERTEX = """
 #version 330
 in vec3 in_position; in vec3 in_normal; in vec3 in_rest; in vec2 in_uv;
@@ -46,7 +48,7 @@ uniform vec3 u_eye; uniform vec3 u_key_dir; uniform vec3 u_key; uniform vec3 u_f
 uniform vec3 u_fill; uniform vec3 u_sky; uniform vec3 u_ground; uniform vec3 u_rim;
 uniform float u_toon; uniform float u_shadow_strength; uniform sampler2DShadow u_shadow_map;
 uniform float u_neckline; uniform float u_vneck; uniform float u_vwidth; uniform float u_jacket;
-uniform sampler3D u_noise;
+uniform sampler3D u_noise; uniform float u_vivid;
 vec4 noise(vec3 x) { return textureLod(u_noise, x / 32.0, 0.0); }  // four at once
 float lit(vec2 offset) { return textureLod(u_shadow_map, v_shadow + vec3(offset, -0.004), 0.0); }
 float shadow() {
@@ -54,26 +56,38 @@ float shadow() {
     float s = lit(r * vec2(0.0, 0.95)) + lit(r * vec2(0.82, -0.47)) + lit(r * vec2(-0.82, -0.47));
     return mix(1.0, s / 3.0, u_shadow_strength);
 }
+""" + HAND + """
 // wrap: how far light bleeds past the terminator, per colour channel (skin lets red through)
 vec3 shade(vec3 albedo, vec3 n, vec3 wrap, float gloss, float spec, float ao, float visible) {
+    vec4 stroke = vec4(0.0);
+#ifdef HAND
+    stroke = strokes();
+    handle(albedo, n, wrap, gloss, spec, ao, stroke);
+#endif
     vec3 view = normalize(u_eye - v_position);
     vec3 key = clamp((dot(n, u_key_dir) + wrap) / (1.0 + wrap), 0.0, 1.0);
     key *= mix(vec3(visible), vec3(1.0), wrap * 0.35);
     vec3 fill = clamp((dot(n, u_fill_dir) + wrap) / (1.0 + wrap), 0.0, 1.0);
     vec3 ambient = mix(u_ground, u_sky, 0.5 + 0.5 * n.y) * ao;
-    vec3 colour = albedo * (u_key * key + u_fill * fill * (0.4 + 0.6 * ao) + ambient);
+    vec3 light = u_key * key + u_fill * fill * (0.4 + 0.6 * ao) + ambient, colour = albedo * light;
     vec3 h = normalize(u_key_dir + view), hf = normalize(u_fill_dir + view);
     float fresnel = 0.35 + 0.65 * pow(1.0 - clamp(dot(view, h), 0.0, 1.0), 4.0);
     colour += spec * fresnel * (u_key * visible * pow(max(dot(n, h), 0.0), gloss)
                                 + 0.5 * u_fill * pow(max(dot(n, hf), 0.0), gloss)) * (gloss + 8.0) / 30.0;
     float edge = pow(1.0 - clamp(dot(n, view), 0.0, 1.0), 3.0);
-    return colour + u_rim * edge * ao * (0.35 + 0.65 * albedo);
+    colour += u_rim * edge * ao * (0.35 + 0.65 * albedo);
+#ifdef DRAWN
+    colour = flatten(colour, albedo, light, stroke.b);
+#endif
+    return colour;
 }
 vec3 finish(vec3 c) {
-    c *= 1.12; c = c * (1.0 + c * 0.18) / (1.0 + 0.42 * c); c = mix(c, c * c * (3.0 - 2.0 * c), 0.25);
+    c *= 1.12; c = c * (1.0 + c * 0.18) / (1.0 + 0.42 * c);
+    vec3 s = min(c, 1.0);  // beyond 1 the curve falls
+    c = mix(c, s * s * (3.0 - 2.0 * s), 0.25);
     c = pow(max(c, 0.0), vec3(1.0 / 2.2));
     float grey = dot(c, vec3(0.3, 0.59, 0.11));
-    return clamp(mix(vec3(grey), c, mix(1.0, 1.22, u_toon)), 0.0, 1.0);
+    return clamp(mix(vec3(grey), c, u_vivid), 0.0, 1.0);
 }
 // 0 = skin, 1 = cloth, 2 = shirt under a jacket, 3 = tie
 float garment() {
@@ -180,6 +194,9 @@ uniform float u_shine; uniform float u_opacity; uniform float u_solid; uniform i
 out vec4 f_colour;
 void main() {
     vec4 t = texture(u_texture, v_uv);
+#ifdef DRAWN  // strands run together
+    t.rgb = mix(t.rgb, texture(u_texture, v_uv, 4.0).rgb, max(u_matte, 0.85 * u_flat));
+#endif
     float a = t.a * u_opacity;
     if (u_pass == 0 ? a < u_solid : (a >= u_solid || a < 0.04)) discard;
     vec3 view = normalize(u_eye - v_position);
@@ -192,6 +209,9 @@ void main() {
     float th = dot(tangent, normalize(u_key_dir + view));
     float band = pow(clamp(1.0 - th * th, 0.0, 1.0), mix(40.0, 22.0, u_toon));
     band *= max(dot(n, u_key_dir) * 0.7 + 0.3, 0.0);
+#ifdef DRAWN
+    band = mix(band, smoothstep(0.40, 0.46, band), u_flat) * (1.0 - 0.75 * u_matte);
+#endif
     float visible = shadow();
     vec3 lit = shade(c, n, vec3(0.35), 12.0, 0.01, mix(0.75, 0.9, u_toon), visible)
                + u_shine * band * visible * u_key * (0.3 * u_colour + 0.05) * strand;
@@ -225,20 +245,20 @@ void main() {  // the base mesh: skin and what is marked on it
     else if (v_mask1.x > 0.35) label = v_rest.x > 0.0 ? 7.0 : 8.0;
     else if (v_mask0.w > 0.30) label = 10.0;
     else if (v_mask1.y > 0.5) label = 14.0;
-    f_colour = vec4(label / 255.0, 1.0 / gl_FragCoord.w, 0.0, 1.0);
+    f_colour = vec4(label / 255.0, 1.0 / gl_FragCoord.w, normalize(v_normal).xy);
 }
 """
 
 TAG_FRAGMENT = """
 #version 330
-in vec3 v_rest; in vec2 v_uv;
+in vec3 v_normal; in vec3 v_rest; in vec2 v_uv;
 uniform int u_label; uniform sampler2D u_texture;
 out vec4 f_colour;
 """ + _STRANDS + """
 void main() {  // a part of one class; brows are two
     if (texture(u_texture, v_uv).a < SOLID) discard;
     float label = u_label == 2 ? (v_rest.x > 0.0 ? 2.0 : 3.0) : float(u_label);
-    f_colour = vec4(label / 255.0, 1.0 / gl_FragCoord.w, 0.0, 1.0);
+    f_colour = vec4(label / 255.0, 1.0 / gl_FragCoord.w, normalize(v_normal).xy);
 }
 """
 
@@ -275,7 +295,7 @@ BACKDROP_FRAGMENT = """
 #version 330
 in vec2 v_xy;
 uniform vec3 u_top; uniform vec3 u_bottom; uniform vec2 u_tilt; uniform vec4 u_blob[10]; uniform vec4 u_paint[10];
-uniform vec4 u_wall; uniform vec3 u_cloud; uniform vec3 u_stripe; uniform float u_grain; uniform float u_toon;
+uniform vec4 u_wall; uniform vec3 u_cloud; uniform vec3 u_stripe; uniform float u_grain;
 uniform sampler3D u_noise; uniform sampler2D u_drawn; uniform vec2 u_size;
 out vec4 f_colour;
 float hash(vec2 p) { return fract(sin(dot(p, vec2(12.9898, 78.233))) * 43758.5453); }
@@ -300,8 +320,6 @@ void main() {
     }
     c *= 1.0 - 0.10 * dot(p, p) * 0.5;
     c += u_grain * (hash(floor(gl_FragCoord.xy / 2.0)) - 0.5);
-    float grey = dot(c, vec3(0.3, 0.59, 0.11));
-    c = mix(c, clamp(mix(vec3(grey), c, 1.25) * 1.04 + 0.01, 0.0, 1.0), u_toon);
     // the person, drawn twice as large, their colours multiplied by their opacity: one tap is the mean of four pixels
     vec4 drawn = textureLod(u_drawn, gl_FragCoord.xy / u_size, 0.0);
     f_colour = vec4(drawn.rgb + (1.0 - drawn.a) * clamp(c, 0.0, 1.0), 1.0);

@@ -3,7 +3,7 @@
 `python -m vtoonify_lib.studio.shards runs/pairs --count 12000` renders people into memory-mapped arrays, chunk by
 chunk, in as many processes as there are cores; stop it and start it again and it goes on where it was. Even people are
 framed exactly as FFHQ frames them; odd ones are framed loosely (zoom, shift, roll), as a crop plan on a real photograph
-is.
+is. With `--looks`, everybody is drawn as a photo and, in every look, by an exemplar at degrees drawn by lot.
 """
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..config import VToonifyError
+from .exemplars import EXEMPLARS, LOOKS, PICTURE, exemplar, pictures
 from .kit import find_kit
 from .people import Z_SIZE, person, sample_z
 
@@ -32,10 +33,15 @@ CHUNK = 64
 DEFAULTS = {"count": 12000, "size": 256, "styles": ["photo", "storybook"], "seed": 0}
 
 
-def fields(size: int, styles: tuple[str, ...]) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Arrays of a data set: name → (shape of one entry, dtype)."""
+def fields(size: int, styles: tuple[str, ...], looks: tuple[str, ...] = ()) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Arrays of a data set: name → (shape of one entry, dtype).
+
+    Of a look there are also LOOK_style, the exemplar's index, and LOOK_structure and LOOK_color, the degrees.
+    """
     out = {"z": ((Z_SIZE,), "f4"), "wide": ((), "?")}
-    for style in styles:
+    for look in looks:
+        out |= {f"{look}_style": ((), "i2"), f"{look}_structure": ((), "f4"), f"{look}_color": ((), "f4")}
+    for style in (*styles, *looks):
         out[style] = ((size, size, 3), "u1")
         out[f"{style}_landmarks"] = ((68, 2), "f4")
         out[f"{style}_parsing"] = ((size, size), "u1")
@@ -56,6 +62,14 @@ class Pairs:
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.arrays[name]
+
+    def exemplars(self, look: str) -> np.ndarray:
+        """Pictures of a look's exemplars, uint8 [24,256,256,3]. VToonifyError where the data set has none."""
+        path = _exemplars_path(self.folder, look)
+        if not path.is_file():
+            raise VToonifyError(f"{self.folder} has no exemplars of {look}; render them with the looks: python -m "
+                                f"vtoonify_lib.studio.shards {self.folder} --looks")
+        return np.load(path, mmap_mode="r")
 
     @classmethod
     def open(cls, folder: str | os.PathLike) -> Pairs:
@@ -80,8 +94,23 @@ def _todo(folder: Path, meta: dict[str, Any]) -> list[int]:
 
 
 def _arrays(folder: Path, meta: dict[str, Any], mode: str) -> dict[str, np.ndarray]:
-    names = fields(meta["size"], tuple(meta["styles"]))
+    names = fields(meta["size"], tuple(meta["styles"]), tuple(meta.get("looks", ())))
     return {name: np.load(folder / f"{name}.npy", mmap_mode=mode) for name in names}
+
+
+def _exemplars_path(folder: Path, look: str) -> Path:
+    return folder / "exemplars" / f"{look}.npy"
+
+
+def draw_style(look: str, seed: int, index: int) -> tuple[int, float, float]:
+    """Which exemplar of a look person `index` is drawn by, and at which degrees of structure and colour.
+
+    The ends come often (structure 1: 55 %, 0: 10 %; colour 1: 35 %, 0: 35 %), the rest is even.
+    """
+    rng = np.random.default_rng([seed, index, LOOKS.index(look)])
+    number, kind, structure, color = int(rng.integers(EXEMPLARS)), *rng.random(3)
+    degree = 1.0 if kind < 0.55 else 0.0 if kind < 0.65 else structure
+    return number, degree, float(np.clip((color - 0.35) / 0.3, 0, 1))
 
 
 @lru_cache(maxsize=1)
@@ -94,7 +123,7 @@ def _studio(kit: str, size: int) -> Any:
 
 def _render_chunk(folder: str, start: int, meta: dict[str, Any], kit: str) -> int:
     """Render one chunk, mark it as done → how many people."""
-    from .styles import STYLES
+    from .styles import STYLES, at
 
     studio, arrays = _studio(kit, meta["size"]), _arrays(Path(folder), meta, "r+")
     rng = np.random.default_rng([meta["seed"], start])
@@ -103,11 +132,17 @@ def _render_chunk(folder: str, start: int, meta: dict[str, Any], kit: str) -> in
         wide = bool(i % 2)
         who = person(z, wide)
         arrays["z"][i], arrays["wide"][i] = z, wide
-        for style in meta["styles"]:
-            portrait = studio.portrait(who, STYLES[style])
-            arrays[style][i] = portrait.image
-            arrays[f"{style}_landmarks"][i] = portrait.landmarks
-            arrays[f"{style}_parsing"][i] = portrait.parsing
+        drawn = {style: STYLES[style] for style in meta["styles"]}
+        for look in meta.get("looks", ()):
+            number, *degrees = draw_style(look, meta["seed"], i)
+            arrays[f"{look}_style"][i] = number
+            arrays[f"{look}_structure"][i], arrays[f"{look}_color"][i] = degrees
+            drawn[look] = at(exemplar(look, number)[1], *degrees)
+        for name, style in drawn.items():
+            portrait = studio.portrait(who, style)
+            arrays[name][i] = portrait.image
+            arrays[f"{name}_landmarks"][i] = portrait.landmarks
+            arrays[f"{name}_parsing"][i] = portrait.parsing
     for array in arrays.values():
         array.flush()
     (Path(folder) / "done" / f"{start:08d}").touch()
@@ -145,8 +180,33 @@ def render_pairs(folder: str | os.PathLike, count: int | None = None, size: int 
     Settings left out are those of the data set begun, or DEFAULTS. VToonifyError if others are given than it was begun
     with, if the disk is too small, or without the kit.
     """
-    folder, kit = Path(folder), str(find_kit(kit))
     given = {"count": count, "size": size, "styles": styles and list(styles), "seed": seed}
+    return _render(Path(folder), given, str(find_kit(kit)), processes, progress)
+
+
+def render_styles(folder: str | os.PathLike, count: int | None = None, size: int | None = None,
+                  looks: tuple[str, ...] | None = None, seed: int | None = None, kit: str | None = None,
+                  processes: int | None = None, progress: bool = True) -> Pairs:
+    """Render `count` people as photos and in every look, or finish such a data set; otherwise as `render_pairs`.
+
+    looks  by default all of them; each by the exemplar and at the degrees that `draw_style` says.
+    """
+    folder, kit = Path(folder), str(find_kit(kit))
+    if looks is None and _read_meta(folder) is None:
+        looks = LOOKS
+    for look in looks or ():
+        exemplar(look, 0)
+    given = {"count": count, "size": size, "styles": ["photo"], "looks": looks and list(looks), "seed": seed}
+    for look in _begin(folder, {name: value for name, value in given.items() if value is not None}).get("looks", ()):
+        path = _exemplars_path(folder, look)
+        if not path.is_file():
+            path.parent.mkdir(exist_ok=True)
+            np.save(path.with_name("part.npy"), pictures(look, _studio(kit, PICTURE)))
+            path.with_name("part.npy").replace(path)
+    return _render(folder, given, kit, processes, progress)
+
+
+def _render(folder: Path, given: dict[str, Any], kit: str, processes: int | None, progress: bool) -> Pairs:
     meta = _begin(folder, {name: value for name, value in given.items() if value is not None})
     todo = _todo(folder, meta)
     left = sum(min(CHUNK, meta["count"] - start) for start in todo)
@@ -164,7 +224,7 @@ def _begin(folder: Path, given: dict[str, Any]) -> dict[str, Any]:
     if meta is None:
         meta = {**DEFAULTS, **given}
         (folder / "done").mkdir(parents=True, exist_ok=True)
-        arrays = fields(meta["size"], tuple(meta["styles"]))
+        arrays = fields(meta["size"], tuple(meta["styles"]), tuple(meta.get("looks", ())))
         needed = meta["count"] * sum(np.dtype(d).itemsize * int(np.prod(s)) for s, d in arrays.values())
         free = shutil.disk_usage(folder).free
         if needed > free:
@@ -174,9 +234,10 @@ def _begin(folder: Path, given: dict[str, Any]) -> dict[str, Any]:
             np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, (meta["count"], *shape)).flush()
         (folder / "meta.json").write_text(json.dumps(meta))
     for name, value in given.items():
-        if meta[name] != value:
-            raise VToonifyError(f"the data set in {folder} was begun with {name} = {meta[name]}, now {name} = {value} "
-                                "is asked for; leave it out to go on, or choose another folder")
+        begun = meta.get(name)
+        if begun != value:
+            raise VToonifyError(f"the data set in {folder} was begun with {name} = {begun}, now {name} = {value} is "
+                                "asked for; leave it out to go on, or choose another folder")
     return meta
 
 
@@ -187,12 +248,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=int, help=f"people (default: {DEFAULTS['count']})")
     parser.add_argument("--size", type=int, help=f"pixels (default: {DEFAULTS['size']})")
-    parser.add_argument("--styles", nargs="+", help=f"(default: {' '.join(DEFAULTS['styles'])})")
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--styles", nargs="+", help=f"(default: {' '.join(DEFAULTS['styles'])})")
+    kinds.add_argument("--looks", nargs="*", help=f"photo and looks at degrees drawn by lot ({' '.join(LOOKS)})")
     parser.add_argument("--seed", type=int, help=f"(default: {DEFAULTS['seed']})")
     parser.add_argument("--kit", help="folder of the portrait kit (default: $VTOONIFY_PORTRAIT_KIT)")
     parser.add_argument("--processes", type=int, help="(default: one per core)")
     try:
-        pairs = render_pairs(**vars(parser.parse_args(arguments)))
+        args = vars(parser.parse_args(arguments))
+        looks, styles = args.pop("looks"), args.pop("styles")
+        if looks is None:
+            pairs = render_pairs(**args, styles=styles)
+        else:
+            pairs = render_styles(**args, looks=tuple(looks) or None)
     except VToonifyError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
