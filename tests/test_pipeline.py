@@ -13,7 +13,7 @@ from people import GREY, photograph, scene, write_clip
 
 from vtoonify_lib import networks, pipeline
 from vtoonify_lib.config import TINY, VToonifyError
-from vtoonify_lib.devices import memory_errors, pick_device, pick_dtype
+from vtoonify_lib.devices import autocast, memory_errors, pick_device, pick_dtype
 from vtoonify_lib.images import to_image, to_tensor, write_image
 from vtoonify_lib.parsing import CLASS_NAMES, PALETTE, calm_background, network_input, parsing_picture
 from vtoonify_lib.pipeline import Toonifier, VideoResult
@@ -89,6 +89,15 @@ def test_folded_half_precision_draws_the_same_picture(tiny_bundle, toonifier, mo
 
 
 # ------------------------------------------------------------------------------------------ devices
+
+
+@pytest.mark.parametrize("amx", [True, False])
+def test_bfloat16_only_where_it_is_faster(amx, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+    wanted = torch.bfloat16 if amx else torch.float32
+    assert pick_dtype(torch.device("cpu")) == wanted
+    with autocast("cpu"):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == wanted
 
 
 def test_devices(monkeypatch):

@@ -93,7 +93,7 @@ def test_mapping_goes_to_the_codes():
     frozen = {k: v for k, v in state(generator).items() if ".style." not in k}
     z = torch.randn(2048, d, generator=rng)
     far = [generator.map(z).mean(0), generator.map(z).std(0)]
-    start = stylegan.fit_mapping(fresh(Generator, config=TINY.generator), bank, 1, batch=256)
+    start = stylegan.fit_mapping(fresh(Generator, config=TINY.generator).style, bank, 1, batch=256)
     end = stylegan.fit_mapping(generator.style, bank, 600, batch=256, directions=64)
     assert end < 0.1 * start
     near = [generator.map(z).detach().mean(0), generator.map(z).detach().std(0)]
