@@ -245,3 +245,14 @@ def test_cost_of_the_presets():
     assert published.parameters - published.parameters_used == pytest.approx(23.3e6, rel=0.01)
     studio = fast.report_cost(STUDIO, 128, 128)
     assert studio.parameters < 3e6 and studio.macs < 5e9
+
+
+@pytest.mark.parametrize("config", [TINY, TINY_D])
+def test_folding_stays_on_the_device_of_the_network(config):
+    with torch.device("meta"):
+        net = build_vtoonify(config)
+        folded = fast.fold(net, torch.zeros(1, n_latent(config.out_size), config.generator.style_dim))
+    assert {t.device.type for t in (*folded.parameters(), *folded.buffers())} == {"meta"}
+    net = build_vtoonify(config).to("meta")  # made elsewhere, and moved
+    folded = fast.fold(net, torch.zeros(1, n_latent(config.out_size), config.generator.style_dim, device="meta"))
+    assert {t.device.type for t in (*folded.parameters(), *folded.buffers())} == {"meta"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -252,13 +253,17 @@ def test_checkpoints_in_the_older_format_and_with_more_in_them(repository, tmp_p
     assert bundle.info["files"]["vtoonify"]["sha256"] == full.info["files"]["vtoonify"]["sha256"]
 
 
-def test_landmarks_of_the_user_or_ours(repository, tmp_path, full):
+def test_landmarks_of_the_user_or_ours(repository, tmp_path, full, landmark_file):
     ours = load_bundle(conversion.OUR_LANDMARKS)
     assert full.info["files"]["landmarks"]["sha256"] == ours.info["files"]["landmarks"]["sha256"]
-    (repository / LANDMARKS).write_bytes(b"68 points")
+    shutil.copyfile(landmark_file, repository / LANDMARKS)
     bundle = convert(T, repository, tmp_path / "out")
-    assert bundle.path("landmarks").read_bytes() == b"68 points"
+    assert bundle.path("landmarks").read_bytes() == landmark_file.read_bytes()
     assert "not for commercial use" in bundle.info["provenance"]["landmarks"]
+    (repository / LANDMARKS).write_bytes(b"68 points")
+    with pytest.raises(UnfitFile, match="68_face_landmarks.dat is not a dlib shape predictor"):
+        convert(T, repository, tmp_path / "spoilt")
+    assert not (tmp_path / "spoilt" / "bundle.json").exists()
 
 
 # ---------------------------------------------------------------------------------------------- files that do not fit
@@ -373,7 +378,7 @@ def test_presets_from_the_same_files_share_them(pristine, cache, tmp_path):
     assert not full.path("parsing").samefile(first.path("parsing"))  # another precision
 
 
-def test_sharing_never_spreads_damage(pristine, cache, tmp_path, monkeypatch):
+def test_sharing_never_spreads_damage(pristine, cache, tmp_path, monkeypatch, landmark_file):
     first = convert(T, pristine, cache / "bundles" / "pixar-t")
     damaged = first.folder / "parsing.safetensors"
     data = bytearray(damaged.read_bytes())
@@ -390,7 +395,7 @@ def test_sharing_never_spreads_damage(pristine, cache, tmp_path, monkeypatch):
     monkeypatch.undo()
     fourth = convert(D, pristine, tmp_path / "fourth", siblings=[third])
     convert(D, pristine, third.folder, half=False)
-    (tmp_path / "dlib.dat").write_bytes(b"68 points")
+    shutil.copyfile(landmark_file, tmp_path / "dlib.dat")
     files = {role: pristine / name for role, name in D.sources.items()}
     assert convert(D, files | {"landmarks": tmp_path / "dlib.dat"}, third.folder, half=False).path("landmarks")
     assert load_bundle(fourth.folder).network("parsing") and load_bundle(fourth.folder).path("landmarks")

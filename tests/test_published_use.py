@@ -407,7 +407,7 @@ def test_command_line_from_an_empty_cache(files, cache, tmp_path, capsys):
     assert code == 2 and err.count("\n") == 1 and "was not accepted" in err and "--accept-licence" in err and not out
     code, out, err = run(capsys, "image", src, tmp_path / "b.png", *end, "--from", files, "--accept-licence")
     assert code == 0 and "b.png: " in out and out.count("\n") == 1
-    assert "S-Lab License 1.0" in err and err.count("sha256") == 4
+    assert "S-Lab License 1.0" in err and err.count("sha256") == 5
     clip = write_clip(tmp_path / "a.mp4", [scene()] * 3)
     wishes = ("--style", 4, "--structure", "0.25", "--color", "0", "--padding", "20")
     code, out, err = run(capsys, "video", clip, tmp_path / "b.mp4", *end, *wishes)
@@ -430,6 +430,7 @@ def test_command_line_from_an_empty_cache(files, cache, tmp_path, capsys):
     (("--bundle", "pixar-d", "--structure", "nan"), "the structure degree is nan"),
     (("--bundle", "pixar-d", "--color", "0.5"), "the colour degree is 0.5; it is 0"),
     (("--bundle", "pixar-d", "--padding", "3"), "padding is 3 px"),
+    (("--bundle", "pixar-d", "--padding", "inf"), "padding is inf px; it must be at least 8, and finite"),
     (("--style", "3"), "studio-t has one look, in one strength and in your colours; drop --style"),
     (("--structure", "0.3"), "drop --structure"), (("--color", "1"), "drop --color"),
     (("--from", "/tmp"), "studio-t is not a published preset, so there is nothing to fetch; drop --from"),

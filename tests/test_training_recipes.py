@@ -162,9 +162,12 @@ def teachers(parsing, base, stylised, landmark_file, tmp_path):
                        files={"landmarks": landmark_file}, models=models)
 
 
-def test_the_paper_recipe_from_a_bundle(pairs, teachers, tmp_path, monkeypatch):
+def test_the_paper_recipe_from_a_bundle(pairs, teachers, parsing, tmp_path, monkeypatch):
     monkeypatch.setattr(paper, "measure", lambda pairs, parsing, students, marks, people: {"people": people})
     plan = paper.Plan(1, 1, 1, BATCH)
+    few = replace(pairs, ready=pairs.ready[4:])
+    with pytest.raises(VToonifyError, match="has only 0 of its first people; render 8 or more"):
+        paper.train_paper(teachers, tmp_path / "run", tmp_path / "taught", plan, few)
     made = paper.train_paper(teachers, tmp_path / "run", tmp_path / "taught", plan, pairs)
     assert made.metrics == {"people": len(pairs.ready)} and made.info["provenance"]["plan"]["pairs"] == 1
     first, last = (bundle.network("vtoonify").state_dict() for bundle in (teachers, made))
@@ -172,6 +175,10 @@ def test_the_paper_recipe_from_a_bundle(pairs, teachers, tmp_path, monkeypatch):
     taught = teachers.network("stylized").state_dict()
     assert all(torch.equal(last[f"generator.{name}"], value) for name, value in taught.items())
     assert Toonifier(made, "cpu").painter(torch.zeros(1, 1, TINY.generator.style_dim))
+    teachers.info["files"]["base"]["sha256"] = "0" * 64
+    monkeypatch.setattr(type(teachers), "network", lambda self, name: None if name == "vtoonify" else parsing)
+    with pytest.raises(VToonifyError, match="was begun with other generators than those of teachers"):
+        paper.train_paper(teachers, tmp_path / "run", tmp_path / "taught", plan)
 
 
 # -- sources of pairs -------------------------------------------------------------------------------------------------

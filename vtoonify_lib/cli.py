@@ -121,9 +121,11 @@ def _demo(arguments: argparse.Namespace) -> None:
 
 
 def _video(arguments: argparse.Namespace) -> None:
+    from .framing import usual_padding
     from .pipeline import check_video_paths
 
     check_video_paths(arguments.input, arguments.output)  # before the model is fetched or loaded
+    usual_padding(0, arguments.padding)
     look = _look(arguments)
     _report(_load(arguments).video(arguments.input, arguments.output, arguments.frame, arguments.padding, look,
                                    progress=sys.stderr.isatty()))
@@ -136,9 +138,11 @@ def _report(result) -> None:
 
 
 def _image(arguments: argparse.Namespace) -> None:
+    from .framing import usual_padding
     from .images import check_output, check_picture_name, read_image, write_image
 
     check_picture_name(check_output(arguments.output, arguments.input))  # before the model is fetched or loaded
+    usual_padding(0, arguments.padding)
     picture, look = read_image(arguments.input), _look(arguments)
     toonifier = _load(arguments)
     with warnings.catch_warnings(record=True) as caught:

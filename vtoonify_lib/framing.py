@@ -94,8 +94,8 @@ def usual_padding(in_size: int, padding: float | None = None) -> float:
     """The padding that was asked for, or the published share of in_size. VToonifyError when it is too small."""
     if padding is None:
         return PADDING_FRACTION * in_size
-    if not padding >= GRID:
-        raise VToonifyError(f"padding is {padding:g} px; it must be at least {GRID}")
+    if not GRID <= padding < math.inf:
+        raise VToonifyError(f"padding is {padding:g} px; it must be at least {GRID}, and finite")
     return padding
 
 

@@ -70,5 +70,6 @@ class Networks:
 
     def _drawing(self, style: Tensor, structure: float | None) -> Callable[[Tensor], Tensor]:
         """Input [B,22,H,W] → picture."""
-        network = fast.fold(self.vtoonify, style, self.dtype).to(self.device)
+        with memory_errors(self.device, "the network"):
+            network = fast.fold(self.vtoonify, style, self.dtype).to(self.device)
         return network if structure is None else partial(network, degree=structure)

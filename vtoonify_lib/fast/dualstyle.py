@@ -69,5 +69,6 @@ class FoldedMask(nn.Module):
 def float32_linear(layer: nn.Linear) -> nn.Linear:
     """Copy of a linear layer that stays in float32."""
     copy = Float32Linear(layer.in_features, layer.out_features, device="meta")
-    copy.weight, copy.bias = (nn.Parameter(t.detach().clone(), requires_grad=False) for t in (layer.weight, layer.bias))
+    copy.weight, copy.bias = (nn.Parameter(t.detach().float().clone(), requires_grad=False)
+                              for t in (layer.weight, layer.bias))
     return copy

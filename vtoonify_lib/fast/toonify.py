@@ -100,7 +100,7 @@ class FoldedLevel(nn.Module):
         self.up, self.blur = folded_up(g.convs[conv], codes[:, first])
         self.conv = folded_conv(g.convs[conv + 1], codes[:, second])
         self.rgb = folded_rgb(g.to_rgbs[rgb], codes[:, color])
-        self.enlarge = make_conv(fir_kernel(gain=4).expand(3, 1, 4, 4), None, stride=2, padding=1, groups=3,
+        self.enlarge = make_conv(fir_kernel(gain=4).to(codes).expand(3, 1, 4, 4), None, stride=2, padding=1, groups=3,
                                 cls=Float32ConvTranspose)
 
     def forward(self, x: Tensor, skip: Tensor, detail: Tensor | None) -> tuple[Tensor, Tensor]:

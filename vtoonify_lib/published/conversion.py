@@ -19,6 +19,7 @@ from .. import latents
 from ..checkpoints import BUNDLE_FILE, Bundle, load_bundle, save_bundle, save_tensors
 from ..config import VToonifyConfig, VToonifyError
 from ..downloads import disk_errors, in_folder, sha256_of
+from ..faces import FaceFinder
 from .presets import LANDMARKS, LICENCE, LICENCE_URL, Preset
 from .presets import preset as preset_named
 from .weights import UnfitFile, read_parser, read_style_encoder, read_styles, read_vtoonify
@@ -154,7 +155,14 @@ def _shared(role: str, origin: Mapping[str, Any], out: Path, siblings: Iterable[
 
 def _landmarks(files: Mapping[str, Path], out: Path, siblings: Iterable[Bundle]) -> Path:
     """The landmark model to put into the bundle: dlib's if it is given, else ours; linked where a sibling has it."""
-    source = files.get("landmarks") or load_bundle(OUR_LANDMARKS).path("landmarks")
+    source = files.get("landmarks")
+    if source is None:
+        source = load_bundle(OUR_LANDMARKS).path("landmarks")
+    else:
+        try:
+            FaceFinder(source)
+        except VToonifyError as error:
+            raise UnfitFile(source, str(error)) from error
     target, digest = out / f"landmarks{source.suffix}", sha256_of(source)
     for sibling in siblings:
         if sibling.info["files"]["landmarks"]["sha256"] != digest or sibling.folder.resolve() == out.resolve():

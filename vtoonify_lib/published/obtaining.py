@@ -14,7 +14,7 @@ from ..config import VToonifyError
 from ..downloads import cache_folder, discard, disk_errors, fetch, is_address
 from .consent import ask_user, require_consent
 from .conversion import PARTS, convert, own_landmarks
-from .presets import PRESETS, REPOSITORY, Preset
+from .presets import LANDMARKS, PRESETS, REPOSITORY, Preset
 from .presets import preset as preset_named
 from .weights import UnfitFile
 
@@ -60,15 +60,19 @@ def obtain(preset: str | Preset, source: str | Path | None = None, *, accept_lic
     cache = Path(cache) if cache else cache_folder()
     out = cache / "bundles" / preset.name
     if is_ready(out, half):
+        if source is not None:
+            tell(f"{preset.name} is here already, {source} was not looked at; to make it anew, first "
+                 f"`vtoonify models --remove {preset.name}`")
         return out
     require_consent(cache, accept_licence, ask, tell)
     fetched = {}
     for role, name in preset.sources.items():
         fetched[role] = fetch(name, REPOSITORY, source, cache, progress)
         tell(str(fetched[role]))
+    if source is not None and not is_address(source) and own_landmarks(Path(source).expanduser()):
+        fetched["landmarks"] = fetch(LANDMARKS, REPOSITORY, source, cache, progress)
+        tell(str(fetched["landmarks"]))
     files = {role: file.path for role, file in fetched.items()}
-    if source is not None and not is_address(source):
-        files |= own_landmarks(Path(source).expanduser())
     tell(f"converting {preset.name}, once")
     try:
         return convert(preset, files, out, half is not False, siblings=_bundles(cache)).folder

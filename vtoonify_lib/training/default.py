@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from .. import metrics
 from ..checkpoints import save_bundle
-from ..config import STUDIO, VToonifyConfig
+from ..config import STUDIO, VToonifyConfig, VToonifyError
 from ..devices import pick_device
 from ..faces import FaceFinder
 from ..images import to_image, to_tensor
@@ -230,7 +230,10 @@ def main() -> None:
     parser.add_argument("--kit", help="folder of the portrait kit (default: $VTOONIFY_PORTRAIT_KIT)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
     args = parser.parse_args()
-    train_default(args.folder, args.out, kit=args.kit, device=pick_device(args.device))
+    try:
+        train_default(args.folder, args.out, kit=args.kit, device=pick_device(args.device))
+    except VToonifyError as error:
+        parser.exit(2, f"error: {error}\n")
 
 
 if __name__ == "__main__":

@@ -166,7 +166,7 @@ def destylise(model: DualDistilled, picture: Tensor, parsing: ParsingNet, iterat
 
     Starts from the person encoder's guess, and stays near it: a face must remain a face of the base.
     """
-    order = _full(picture)
+    order, parsing = _full(picture), parsing.eval().requires_grad_(False)
     with torch.no_grad():
         start, extrinsic = model.encoder(picture)[:, 0], model.extrinsic(picture)
         degree = model.generator.degrees(order.structure, order.color)
@@ -186,7 +186,7 @@ def refine(model: DualDistilled, picture: Tensor, parsing: ParsingNet, iteration
     person  intrinsic code [1,D] of who is in it (default: `destylise`)
     """
     person = destylise(model, picture, parsing) if person is None else person
-    order, layers = _full(picture), model.generator.n_latent
+    order, layers, parsing = _full(picture), model.generator.n_latent, parsing.eval().requires_grad_(False)
     degree = model.generator.degrees(order.structure, order.color)
     with torch.no_grad():
         structure, color = (part.clone() for part in model.style(picture).split(1, 1))

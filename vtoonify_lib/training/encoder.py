@@ -193,8 +193,8 @@ def train(pairs: Callable[[int], Pair], parsing: ParsingNet, config: VToonifyCon
         return sheet(ema.model, parsing, sample_pairs)
 
     parts = {"students": students, "ema": ema, "optimizer": optimizer, **(rival.parts() if rival else {})}
-    loop.run(folder, iterations, step, parts,
-             sample if sample_pairs else None, sample_every, seconds=seconds, title="VToonify-T")
+    loop.run(folder, iterations, step, parts, sample if sample_pairs else None, sample_every, seconds=seconds,
+             title=f"VToonify-{config.backbone[0].upper()}")
     return students, ema.model
 
 

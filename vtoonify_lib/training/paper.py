@@ -8,19 +8,22 @@ read. The student cannot be better than what it is taught by.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import latents, losses
 from ..checkpoints import Bundle, load_bundle, save_bundle
-from ..config import HANDOFF, VToonifyConfig
+from ..config import HANDOFF, VToonifyConfig, VToonifyError
 from ..devices import autocast, pick_device
+from ..downloads import write_json
 from ..models.encoders import ParsingNet
 from ..models.stylegan2 import Generator
 from ..models.vtoonify import VToonify
@@ -28,6 +31,7 @@ from ..parsing import network_input
 from ..studio.shards import Pairs
 from ..synthesis import random_affine
 from . import encoder, loop
+from .default import Plan as DefaultPlan
 from .default import measure
 from .encoder import Pair
 
@@ -130,8 +134,11 @@ def train_paper(bundle: Bundle, folder: str | Path, out: str | Path, plan: Plan 
     plan, folder, config = plan or Plan(), Path(folder), bundle.config
     networks = {name: bundle.network(name) for name in ("base", "stylized", "parsing", "style_encoder")}
     base, stylised, parsing, style = (network.to(device) for network in networks.values())
+    people = _measurable(renders) if renders else 0
+    _same_teacher(bundle, folder)
     made = bundle.info["models"]["style_encoder"]
     size = {key: made[key] for key in ("image_size", "width") if key in made}
+    torch.manual_seed(0)
     students = encoder.Students(config, **size)
     students.style.load_state_dict(style.state_dict())
     students.vtoonify.generator.load_state_dict(stylised.state_dict())
@@ -149,7 +156,7 @@ def train_paper(bundle: Bundle, folder: str | Path, out: str | Path, plan: Plan 
                              students.state_dict(), lr=5e-4, flicker_from=0.0, sample_pairs=shown, judge=judge,
                              device=device, **size)[1]
     parsing.cpu()
-    report = measure(renders, parsing, students.cpu(), bundle.path("landmarks"), len(renders.ready)) if renders else {}
+    report = measure(renders, parsing, students.cpu(), bundle.path("landmarks"), people) if renders else {}
     trained: dict[str, nn.Module] = {**networks, "vtoonify": students.vtoonify}
     return save_bundle(
         out, name=Path(out).name, title=f"VToonify-T, the paper's recipe on the generators of {bundle.name}",
@@ -160,6 +167,24 @@ def train_paper(bundle: Bundle, folder: str | Path, out: str | Path, plan: Plan 
             "vtoonify": "synthetic pairs of base and stylized alone, generator frozen"})
 
 
+def _measurable(renders: Pairs) -> int:
+    """How many people at the beginning of a data set can be measured on: those that nobody trains on."""
+    people = int((renders.ready == np.arange(len(renders.ready))).sum())
+    if people < 8:
+        raise VToonifyError(f"{renders.folder} has only {people} of its first people; render 8 or more")
+    return min(people, DefaultPlan.hold_out)
+
+
+def _same_teacher(bundle: Bundle, folder: Path) -> None:
+    """Raise VToonifyError when the run in `folder` was begun with other generators."""
+    note = folder / "teacher.json"
+    teacher = {name: bundle.info["files"][name]["sha256"] for name in ("base", "stylized", "parsing", "style_encoder")}
+    if note.exists() and json.loads(note.read_text()) != teacher:
+        raise VToonifyError(f"the run in {folder} was begun with other generators than those of {bundle.name}; "
+                            "choose another folder")
+    write_json(note, teacher)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bundle", default="studio-t", help="whose generators teach (default: %(default)s)")
@@ -168,8 +193,11 @@ def main() -> None:
     parser.add_argument("--renders", help="folder of rendered pairs to measure the result on (studio.shards makes it)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
     args = parser.parse_args()
-    train_paper(load_bundle(args.bundle), args.folder, args.out or Path(args.folder) / "paper-t",
-                renders=Pairs.open(args.renders) if args.renders else None, device=pick_device(args.device))
+    try:
+        train_paper(load_bundle(args.bundle), args.folder, args.out or Path(args.folder) / "paper-t",
+                    renders=Pairs.open(args.renders) if args.renders else None, device=pick_device(args.device))
+    except VToonifyError as error:
+        parser.exit(2, f"error: {error}\n")
 
 
 if __name__ == "__main__":
