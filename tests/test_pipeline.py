@@ -11,7 +11,7 @@ import torch
 from media_files import make_clip, make_sound, sound_packets
 from people import GREY, photograph, scene, write_clip
 
-from vtoonify_lib import networks, pipeline
+from vtoonify_lib import devices, networks, pipeline
 from vtoonify_lib.config import TINY, VToonifyError
 from vtoonify_lib.devices import autocast, memory_errors, pick_device, pick_dtype
 from vtoonify_lib.images import to_image, to_tensor, write_image
@@ -91,10 +91,12 @@ def test_folded_half_precision_draws_the_same_picture(tiny_bundle, toonifier, mo
 # ------------------------------------------------------------------------------------------ devices
 
 
-@pytest.mark.parametrize("amx", [True, False])
-def test_bfloat16_only_where_it_is_faster(amx, monkeypatch):
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
-    wanted = torch.bfloat16 if amx else torch.float32
+@pytest.mark.parametrize("gain", [2.5, 1.1, 0.6])
+def test_bfloat16_only_where_it_is_faster(gain, monkeypatch):
+    seconds = {torch.float32: gain, torch.bfloat16: 1.0}
+    monkeypatch.setattr(devices, "fast_bfloat16", devices.fast_bfloat16.__wrapped__)
+    monkeypatch.setattr(devices, "_conv_seconds", seconds.get)
+    wanted = torch.bfloat16 if gain > 2 else torch.float32
     assert pick_dtype(torch.device("cpu")) == wanted
     with autocast("cpu"):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == wanted

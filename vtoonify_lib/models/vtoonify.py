@@ -149,9 +149,10 @@ class VToonify(nn.Module):
         if x.device.type != "cpu" or len(x) == 1:
             return self._synthesize(feature, skip, details, style)
         # On a CPU each picture goes alone: with a single style, modulation folds into the weights (ops.StyledConv).
-        pictures, masks = zip(*(
-            self._synthesize(feature[i : i + 1], skip[i : i + 1], [f_e[i : i + 1] for f_e in details], style.of(i))
-            for i in range(len(x))), strict=True)
+        # `split` once a feature: slicing would fill a whole batch of zeros for each picture on the way back.
+        singles = zip(feature.split(1), skip.split(1), *(f_e.split(1) for f_e in details), strict=True)
+        pictures, masks = zip(*(self._synthesize(f, s, f_e, style.of(i)) for i, (f, s, *f_e) in enumerate(singles)),
+                              strict=True)
         return torch.cat(pictures), [torch.cat(level) for level in zip(*masks, strict=True)]
 
     def _encode(self, x: Tensor, style: Style | None) -> tuple[list[Tensor], Tensor, Tensor]:

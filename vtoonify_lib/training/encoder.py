@@ -26,6 +26,7 @@ from ..images import to_image
 from ..metrics import feature_distance
 from ..models.encoders import ParsingNet, StyleEncoder
 from ..models.vtoonify_d import build_vtoonify
+from ..ops import EqualConv2d, EqualLinear, ModulatedConv2d
 from ..parsing import CLASS_NAMES, network_input
 from ..studio.shards import Pairs
 from ..synthesis import Crop, crop, random_crop
@@ -37,6 +38,7 @@ FEATURE_WEIGHT, EDGE_WEIGHT, FLICKER_WEIGHT = 0.25, 0.5, 4.0
 DETAILS = (*data.SMALL_PARTS, CLASS_NAMES.index("nose"))
 DETAIL_WEIGHT, BACKDROP_WEIGHT = 3.0, 0.5  # of the pixels of DETAILS, and of the background
 MASK_WEIGHT = 0.0005
+EQUALISED_LR_SCALE = 5.0  # learning rate of VToonify-D's equalised layers, as a multiple of the others'
 SHARPEN_WEIGHT = 0.01  # of the adversarial loss
 JUDGE = GeneratorConfig(128, channels=((4, 64), (8, 64), (16, 64), (32, 48), (64, 32), (128, 24)))
 """Sizes of the discriminator of the last stage: it judges squares of 128 px."""
@@ -75,6 +77,15 @@ class Pair(NamedTuple):
         return Pair(*(None if t is None else t[:n] for t in self[:-1]), order)
 
 
+def joined(pairs: Sequence[Pair]) -> Pair:
+    """Several batches as one; they have parsing and orders all, or none of them does."""
+    def cat(values: Sequence[Tensor | None]) -> Tensor | None:
+        return None if values[0] is None else torch.cat(list(values))
+
+    *pictures, orders = zip(*pairs, strict=True)
+    return Pair(*map(cat, pictures), None if orders[0] is None else Order(*map(torch.cat, zip(*orders, strict=True))))
+
+
 class Students(nn.Module):
     """VToonify-T and the (frozen) style encoder that feeds its fine layers one code [B,1,D] per picture.
 
@@ -99,6 +110,10 @@ class Students(nn.Module):
         self.style.requires_grad_(False)
         self.vtoonify.generator.requires_grad_(recipe == "renders")
 
+    def groups(self) -> list[dict]:
+        """What learns, as Adam's parameter groups."""
+        return [{"params": [p for p in self.parameters() if p.requires_grad]}]
+
 
 class DualStudents(Students):
     """VToonify-D and the style encoder, which learns along: each picture has a structure code and a colour code."""
@@ -117,6 +132,18 @@ class DualStudents(Students):
 
     def freeze(self, recipe: str) -> None:
         self.vtoonify.generator.requires_grad_(recipe == "renders")
+
+    def groups(self) -> list[dict]:
+        """Equalised weights have unit variance, so a step moves them little. T_c and ModRes start next to nothing: at
+        the rate of the other layers they would hardly have left it when the training ends."""
+        rates = {}
+        for module in self.modules():
+            if isinstance(module, EqualConv2d | EqualLinear | ModulatedConv2d):
+                rate = EQUALISED_LR_SCALE / getattr(module, "lr_mul", 1.0)
+                rates |= {p: rate for p in module.parameters(recurse=False)}
+        learning = [p for p in self.parameters() if p.requires_grad]
+        return [{"params": [p for p in learning if rates.get(p, 1.0) == rate], "lr_scale": rate}
+                for rate in sorted({rates.get(p, 1.0) for p in learning})]
 
 
 # -- training on pairs ------------------------------------------------------------------------------------------------
@@ -170,7 +197,7 @@ def train(pairs: Callable[[int], Pair], parsing: ParsingNet, config: VToonifyCon
     if start:
         students.load_state_dict(start)
     students.freeze(recipe)
-    optimizer = torch.optim.Adam([p for p in students.parameters() if p.requires_grad], lr, betas=(0.9, 0.99))
+    optimizer = torch.optim.Adam(students.groups(), lr, betas=(0.9, 0.99))
     ema = loop.EMA(students, decay=0.998)
     parsing = parsing.eval().requires_grad_(False)
     rival = Judge(judge, device, mixed=True, styles=styles) if judge else None
