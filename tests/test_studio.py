@@ -596,7 +596,7 @@ def test_an_interrupted_data_set_ends_in_the_same_bytes(studio, tmp_path, monkey
 
 def test_a_data_set_keeps_its_settings(tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "find_kit", lambda kit: kit)
-    monkeypatch.setattr(shards, "_rendered", lambda jobs, processes: iter([]))
+    monkeypatch.setattr(shards, "in_processes", lambda work, jobs, processes: iter([]))
     shards.render_pairs(tmp_path / "a", 10, size=32, seed=3, progress=False)
     assert json.loads((tmp_path / "a" / "meta.json").read_text())["seed"] == 3
     with pytest.raises(VToonifyError, match="begun with size = 32, now size = 64"):

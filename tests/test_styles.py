@@ -240,8 +240,8 @@ def test_an_interrupted_style_set_ends_in_the_same_bytes(studio, tmp_path, monke
 
 def test_data_sets_with_and_without_looks(tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "find_kit", lambda kit: kit)
-    monkeypatch.setattr(shards, "_rendered", lambda jobs, processes: iter([]))
-    monkeypatch.setattr(shards, "_studio", lambda kit, size: None)
+    monkeypatch.setattr(shards, "in_processes", lambda work, jobs, processes: iter([]))
+    monkeypatch.setattr(shards, "studio_of", lambda kit, size: None)
     monkeypatch.setattr(shards, "pictures", lambda look, studio: np.zeros((EXEMPLARS, 4, 4, 3), np.uint8))
     assert shards.main([str(tmp_path / "a"), "--count", "4", "--size", "16", "--looks"]) == 0
     opened = shards.Pairs.open(tmp_path / "a")

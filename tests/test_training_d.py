@@ -68,7 +68,7 @@ def test_orders_name_the_style_that_the_target_has(pairs, shown, source):
         pair = source(i)
         order = pair.order
         assert (pair.x.shape, pair.y.shape, pair.parsing.shape) == ((4, 3, 24, 24), (4, 3, 48, 48), (4, 24, 24))
-        for picture, index, structure, color in zip(order.exemplar, *order[1:], strict=True):
+        for picture, index, structure, color in zip(*order[:4], strict=True):
             choices = shown.pictures[int(index)]
             found = to_image(picture[None])[0]
             assert any(np.array_equal(found, c) or np.array_equal(found, c[:, ::-1]) for c in choices)
@@ -79,7 +79,7 @@ def test_orders_name_the_style_that_the_target_has(pairs, shown, source):
 
 def test_source_depends_on_seed_and_iteration_alone(pairs, shown, source):
     again = exemplars.style_source(pairs, shown, LOOKS, PER_LOOK, 4, HOLD_OUT, window=24)
-    flat = [torch.cat([t.flatten() for t in (*s(5)[:3], *s(5).order)]) for s in (source, again)]
+    flat = [torch.cat([t.flatten() for t in (*s(5)[:3], *s(5).order[:4])]) for s in (source, again)]
     assert torch.equal(*flat) and not torch.equal(source(5).x, source(6).x)
 
 
@@ -110,13 +110,38 @@ def test_dual_students_begin_as_the_simple_ones():
 
 
 def test_codes_take_structure_from_the_exemplar_and_colours_from_both():
-    net, layers = duals(), latents.n_latent(TINY.out_size)
-    face, its = torch.randn(2, 2, 32), torch.randn(2, 2, 32)
-    for color in (0.0, torch.tensor([0.0, 1.0]), 1.0):
-        w, n = net.codes(face, its, color), latents.n_structure()
-        share = torch.as_tensor(color).expand(2)[:, None]
-        assert w.shape == (2, layers, 32) and torch.equal(w[:, :n], its[:, :1].expand(-1, n, -1))
-        assert torch.allclose(w[:, n], torch.lerp(face[:, 1], its[:, 1], share))
+    layers, n = latents.n_latent(TINY.out_size), latents.n_structure()
+    face, its = torch.zeros(2, 2, 8), torch.zeros(2, 2, 8)
+    for codes in (face, its):  # as `studio.codes` lays them out: structure at the end, colour at the beginning
+        codes[:, 0, 4:], codes[:, 1, :4] = torch.randn(2, 4), torch.randn(2, 4)
+    for structure, color in ((0.0, 1.0), (torch.tensor([0.0, 0.5]), torch.tensor([0.25, 1.0]))):
+        w = latents.styled(face, its, structure, color, layers)
+        assert w.shape == (2, layers, 8) and torch.equal(w[:, :n], its[:, :1].expand(-1, n, -1))
+        for kind, part, degree in ((0, slice(4, 8), structure), (1, slice(0, 4), color)):
+            share = torch.as_tensor(degree).expand(2)[:, None]
+            wanted = torch.lerp(face[:, kind, part], its[:, kind, part], share)
+            assert all(torch.allclose(w[:, layer, part], wanted) for layer in range(n, layers))
+
+
+def test_known_codes_draw_the_picture_and_teach_the_style_encoder(pairs, shown):
+    table = np.random.default_rng(0).normal(size=(5, 2, 32)).astype(np.float32)
+    source = exemplars.style_source(pairs, shown, LOOKS, PER_LOOK, 4, HOLD_OUT, window=24, codes=table, told_until=3)
+    pair, later = source(0), source(3)
+    assert pair.order.told.all() and 0 < later.order.told.sum() < 4
+    assert np.array_equal(pair.order.codes.numpy(), table[pair.order.index.numpy()])
+    assert np.array_equal(pair.order.plain.numpy(), np.broadcast_to(table[-1:], (4, 2, 32)))
+    net = duals()
+    w, loss = net.read(pair)
+    layers = latents.n_latent(TINY.out_size)
+    told = latents.styled(pair.order.plain, pair.order.codes, pair.order.structure, pair.order.color, layers)
+    assert torch.equal(w, told) and loss > 0
+    loss.backward()
+    assert net.style.head[-1].weight.grad.abs().max() > 0
+    w, _ = net.read(later)
+    assert not w.requires_grad  # drawing does not bend the style encoder
+    seen = net.style(later.order.exemplar)[:, 0]
+    for k, known in enumerate(later.order.told):
+        assert torch.allclose(w[k, 0], later.order.codes[k, 0] if known else seen[k])
 
 
 # -- training ----------------------------------------------------------------------------------------------------------

@@ -96,3 +96,17 @@ def with_color_of(structure: Tensor, color: Tensor) -> Tensor:
 def spread(codes: Tensor, layers: int) -> Tensor:
     """A structure code and a colour code, [B,2,D] → one code a layer, [B,layers,D]."""
     return with_color_of(*(to_plus(code, layers) for code in codes.split(1, dim=1)))
+
+
+def styled(face: Tensor, exemplar: Tensor, structure: Tensor | float, color: Tensor | float, layers: int) -> Tensor:
+    """What our VToonify-D reads: codes [B,2,D] of face and exemplar, degrees [B] or float → w+ [B,layers,D].
+
+    The structure layers read the exemplar's structure code. The colour layers read colours between the face's and the
+    exemplar's, and added to them structure between the two: ink and brush are structure, but the fine layers draw them.
+    A structure code and a colour code fill different places, so their sum keeps both (`studio.codes`).
+    """
+    def between(kind: int, degree: Tensor | float) -> Tensor:
+        share = torch.as_tensor(degree, dtype=face.dtype, device=face.device).reshape(-1, 1)
+        return torch.lerp(face[:, kind], exemplar[:, kind], share)
+
+    return spread(torch.stack([exemplar[:, 0], between(1, color) + between(0, structure)], 1), layers)

@@ -14,7 +14,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import lru_cache
@@ -114,7 +114,7 @@ def draw_style(look: str, seed: int, index: int) -> tuple[int, float, float]:
 
 
 @lru_cache(maxsize=1)
-def _studio(kit: str, size: int) -> Any:
+def studio_of(kit: str, size: int) -> Any:
     """One studio a process; it takes a second or two to make."""
     from .render import Studio
 
@@ -125,7 +125,7 @@ def _render_chunk(folder: str, start: int, meta: dict[str, Any], kit: str) -> in
     """Render one chunk, mark it as done → how many people."""
     from .styles import STYLES, at
 
-    studio, arrays = _studio(kit, meta["size"]), _arrays(Path(folder), meta, "r+")
+    studio, arrays = studio_of(kit, meta["size"]), _arrays(Path(folder), meta, "r+")
     rng = np.random.default_rng([meta["seed"], start])
     stop = min(start + CHUNK, meta["count"])
     for i, z in zip(range(start, stop), sample_z(rng, stop - start), strict=True):
@@ -155,17 +155,18 @@ def _begin_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _rendered(jobs: list[tuple], processes: int) -> Iterator[int]:
-    """Render chunks in this process or in several → how many people each held, as they finish."""
-    if processes == 1 or len(jobs) == 1:
+def in_processes(work: Callable[..., int], jobs: list[tuple], processes: int | None = None) -> Iterator[int]:
+    """work(*job) of every job, in this process or in several (default: one per core) → results as they come."""
+    processes = processes or os.cpu_count() or 1
+    if processes == 1 or len(jobs) < 2:
         for job in jobs:
-            yield _render_chunk(*job)
+            yield work(*job)
         return
     # spawned, not forked: an OpenGL context does not survive a fork
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_begin_worker)
     try:
-        for result in as_completed([pool.submit(_render_chunk, *job) for job in jobs]):
+        for result in as_completed([pool.submit(work, *job) for job in jobs]):
             yield result.result()
     finally:
         pool.shutdown(cancel_futures=True)
@@ -201,7 +202,7 @@ def render_styles(folder: str | os.PathLike, count: int | None = None, size: int
         path = _exemplars_path(folder, look)
         if not path.is_file():
             path.parent.mkdir(exist_ok=True)
-            np.save(path.with_name("part.npy"), pictures(look, _studio(kit, PICTURE)))
+            np.save(path.with_name("part.npy"), pictures(look, studio_of(kit, PICTURE)))
             path.with_name("part.npy").replace(path)
     return _render(folder, given, kit, processes, progress)
 
@@ -213,7 +214,7 @@ def _render(folder: Path, given: dict[str, Any], kit: str, processes: int | None
     jobs = [(str(folder), start, meta, kit) for start in todo]
     with tqdm(total=meta["count"], initial=meta["count"] - left, desc="people", unit="", smoothing=0,
               disable=not progress) as bar:
-        for people in _rendered(jobs, processes or os.cpu_count() or 1):
+        for people in in_processes(_render_chunk, jobs, processes):
             bar.update(people)
     return Pairs.open(folder)
 

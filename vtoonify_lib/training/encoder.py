@@ -26,7 +26,6 @@ from ..images import to_image
 from ..metrics import feature_distance
 from ..models.encoders import ParsingNet, StyleEncoder
 from ..models.vtoonify_d import build_vtoonify
-from ..ops import EqualConv2d, EqualLinear, ModulatedConv2d
 from ..parsing import CLASS_NAMES, network_input
 from ..studio.shards import Pairs
 from ..synthesis import Crop, crop, random_crop
@@ -38,7 +37,7 @@ FEATURE_WEIGHT, EDGE_WEIGHT, FLICKER_WEIGHT = 0.25, 0.5, 4.0
 DETAILS = (*data.SMALL_PARTS, CLASS_NAMES.index("nose"))
 DETAIL_WEIGHT, BACKDROP_WEIGHT = 3.0, 0.5  # of the pixels of DETAILS, and of the background
 MASK_WEIGHT = 0.0005
-EQUALISED_LR_SCALE = 5.0  # learning rate of VToonify-D's equalised layers, as a multiple of the others'
+CODE_WEIGHT = 0.1  # of the style encoder's error; nothing else learns from it
 SHARPEN_WEIGHT = 0.01  # of the adversarial loss
 JUDGE = GeneratorConfig(128, channels=((4, 64), (8, 64), (16, 64), (32, 48), (64, 32), (128, 24)))
 """Sizes of the discriminator of the last stage: it judges squares of 128 px."""
@@ -50,12 +49,22 @@ class Order(NamedTuple):
 
     exemplar  pictures in the wanted style, [B,3,·,·] in [−1,1];  index  of the style, [B] int
     structure, color  degrees in [0,1], [B]
+    codes, plain  what the style encoder should read from the exemplars and from the faces, [B,2,D] each, where that is
+                  known (see `studio.codes`)
+    told          which pictures are drawn by `codes`, [B] bool; the others by what is read from their exemplars
     """
 
     exemplar: Tensor
     index: Tensor
     structure: Tensor
     color: Tensor
+    codes: Tensor | None = None
+    plain: Tensor | None = None
+    told: Tensor | None = None
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Order:
+        """The same change to all that is there."""
+        return Order(*(None if t is None else change(t) for t in self))
 
 
 class Pair(NamedTuple):
@@ -73,7 +82,7 @@ class Pair(NamedTuple):
 
     def first(self, n: int) -> Pair:
         """The first n of the batch."""
-        order = None if self.order is None else Order(*(t[:n] for t in self.order))
+        order = None if self.order is None else self.order.map(lambda t: t[:n])
         return Pair(*(None if t is None else t[:n] for t in self[:-1]), order)
 
 
@@ -83,7 +92,7 @@ def joined(pairs: Sequence[Pair]) -> Pair:
         return None if values[0] is None else torch.cat(list(values))
 
     *pictures, orders = zip(*pairs, strict=True)
-    return Pair(*map(cat, pictures), None if orders[0] is None else Order(*map(torch.cat, zip(*orders, strict=True))))
+    return Pair(*map(cat, pictures), None if orders[0] is None else Order(*map(cat, zip(*orders, strict=True))))
 
 
 class Students(nn.Module):
@@ -101,8 +110,15 @@ class Students(nn.Module):
 
     def forward(self, x: Tensor, pair: Pair) -> tuple[Tensor, list[Tensor]]:
         """Network input [B,22,h,w] (perhaps a cut of the pair's) and the pair → pictures, masks of the fusions."""
+        return self.draw(x, self.read(pair)[0], pair)
+
+    def read(self, pair: Pair) -> tuple[Tensor, Tensor | None]:
+        """→ style codes that the pair is drawn by, and the loss of the style encoder if it has one."""
         with torch.no_grad():
-            w = self.style(pair.aligned)
+            return self.style(pair.aligned), None
+
+    def draw(self, x: Tensor, w: Tensor, pair: Pair) -> tuple[Tensor, list[Tensor]]:
+        """As `forward`, with codes that `read` has read."""
         return self.vtoonify.forward_with_masks(x, w)
 
     def freeze(self, recipe: str) -> None:
@@ -116,34 +132,29 @@ class Students(nn.Module):
 
 
 class DualStudents(Students):
-    """VToonify-D and the style encoder, which learns along: each picture has a structure code and a colour code."""
+    """VToonify-D and the style encoder, which learns beside it: a picture has a structure code and a colour code."""
 
     CODES = 2
 
-    def forward(self, x: Tensor, pair: Pair) -> tuple[Tensor, list[Tensor]]:
-        w = self.codes(self.style(pair.aligned), self.style(pair.order.exemplar), pair.order.color)
-        return self.vtoonify.forward_with_masks(x, w, pair.order.structure)
+    def read(self, pair: Pair) -> tuple[Tensor, Tensor | None]:
+        """The style encoder learns from the codes that are known, and only from them: drawing must not bend them."""
+        order, loss = pair.order, None
+        face, exemplar = self.style(pair.aligned), self.style(order.exemplar)
+        if order.codes is not None:
+            loss = F.mse_loss(exemplar.float(), order.codes) + F.mse_loss(face.float(), order.plain)
+            face = order.plain.to(face.dtype)
+            exemplar = torch.where(order.told[:, None, None], order.codes.to(exemplar.dtype), exemplar.detach())
+        layers = self.vtoonify.generator.n_latent
+        return latents.styled(face, exemplar, order.structure, order.color, layers), loss
 
-    def codes(self, face: Tensor, exemplar: Tensor, color: Tensor | float) -> Tensor:
-        """Codes [B,2,D] of face and exemplar → w+ [B,L,D]: the exemplar's structure, colours between the two."""
-        share = torch.as_tensor(color, dtype=face.dtype, device=face.device).reshape(-1, 1, 1)
-        mixed = torch.lerp(face[:, 1:], exemplar[:, 1:], share)
-        return latents.spread(torch.cat([exemplar[:, :1], mixed], 1), self.vtoonify.generator.n_latent)
+    def draw(self, x: Tensor, w: Tensor, pair: Pair) -> tuple[Tensor, list[Tensor]]:
+        return self.vtoonify.forward_with_masks(x, w, pair.order.structure)
 
     def freeze(self, recipe: str) -> None:
         self.vtoonify.generator.requires_grad_(recipe == "renders")
 
     def groups(self) -> list[dict]:
-        """Equalised weights have unit variance, so a step moves them little. T_c and ModRes start next to nothing: at
-        the rate of the other layers they would hardly have left it when the training ends."""
-        rates = {}
-        for module in self.modules():
-            if isinstance(module, EqualConv2d | EqualLinear | ModulatedConv2d):
-                rate = EQUALISED_LR_SCALE / getattr(module, "lr_mul", 1.0)
-                rates |= {p: rate for p in module.parameters(recurse=False)}
-        learning = [p for p in self.parameters() if p.requires_grad]
-        return [{"params": [p for p in learning if rates.get(p, 1.0) == rate], "lr_scale": rate}
-                for rate in sorted({rates.get(p, 1.0) for p in learning})]
+        return loop.equalised_rates(self)
 
 
 # -- training on pairs ------------------------------------------------------------------------------------------------
@@ -231,16 +242,20 @@ def _losses(students: Students, parsing: ParsingNet, pair: Pair, flicker: float,
     with autocast(pair.x.device):
         with torch.no_grad():
             x = network_input(pair.x, parsing(pair.x))
-        out, masks = students(x, pair)
+        w, code_loss = students.read(pair)
+        out, masks = students.draw(x, w, pair)
         parts = {"picture": picture_loss(out.float(), pair.y, detail_mask(pair.parsing, out))}
         distance = feature_distance(parsing, data.half(out), data.half(pair.y).to(out.dtype))  # half: for speed
         parts["feature"] = FEATURE_WEIGHT * distance.mean()
         if flicker > 0:
             n = max(1, int(flicker_share * len(x)))
             window, few = random_crop(*x.shape[2:], rng=rng), pair.first(n)
-            parts["flicker"] = flicker * losses.temporal(lambda x: students(x, few)[0], x[:n], out[:n], window)
+            parts["flicker"] = flicker * losses.temporal(
+                lambda x: students.draw(x, w[:n], few)[0], x[:n], out[:n], window)
         if masks:
             parts["mask"] = MASK_WEIGHT * losses.mask_budget(masks, pair.order.structure)
+        if code_loss is not None:
+            parts["code"] = CODE_WEIGHT * code_loss
     return out, parts
 
 

@@ -62,9 +62,15 @@ class Exemplars:
 
 
 def style_source(pairs: Pairs, exemplars: Exemplars, looks: Sequence[str], per_look: int, batch: int,
-                 hold_out: int = 256, seed: int = 3, window: int | None = None, device: str | torch.device = "cpu"
-                 ) -> Callable[[int], Pair]:
-    """Pairs of exact renders, each in a look of its own, augmented as `encoder.render_source`: iteration → Pair."""
+                 hold_out: int = 256, seed: int = 3, window: int | None = None, codes: np.ndarray | None = None,
+                 told_until: int = 0, device: str | torch.device = "cpu") -> Callable[[int], Pair]:
+    """Pairs of exact renders, each in a look of its own, augmented as `encoder.render_source`: iteration → Pair.
+
+    codes       of all styles, then of the photograph, [N+1,2,D] (`studio.codes.style_codes`); None: not known
+    told_until  iteration before which every picture is drawn by them; from there on every other one
+    """
+    table = None if codes is None else torch.from_numpy(codes).to(device)
+
     def source(i: int) -> Pair:
         rng, g = np.random.default_rng([seed, i]), loop.generator(seed, i, device)
         entries, look = data.choose(pairs, batch, rng, hold_out), rng.integers(0, len(looks), batch)
@@ -78,6 +84,9 @@ def style_source(pairs: Pairs, exemplars: Exemplars, looks: Sequence[str], per_l
         drawn = data.load(pairs, entries, names, device)
         x, y, photo, parsing = data.augment(drawn, g, repainted=color)
         order = Order(exemplars.draw(index, rng, device), torch.from_numpy(index).to(device), structure, color)
+        if table is not None:
+            told = torch.from_numpy((rng.random(batch) < 0.5) | (i < told_until)).to(device)
+            order = order._replace(codes=table[index], plain=table[-1:].expand(batch, -1, -1), told=told)
         return cut_out(Pair(x, y, photo, parsing, order), window, loop.generator(seed + 200, i))
 
     return source

@@ -21,9 +21,11 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..config import VToonifyError
+from ..ops import EqualConv2d, EqualLinear, ModulatedConv2d
 
 SAVE_SECONDS = 180
 EMA_DECAY = 0.5 ** (32 / 10_000)  # SPEC §7: half-life of 10 000 pictures at batch 32
+EQUALISED_LR_SCALE = 5.0  # learning rate of equalised layers, as a multiple of the others'
 
 
 class EMA:
@@ -78,6 +80,22 @@ def descend(loss: Tensor, optimizer: torch.optim.Optimizer, lr: float | None = N
     optimizer.step()
 
 
+def equalised_rates(module: nn.Module) -> list[dict]:
+    """What learns in a module, as Adam's parameter groups for `descend`: equalised layers at a higher rate.
+
+    Equalised weights have unit variance, so a step moves them little. T_c and ModRes start next to nothing: at the
+    rate of other layers they would hardly have left it when the training ends.
+    """
+    rates = {}
+    for part in module.modules():
+        if isinstance(part, EqualConv2d | EqualLinear | ModulatedConv2d):
+            rate = EQUALISED_LR_SCALE / getattr(part, "lr_mul", 1.0)
+            rates |= {p: rate for p in part.parameters(recurse=False)}
+    learning = [p for p in module.parameters() if p.requires_grad]
+    return [{"params": [p for p in learning if rates.get(p, 1.0) == rate], "lr_scale": rate}
+            for rate in sorted({rates.get(p, 1.0) for p in learning})]
+
+
 def save_checkpoint(path: Path, iteration: int, parts: dict) -> None:
     """Write to a temporary name, then rename: a disconnect cannot leave half a checkpoint."""
     temporary = path.with_suffix(".tmp")
@@ -105,6 +123,12 @@ def load_checkpoint(path: Path, parts: dict) -> int:
             raise VToonifyError(f"{name} in {path} has another size or content than this run's; choose another folder "
                                 f"({str(error).splitlines()[0]})") from error
     return state["iteration"]
+
+
+def iterations_done(folder: str | os.PathLike) -> int:
+    """How far the run in `folder` has come, 0 when it has no checkpoint yet."""
+    last = Path(folder) / "last.pt"
+    return load_checkpoint(last, {}) if last.exists() else 0
 
 
 def run(folder: str | os.PathLike, iterations: int, step: Callable[[int], dict[str, float]], parts: dict,
