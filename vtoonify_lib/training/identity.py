@@ -1,0 +1,229 @@
+"""Our own identity encoder: who is in a portrait, whatever the pose, the light or the drawing style.
+
+It stands in for ArcFace (paper §5), whose weights are not for commercial use. It learns from the studio: the same
+person photographed and drawn again and again, told apart from everybody else by InfoNCE (van den Oord et al. 2018,
+arXiv 1807.03748). It knows the people, looks and FFHQ framing of the studio; on real photographs it is not tested.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ..config import VToonifyError
+from ..devices import autocast
+from ..images import to_tensor
+from ..models.encoders import StyleEncoder
+from ..studio.exemplars import EXEMPLARS, LOOKS, exemplar
+from ..studio.kit import find_kit
+from ..studio.people import LAYOUT, Person, person, sample_z
+from ..studio.shards import in_processes, studio_of
+from ..studio.styles import PHOTO, Style, at
+from . import data, loop
+
+KEPT = ("shape", "asymmetry", "macro", "hair", "skin", "face_hair", "eyes")
+"""Parts of z that say who it is; pose, expression, gaze, light, backdrop, clothes and glasses are of the moment."""
+SIZE, DRAWN = 64, 128  # side of a view, and of the render that is averaged down to it
+PHOTOS = 2  # the first views of everybody; the others are drawn in some look
+CHUNK = 16  # people a file
+TEMPERATURE = 0.1
+STREAM = 6403  # keeps these people apart from those of `studio.shards`, whatever the seeds
+
+_WHO = np.repeat([name in KEPT for name in LAYOUT], list(LAYOUT.values()))
+
+
+# -- views ------------------------------------------------------------------------------------------------------------
+def views_of(seed: int, index: int, count: int) -> list[tuple[Person, Style]]:
+    """Person `index` seen `count` times: PHOTOS photos, then drawings by any exemplar at any two degrees."""
+    rng = np.random.default_rng([STREAM, seed, index])
+    who, seen = sample_z(rng, 1)[0], []
+    for n in range(count):
+        moment = sample_z(rng, 1)[0]
+        look, number, degrees = rng.integers(len(LOOKS)), rng.integers(EXEMPLARS), rng.random(2)
+        style = PHOTO if n < PHOTOS else at(exemplar(LOOKS[look], int(number))[1], *map(float, degrees))
+        seen.append((person(np.where(_WHO, who, moment)), style))
+    return seen
+
+
+def render_views(folder: str | os.PathLike, people: int, views: int, seed: int = 0, kit: str | None = None,
+                 processes: int | None = None, progress: bool = True) -> np.ndarray:
+    """Render everybody into `folder`, or finish what was begun there → uint8 [people,views,SIZE,SIZE,3].
+
+    A person depends on (seed, index) alone. VToonifyError for other settings than it was begun with, fewer than
+    PHOTOS + 1 views, or without the kit.
+    """
+    folder = Path(folder)
+    meta = _begin(folder, {"people": people, "views": views, "size": SIZE, "seed": seed})
+    starts = range(0, people, CHUNK)
+    todo = [start for start in starts if not _path(folder, start).is_file()]
+    if todo:
+        kit = str(find_kit(kit))
+    with tqdm(total=people, initial=people - sum(_many(meta, start) for start in todo), desc="identities", unit="",
+              smoothing=0, disable=not progress) as bar:
+        jobs = [(str(folder), start, meta, kit) for start in todo]
+        for done in in_processes(_render_chunk, jobs, processes):
+            bar.update(done)
+    return np.concatenate([np.load(_path(folder, start)) for start in starts])
+
+
+def _begin(folder: Path, asked: dict[str, int]) -> dict[str, int]:
+    if asked["people"] < 1 or asked["views"] <= PHOTOS:
+        raise VToonifyError(f"{asked['people']} people in {asked['views']} views are asked for; give at least one "
+                            f"person and {PHOTOS + 1} views, of which {PHOTOS} are photos")
+    path = folder / "meta.json"
+    if path.is_file() and (begun := json.loads(path.read_text())) != asked:
+        raise VToonifyError(f"the views in {folder} were begun with {begun}, now {asked} is asked for; choose another "
+                            "folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(asked))
+    return asked
+
+
+def _path(folder: Path, start: int) -> Path:
+    return folder / f"{start:06d}.npy"
+
+
+def _many(meta: dict[str, int], start: int) -> int:
+    """How many people the chunk holds."""
+    return min(CHUNK, meta["people"] - start)
+
+
+def _render_chunk(folder: str, start: int, meta: dict[str, int], kit: str) -> int:
+    """Render one chunk; it appears under its name only when complete → how many people."""
+    studio, many = studio_of(kit, DRAWN), _many(meta, start)
+    out = np.empty((many, meta["views"], SIZE, SIZE, 3), np.uint8)
+    for i in range(many):
+        for n, (who, style) in enumerate(views_of(meta["seed"], start + i, meta["views"])):
+            picture = Image.fromarray(studio.portrait(who, style, truth=False).image)
+            out[i, n] = np.asarray(picture.resize((SIZE, SIZE), Image.Resampling.BOX))
+    path = _path(Path(folder), start)
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:
+        np.save(file, out)
+    part.replace(path)
+    return many
+
+
+# -- network ----------------------------------------------------------------------------------------------------------
+def identity_net(dim: int = 128, width: int = 24, size: int = SIZE) -> StyleEncoder:
+    """A fresh encoder; its codes are used at unit length, so it need not begin close to an average."""
+    net = StyleEncoder(size, 1, dim, width)
+    with torch.no_grad():
+        net.head[-1].weight.div_(StyleEncoder.FIRST_OFFSET)
+    return net
+
+
+def embed(net: StyleEncoder, pictures: Tensor) -> Tensor:
+    """Portraits in FFHQ's framing [B,3,S,S] in [−1,1], averaged to the size the net works at → unit length [B,D]."""
+    if pictures.shape[2] != net.image_size:
+        pictures = F.interpolate(pictures, (net.image_size, net.image_size), mode="area")
+    return F.normalize(net(pictures)[:, 0].float(), dim=1)
+
+
+def info_nce(a: Tensor, b: Tensor, temperature: float = TEMPERATURE) -> Tensor:
+    """Mean of −log softmax(a·bᵀ/τ) on the diagonal, both ways: a, b [B,D] of unit length, row i is person i in both."""
+    logits = a @ b.T / temperature
+    label = torch.arange(len(a), device=a.device)
+    return (F.cross_entropy(logits, label) + F.cross_entropy(logits.T, label)) / 2
+
+
+# -- training ---------------------------------------------------------------------------------------------------------
+def train_identity(folder: str | os.PathLike, people: int = 1280, views: int = 6, iterations: int = 1600,
+                   batch: int = 64, hold_out: int = 128, kit: str | None = None, seconds: float | None = None,
+                   device: str | torch.device = "cpu") -> tuple[StyleEncoder, dict[str, float]]:
+    """Render and learn, both resumable in `folder` → the trained net and its `identity_report` on the held out people.
+
+    people, views  how many are rendered, and how often each; the first `hold_out` are never trained on
+    seconds        stop training early after this long; the next call goes on
+    """
+    seen = render_views(Path(folder) / "views", people, views, kit=kit)
+    net = learn(seen, Path(folder) / "net", iterations, batch, hold_out, seconds=seconds, device=device)
+    return net, identity_report(net, seen[:hold_out], device)
+
+
+def learn(views: np.ndarray, folder: str | os.PathLike, iterations: int, batch: int = 64, hold_out: int = 128,
+          lr: float = 1e-3, seed: int = 5, seconds: float | None = None, dim: int = 128, width: int = 24,
+          device: str | torch.device = "cpu") -> StyleEncoder:
+    """InfoNCE over `batch` people in two views each, Adam under a half cosine; resumable in `folder`.
+
+    views  uint8 [N,V,S,S,3]; VToonifyError where fewer than two people remain beside `hold_out`
+    → the moving average of the net, in eval mode
+    """
+    if len(views) - hold_out < 2:
+        raise VToonifyError(f"of {len(views)} people {hold_out} are held out, which leaves fewer than two to tell "
+                            "apart; render more people")
+    torch.manual_seed(seed)
+    net = identity_net(dim, width, views.shape[2]).to(device)
+    optimizer = torch.optim.Adam(net.parameters(), lr)
+    ema = loop.EMA(net, decay=0.995)
+
+    def step(i: int) -> dict[str, float]:
+        a, b = _two_views(views, batch, i, seed, hold_out, device)
+        with autocast(a.device):
+            codes = embed(net, torch.cat([a, b]))
+        first, second = codes.chunk(2)
+        loss = info_nce(first, second)
+        loop.descend(loss, optimizer, loop.warm_cosine(lr, i, iterations, warmup=50))
+        ema.update(net, i)
+        found = (first @ second.T).argmax(1) == torch.arange(len(a), device=a.device)
+        return {"loss": loss.item(), "found": found.float().mean().item()}
+
+    loop.run(folder, iterations, step, {"net": net, "ema": ema, "optimizer": optimizer}, seconds=seconds,
+             title="identity")
+    return ema.model
+
+
+def _two_views(views: np.ndarray, n: int, i: int, seed: int, hold_out: int, device: str | torch.device
+               ) -> tuple[Tensor, Tensor]:
+    """n different people (all, if there are fewer) in two different views, each mirrored, tinted and worn for itself:
+    [n,3,S,S] twice."""
+    rng, g = np.random.default_rng([seed, i]), loop.generator(seed, i, device)
+    who = rng.permutation(np.arange(hold_out, len(views)))[:n]
+    chosen = rng.random((len(who), views.shape[1])).argsort(1)[:, :2]
+    x = to_tensor(np.concatenate([views[who, chosen[:, k]] for k in (0, 1)]), device)
+    side = torch.rand(len(x), 1, 1, 1, generator=g, device=g.device) < 0.5
+    x = torch.where(side, x.flip(3), x)
+    return data.degrade(data.tint([x], g, strength=0.6)[0], g).chunk(2)
+
+
+# -- how well it tells people apart -----------------------------------------------------------------------------------
+@torch.no_grad()
+def identity_report(net: StyleEncoder, views: np.ndarray, device: str | torch.device = "cpu") -> dict[str, Any]:
+    """Mean cosines of the same and of other people, and ROC AUC of telling them apart, for people not trained on.
+
+    views  uint8 [N,V,S,S,3], N ≥ 2, photos first. "photo": photo against photo; "styled": photo against drawing.
+    """
+    people, count = views.shape[:2]
+    codes = torch.cat([embed(net, to_tensor(part, device)) for part in np.array_split(
+        views.reshape(-1, *views.shape[2:]), max(1, people * count // 64))]).cpu().numpy()
+    codes = codes.reshape(people, count, -1)
+    report: dict[str, Any] = {"people": people}
+    for name, others in (("photo", codes[:, 1:PHOTOS]), ("styled", codes[:, PHOTOS:])):
+        mine = codes[:, :1] if name == "photo" else codes[:, :PHOTOS]
+        cosine = np.einsum("ivd,jwd->ijvw", mine, others)  # [N,N,·,·]
+        same = np.eye(people, dtype=bool)
+        report |= {f"same_{name}": float(cosine[same].mean()), f"other_{name}": float(cosine[~same].mean()),
+                   f"auc_{name}": auc(cosine[same], cosine[~same])}
+    return report
+
+
+def auc(positive: np.ndarray, negative: np.ndarray) -> float:
+    """Share of (positive, negative) pairs in which the positive value is larger, ties by half: the ROC curve's area."""
+    positive, negative = positive.ravel(), negative.ravel()
+    above = ranks(np.concatenate([positive, negative]))[: len(positive)].sum()
+    return float((above - len(positive) * (len(positive) + 1) / 2) / (len(positive) * len(negative)))
+
+
+def ranks(values: np.ndarray) -> np.ndarray:
+    """Rank of each value [N], from 1; equal values share the mean of theirs."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[place]

@@ -1,0 +1,281 @@
+"""What VToonify-D has learnt, in numbers and in pictures: held-out people in every look, beside their true renders.
+
+The studio draws the truth at any degree, so closeness, faithfulness to the person, what the degree does and whether an
+exemplar erases who is drawn can all be measured. Cosines are those of our own `identity` encoder.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from ..config import VToonifyError
+from ..images import to_image, to_tensor
+from ..metrics import equivariance, feature_distance, psnr
+from ..models.encoders import ParsingNet, StyleEncoder
+from ..models.vtoonify_d import VToonifyD
+from ..parsing import network_input
+from ..studio.exemplars import EXEMPLARS, LOOKS, exemplar
+from ..studio.people import person
+from ..studio.shards import Pairs
+from ..studio.styles import at
+from . import data
+from .encoder import STYLE_IMAGE, DualStudents, Order, Pair, stylise
+from .identity import embed, ranks
+
+DEGREES = (0.0, 0.5, 1.0)  # at which the truth is rendered
+LADDER = (0.0, 0.25, 0.5, 0.75, 1.0)  # at which the rise of the degree is followed
+BATCH = 8
+ASKED_FOR_CROPS = 4  # people a look whose cuts are compared, see `metrics.equivariance`
+OPEN = 20.0  # tanh of it is 1 and its gradient 0, to the last bit
+Students = Callable[[Tensor, Pair], tuple[Tensor, list[Tensor]]]
+
+
+# -- held-out people and their true drawings --------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Trials:
+    """Held-out people in FFHQ's framing.
+
+    entries   [N] in the data set;  number [N] of the exemplar that draws each of them, in every look
+    photo     uint8 [N,S,S,3];  truth uint8 [N,looks,DEGREES,S,S,3], structure and colour at the same degree
+    exemplar  uint8 [N,looks,STYLE_IMAGE,STYLE_IMAGE,3], the pictures that are shown
+    """
+
+    entries: np.ndarray
+    number: np.ndarray
+    photo: np.ndarray
+    truth: np.ndarray
+    exemplar: np.ndarray
+    looks: tuple[str, ...] = LOOKS
+
+    @classmethod
+    def render(cls, pairs: Pairs, path: str | os.PathLike, people: int = 24, hold_out: int = 256,
+               number: Sequence[int] | None = None, kit: str | None = None, progress: bool = True) -> Trials:
+        """The first even entries of `pairs`, which are framed as FFHQ frames; rendered once and kept in `path` (.npz).
+
+        number  of everybody's exemplar; by default two neighbours share one: 0, 0, 1, 1, …
+        VToonifyError where fewer are held out, where `path` holds other trials, or without the kit.
+        """
+        entries = pairs.ready[(pairs.ready < hold_out) & (pairs.ready % 2 == 0)][:people]
+        number = np.arange(people) // 2 % EXEMPLARS if number is None else np.asarray(number)
+        if len(entries) < people or len(number) != people:
+            raise VToonifyError(f"{people} people with {len(number)} exemplars are asked for, and {len(entries)} are "
+                                "held out and framed as FFHQ; ask for fewer people and one exemplar each")
+        path = Path(path)
+        if path.is_file():
+            with np.load(path) as kept:
+                trials = cls(**kept)
+            if not (np.array_equal(trials.entries, entries) and np.array_equal(trials.number, number)):
+                raise VToonifyError(f"{path} holds trials of other people or exemplars; remove it or choose another "
+                                    "file")
+            return trials
+        shown = np.stack([[shrunk(pairs.exemplars(look)[n]) for look in LOOKS] for n in number])
+        truth = _truth(np.array(pairs["z"])[entries], number, pairs["photo"].shape[1], kit, progress)
+        kept = {"entries": entries, "number": number, "photo": np.array(pairs["photo"])[entries], "truth": truth,
+                "exemplar": shown}
+        part = path.with_suffix(".part")
+        with part.open("wb") as file:
+            np.savez(file, **kept)
+        part.replace(path)
+        return cls(**kept)
+
+    def pair(self, who: np.ndarray, look: int, degree: float, device: str | torch.device = "cpu") -> Pair:
+        """What VToonify-D is asked: people `who` in a look, structure and colour at one degree. y is the photograph."""
+        photo, degrees = to_tensor(self.photo[who], device), torch.full((len(who),), float(degree), device=device)
+        index = torch.from_numpy(look * EXEMPLARS + self.number[who]).to(device)
+        order = Order(to_tensor(self.exemplar[who, look], device), index, degrees, degrees)
+        return Pair(data.half(photo), photo, photo, None, order)
+
+    def batches(self) -> list[np.ndarray]:
+        """Everybody's index, BATCH at a time."""
+        return np.split(np.arange(len(self.photo)), range(BATCH, len(self.photo), BATCH))
+
+    def same_exemplar(self) -> list[tuple[int, int]]:
+        """All pairs of people whom one exemplar draws."""
+        return [(i, j) for i in range(len(self.number)) for j in range(i) if self.number[i] == self.number[j]]
+
+
+def shrunk(picture: np.ndarray, size: int = STYLE_IMAGE) -> np.ndarray:
+    """uint8 [S,S,3] averaged to [size,size,3]: an exemplar as the style encoder is shown it."""
+    return np.asarray(Image.fromarray(np.array(picture)).resize((size, size), Image.Resampling.BOX))
+
+
+def _truth(z: np.ndarray, number: np.ndarray, size: int, kit: str | None, progress: bool) -> np.ndarray:
+    """People z [N,·] drawn by their exemplars: uint8 [N,looks,DEGREES,size,size,3]."""
+    from ..studio.render import Studio
+
+    studio = Studio(kit, size)
+    truth = np.empty((len(z), len(LOOKS), len(DEGREES), size, size, 3), np.uint8)
+    for i in tqdm(range(len(z)), desc="trials", disable=not progress):
+        who = person(z[i])
+        for j, look in enumerate(LOOKS):
+            style = exemplar(look, int(number[i]))[1]
+            for k, degree in enumerate(DEGREES):
+                truth[i, j, k] = studio.portrait(who, at(style, degree, degree), truth=False).image
+    return truth
+
+
+# -- drawing ----------------------------------------------------------------------------------------------------------
+class Coded(nn.Module):
+    """VToonify-D as a bundle uses it: told its styles by codes [styles + 1,2,D], the last one that of faces.
+
+    They are those of `studio.codes.style_codes`; `Order.index` says which.  told: False to let it read the exemplars.
+    """
+
+    def __init__(self, students: DualStudents, codes: Tensor, told: bool = True):
+        super().__init__()
+        self.students, self.told = students, told
+        self.register_buffer("table", codes)
+
+    def forward(self, x: Tensor, pair: Pair) -> tuple[Tensor, list[Tensor]]:
+        index = pair.order.index
+        plain, told = self.table[-1:].expand(len(index), -1, -1), torch.full_like(index, self.told, dtype=torch.bool)
+        order = pair.order._replace(codes=self.table[index], plain=plain, told=told)
+        return self.students(x, pair._replace(order=order))
+
+
+def open_masks(network: VToonifyD) -> VToonifyD:
+    """Fix all fusion masks to 1, in place: the photograph's detail passes everywhere, whatever the degree.
+
+    It is done in the weights, so it holds in any copy, in the folded form, and through a training that starts from
+    them: at OPEN the masks have no gradient.
+    """
+    for fusion in network.fusion_out:
+        nn.init.zeros_(fusion.conv2.weight)
+        nn.init.constant_(fusion.conv2.bias, OPEN)
+    return network
+
+
+@contextmanager
+def masks_open(network: VToonifyD) -> Iterator[VToonifyD]:
+    """`open_masks` for a while."""
+    kept = [p.detach().clone() for fusion in network.fusion_out for p in fusion.conv2.parameters()]
+    try:
+        yield open_masks(network)
+    finally:
+        with torch.no_grad():
+            for fusion in network.fusion_out:
+                for p in fusion.conv2.parameters():
+                    p.copy_(kept.pop(0))
+
+
+# -- numbers ----------------------------------------------------------------------------------------------------------
+@torch.no_grad()
+def measure(students: Students, parsing: ParsingNet, identity: StyleEncoder, trials: Trials,
+            device: str | torch.device = "cpu") -> dict[str, Any]:
+    """All numbers of a VToonify-D (DualStudents, or `Coded`), JSON-able. All networks in eval mode on `device`.
+
+    looks         look → degree → `_scores`;  mean: degree → the same, over all looks
+    monotone      share of (person, look) whose drawing moves away from the photograph from each of DEGREES to the next
+    rank          Spearman's correlation of degree and that distance along LADDER, mean over (person, look)
+    two_people    how different two people are, drawn by one exemplar at degree 1, as a share of what their true
+                  renders are; None where no two share an exemplar
+    equivariance  flicker at degree 1 in grey levels, see `metrics.equivariance`
+    """
+    looks: dict[str, dict[str, dict[str, float]]] = {}
+    steps, alike, grey, apart = [], [], [], partial(feature_distance, parsing)
+    for j, look in enumerate(trials.looks):
+        looks[look], moved = {}, []
+        for degree in LADDER:
+            out = _drawn(students, parsing, trials, j, degree, device)
+            moved.append(_each(apart, out, trials.photo, device))
+            if degree in DEGREES:
+                truth = trials.truth[:, j, DEGREES.index(degree)]
+                looks[look][f"{degree:g}"] = _scores(out, truth, trials.photo, parsing, identity, device)
+        steps.append(np.stack(moved, 1))  # [N,LADDER]
+        i, k = np.array(trials.same_exemplar(), int).reshape(-1, 2).T
+        alike += [[_each(apart, p[i], p[k], device) for p in (out, trials.truth[:, j, -1])]] if len(i) else []
+        grey.append(_flicker(students, parsing, trials, j, device))
+    mean = {f"{d:g}": {name: float(np.mean([looks[look][f"{d:g}"][name] for look in looks])) for name in
+                       looks[trials.looks[0]][f"{d:g}"]} for d in DEGREES}
+    rises = np.concatenate(steps)
+    at_degrees = rises[:, [LADDER.index(d) for d in DEGREES]]
+    ours, true = np.mean(alike, (0, 2)) if alike else (0.0, 0.0)
+    return {"people": len(trials.photo), "looks": looks, "mean": mean,
+            "monotone": float((np.diff(at_degrees) > 0).all(1).mean()),
+            "rank": float(np.mean([spearman(np.array(LADDER), row) for row in rises])),
+            "two_people": float(ours / true) if true else None, "equivariance": float(np.mean(grey))}
+
+
+def _scores(out: np.ndarray, truth: np.ndarray, photo: np.ndarray, parsing: ParsingNet, identity: StyleEncoder,
+            device: str | torch.device) -> dict[str, float]:
+    """Means over people, uint8 [N,S,S,3] each; input_… : the photograph itself in place of the output.
+
+    psnr, feature    of the output to the truth
+    moved            feature distance of the output to the photograph
+    identity         cosine of photograph and output; identity_truth: of photograph and truth; identity_others: of the
+                     output and everybody else's photograph
+    """
+    who = [torch.cat([embed(identity, to_tensor(part, device)) for part in _split(p)]) for p in (photo, out, truth)]
+    cosine = (who[1] @ who[0].T).cpu().numpy()
+    others = cosine[~np.eye(len(cosine), dtype=bool)]
+    pictures, apart = {"": out, "input_": photo}, partial(feature_distance, parsing)
+    return {
+        **{f"{name}psnr": float(_each(psnr, p, truth, device).mean()) for name, p in pictures.items()},
+        **{f"{name}feature": float(_each(apart, p, truth, device).mean()) for name, p in pictures.items()},
+        "moved": float(_each(apart, out, photo, device).mean()),
+        "identity": float(np.diag(cosine).mean()),
+        "identity_truth": float((who[0] * who[2]).sum(1).mean()),
+        "identity_others": float(others.mean()) if len(others) else 0.0,
+    }
+
+
+def spearman(a: np.ndarray, b: np.ndarray) -> float:
+    """Rank correlation of two series [N]; 0 where one of them is constant."""
+    a, b = (x - x.mean() for x in (ranks(a), ranks(b)))
+    length = np.sqrt((a * a).sum() * (b * b).sum())
+    return float((a * b).sum() / length) if length else 0.0
+
+
+def _drawn(students: Students, parsing: ParsingNet, trials: Trials, look: int, degree: float,
+           device: str | torch.device) -> np.ndarray:
+    """Everybody in a look at a degree, uint8 [N,S,S,3]."""
+    return np.concatenate([to_image(stylise(students, parsing, trials.pair(who, look, degree, device)))
+                           for who in trials.batches()])
+
+
+def _flicker(students: Students, parsing: ParsingNet, trials: Trials, look: int, device: str | torch.device) -> float:
+    """Equivariance at degree 1, everybody's style bound."""
+    pair = trials.pair(np.arange(min(ASKED_FOR_CROPS, len(trials.photo))), look, 1.0, device)
+    x = network_input(pair.x, parsing(pair.x))
+    return equivariance(lambda part: students(part, pair)[0], x, torch.Generator().manual_seed(look))
+
+
+def _split(pictures: np.ndarray) -> list[np.ndarray]:
+    return np.split(pictures, range(BATCH, len(pictures), BATCH))
+
+
+def _each(distance: Callable[[Tensor, Tensor], Tensor], a: np.ndarray, b: np.ndarray, device: str | torch.device
+          ) -> np.ndarray:
+    """distance(p, q) of each picture of a and that of b, uint8 [N,S,S,3] → [N]."""
+    parts = zip(_split(a), _split(b), strict=True)
+    return torch.cat([distance(to_tensor(p, device), to_tensor(q, device)) for p, q in parts]).cpu().numpy()
+
+
+# -- pictures ---------------------------------------------------------------------------------------------------------
+@torch.no_grad()
+def contact_sheet(students: Students, parsing: ParsingNet, trials: Trials, people: int = 8, side: int = 128,
+                  device: str | torch.device = "cpu") -> Image.Image:
+    """A block a look, side by side. A row a person: photograph, exemplar, drawn at DEGREES, truth at degree 1."""
+    who, blocks = np.arange(min(people, len(trials.photo))), []
+    for j in range(len(trials.looks)):
+        drawn = [torch.cat([stylise(students, parsing, trials.pair(few, j, degree, device)) for few in _split(who)])
+                 for degree in DEGREES]
+        known = [to_tensor(p[who], device) for p in (trials.photo, trials.exemplar[:, j], trials.truth[:, j, -1])]
+        columns = [*known[:2], *drawn, known[2]]
+        tiles = [to_image(F.interpolate(c, (side, side), mode="bilinear", align_corners=False, antialias=True))
+                 for c in columns]
+        blocks.append(np.concatenate([np.concatenate(list(column)) for column in tiles], 1))
+    return Image.fromarray(np.concatenate(blocks, 1))
