@@ -13,7 +13,9 @@ from safetensors.torch import load_file
 from vtoonify_lib import checkpoints
 from vtoonify_lib.checkpoints import Bundle, list_bundles, load_bundle, save_bundle, sha256_of
 from vtoonify_lib.config import TINY, VToonifyError
-from vtoonify_lib.models.encoders import ParsingNet
+from vtoonify_lib.models.dualstylegan import DualStyleGAN
+from vtoonify_lib.models.encoders import ParsingNet, StyleEncoder
+from vtoonify_lib.models.sampler import style_sampler
 from vtoonify_lib.models.vtoonify import VToonify
 
 
@@ -45,6 +47,27 @@ def test_round_trip_in_half_and_full_precision(tmp_path):
     sizes = [load_bundle(tmp_path / name).bytes for name in ("True", "False")]
     assert sizes[0] < 0.6 * sizes[1]
     assert bundle.config == TINY and bundle.problem() is None
+
+
+def test_a_dualstylegan_and_what_belongs_to_it_survive_half_precision(tmp_path):
+    """Weights of slow layers are a hundred times as large as they act, the mean of a sampler's codes is in its bias."""
+    torch.manual_seed(0)
+    d = TINY.generator.style_dim
+    arguments = {"image_size": 32, "n_latent": 1, "style_dim": d, "width": 8}
+    encoders = {"person_encoder": arguments, "identity": arguments}
+    networks = {"dual": DualStyleGAN(TINY.generator), "sampler": style_sampler(2 * d),
+                **{key: StyleEncoder(**arguments) for key in encoders}}
+    networks["sampler"][-1].bias.data.fill_(3 / networks["sampler"][-1].lr_mul)
+    bundle = save_bundle(tmp_path, name="a", title="", config=TINY, networks=networks, models=encoders)
+    assert bundle.tensors("sampler")["1.weight"].dtype == torch.float16
+    assert bundle.tensors("sampler")["4.bias"].dtype == torch.float32
+    photo, noise, w = torch.randn(2, 3, 32, 32), torch.randn(64, 2 * d), torch.randn(2, d)
+    asked = {"dual": (w, w.flip(0), 1.0), "sampler": (noise,), "person_encoder": (photo,), "identity": (photo,)}
+    for key, network in networks.items():
+        with torch.no_grad():
+            want, got = (net.eval()(*asked[key]) for net in (network, bundle.network(key)))
+        assert float((want - got).square().mean().sqrt()) < 0.01 * float(want.std()), key
+    assert float(bundle.network("sampler")(noise).mean()) == pytest.approx(3, abs=0.5)
 
 
 def test_vectors_and_huge_values_stay_in_full_precision(tmp_path):

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from fake_pairs import styled
-from tiny_training import HOLD_OUT, changed, distilled, equal, fresh, log_of, parsing_net, state
+from tiny_training import HOLD_OUT, SMALL, changed, distilled, equal, fresh, log_of, parsing_net, state
 
 from vtoonify_lib import latents
-from vtoonify_lib.config import TINY
-from vtoonify_lib.training import data, dualstylegan, exemplars
+from vtoonify_lib.config import TINY, VToonifyError
+from vtoonify_lib.models.encoders import StyleEncoder
+from vtoonify_lib.training import data, dualstylegan, exemplars, loop
+from vtoonify_lib.training.encoder import Order
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LOOKS, PER_LOOK = ("storybook", "comic"), 2
@@ -27,7 +28,14 @@ def lessons(pairs):
 
 @pytest.fixture
 def dual():
-    return dualstylegan.DualDistilled.on(distilled(), 8)
+    return dualstylegan.DualDistilled.on(distilled())
+
+
+def two_codes(style_dim: int = TINY.generator.style_dim, n_latent: int = 2) -> StyleEncoder:
+    """The style encoder of some VToonify-D, which starts with codes of unit size."""
+    style = fresh(StyleEncoder, 9, n_latent=n_latent, style_dim=style_dim, **SMALL)
+    style.head[-1].weight.data.div_(style.FIRST_OFFSET)
+    return style
 
 
 @pytest.fixture
@@ -37,9 +45,42 @@ def bank():
 
 def test_it_begins_as_the_base(dual):
     base, photo = distilled(), torch.randn(2, 3, 32, 32)
-    order = SimpleNamespace(exemplar=torch.randn(2, 3, 32, 32), structure=torch.zeros(2), color=torch.zeros(2))
+    order = Order(torch.randn(2, 3, 32, 32), torch.zeros(2).long(), torch.zeros(2), torch.zeros(2))
     assert torch.allclose(dual(photo, order), base(photo), atol=1e-5)
     assert torch.equal(dual.extrinsic(photo)[:, 0], base.code(photo))
+
+
+def test_it_draws_by_the_codes_that_an_order_tells(dual, monkeypatch):
+    seen, spread = [], latents.spread
+    monkeypatch.setattr(latents, "spread", lambda codes, layers: (seen.append(codes), spread(codes, layers))[1])
+    exemplar, codes, one = torch.randn(2, 3, 32, 32), torch.randn(2, 2, TINY.generator.style_dim), torch.ones(2)
+    dual(exemplar, Order(exemplar, one.long(), one, one, codes, None, torch.tensor([True, False])))
+    assert torch.equal(seen[0][0], codes[0]) and torch.equal(seen[0][1], dual.style(exemplar)[1])
+
+
+def test_it_can_begin_with_a_style_encoder_of_its_own():
+    base, style, photo = distilled(), two_codes(), torch.randn(2, 3, 32, 32)
+    dual = dualstylegan.DualDistilled.on(base, style)
+    assert torch.equal(dual.style(photo), style(photo)) and dual.style is not style
+    assert torch.equal(dual.encoder(photo)[:, 0], base.code(photo))
+    with pytest.raises(VToonifyError, match="gives 1 codes of 32 numbers; expected 2 of 32: take the one of"):
+        dualstylegan.DualDistilled.on(base, two_codes(n_latent=1))
+    with pytest.raises(VToonifyError, match="gives 2 codes of 16 numbers"):
+        dualstylegan.DualDistilled.on(base, two_codes(16))
+
+
+def test_equalised_layers_learn_at_a_rate_that_moves_them(dual):
+    dual.requires_grad_(False)
+    dual.generator.style.requires_grad_(True)
+    dual.generator.res.requires_grad_(True)
+    groups = loop.equalised_rates(dual)
+    rates = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
+    learning = [*dual.generator.style.parameters(), *dual.generator.res.parameters()]
+    assert sum(len(group["params"]) for group in groups) == len(rates) and rates.keys() == set(map(id, learning))
+    block, transform, color = dual.generator.res[0], dual.generator.style[1], dual.generator.res[-1]
+    assert rates[id(block.norm.style.weight)] == 1
+    assert rates[id(block.conv[0].weight)] == rates[id(color.weight)] == 5
+    assert rates[id(transform.weight)] == pytest.approx(500)
 
 
 def test_spread_gives_structure_and_colour_layers_their_code():
@@ -61,11 +102,27 @@ def test_pretraining_mixes_better_and_touches_the_extrinsic_path_alone(dual, ban
         return float((model.generator(own, other, 1.0, space="w") - mixed).abs().mean())
 
     before, first = state(dual), error(dual)
-    dualstylegan.pretrain(dual, bank, tmp_path, 100, 4, lr=5e-3)
-    assert error(dual) < 0.9 * first
+    dualstylegan.pretrain(dual, bank, tmp_path, 60, 4, lr=5e-3)
+    assert error(dual) < 0.8 * first and (tmp_path / "samples" / "0000060.jpg").is_file()
     assert float(log_of(tmp_path)[-1]["mixing"]) > 0
     moved = {name.split(".", 1)[1] for name in changed(before, state(dual))}
     assert moved and all(name.startswith(("generator.res.", "generator.style.")) for name in moved)
+
+
+def test_teaching_can_leave_the_style_encoder_alone(lessons, tmp_path):
+    dual = dualstylegan.DualDistilled.on(distilled(), two_codes())
+    before = state(dual)
+    averaged = dualstylegan.teach(dual, lessons, parsing_net(), tmp_path, 12, fixed_style=True, lr=5e-3)
+    for model in (dual, averaged):
+        moved = {name.split(".", 1)[1] for name in changed(before, state(model))}
+        assert moved and all(name.startswith(("generator.res.", "generator.style.")) for name in moved)
+
+
+def test_the_norm_is_that_of_the_convolutions_of_modres(dual, lessons, tmp_path):
+    kernels = [conv[0].weight for block in dual.generator.res[:7] for conv in (block.conv, block.conv2)]
+    norm = sum(float(p.detach().square().mean()) for p in kernels) / len(kernels)
+    dualstylegan.teach(dual, lessons, parsing_net(), tmp_path, 1)
+    assert float(log_of(tmp_path)[0]["norm"]) == pytest.approx(dualstylegan.NORM_WEIGHT * norm, rel=1e-4)
 
 
 @pytest.mark.parametrize("until", [None, 32])
@@ -85,13 +142,14 @@ def test_teaching_lowers_the_loss_and_leaves_the_base_and_the_person_encoder_alo
     assert (tmp_path / "samples" / "0000060.jpg").is_file()
 
 
-@pytest.mark.parametrize("kind", ["pretrain", "teach"])
+@pytest.mark.parametrize("kind", ["pretrain", "teach", "fixed"])
 def test_resume_is_exact(kind, lessons, bank, tmp_path):
     def run(folder, **more):
-        dual = dualstylegan.DualDistilled.on(distilled(), 8)
+        dual = dualstylegan.DualDistilled.on(distilled())
         if kind == "pretrain":
             return state(dual, dualstylegan.pretrain(dual, bank, folder, 4, 4, **more))
-        return state(dual, dualstylegan.teach(dual, lessons, parsing_net(), folder, 4, **more))
+        return state(dual, dualstylegan.teach(dual, lessons, parsing_net(), folder, 4,
+                                              fixed_style=kind == "fixed", **more))
 
     whole = run(tmp_path / "a")
     with pytest.MonkeyPatch.context() as patch:
@@ -118,24 +176,70 @@ def test_lessons_show_aligned_people_in_the_ordered_style(pairs, lessons):
 def test_destylise_and_refine_come_nearer_to_an_artwork(dual, lessons):
     _, target, order = lessons(0)
     picture, net = target[:1], parsing_net()
-    full = dual.generator.degrees(1.0, 1.0)
-    guess = dual.encoder(picture)[:, 0]
+    guess, likeness = dual.encoder(picture)[:, 0], likeness_of(dual, picture, net)
     person = dualstylegan.destylise(dual, picture, net, 30)
+    first = dual.style(picture)
+    assert person.shape == guess.shape and likeness(person, first) < 0.98 * likeness(guess, first)
+    codes = dualstylegan.refine(dual, picture, net, 30, person=person)
+    assert codes.shape == (1, 2, TINY.generator.style_dim) and not codes.requires_grad
+    assert likeness(person, codes) < 0.98 * likeness(person, first)
+
+
+def likeness_of(dual, picture, net):
+    loss, full = dualstylegan._likeness(dual, picture, net)
 
     @torch.no_grad()
-    def error(who, codes):
-        out = dual.generator(who, latents.spread(codes, dual.generator.n_latent), full, space="w")
-        return float((out - picture).abs().mean())
+    def likeness(who, codes):
+        return float(loss(dual.generator(who, latents.spread(codes, dual.generator.n_latent), full, space="w")))
 
-    first = dual.style(picture)
-    assert error(person, first) < 0.98 * error(guess, first)
-    codes = dualstylegan.refine(dual, picture, net, 30, person=person)
-    assert codes.shape == (1, 2, TINY.generator.style_dim) and error(person, codes) < error(person, first)
+    return likeness
+
+
+def test_refine_never_ends_worse_than_it_began(dual, lessons):
+    picture, net = lessons(0)[1][:1], parsing_net()
+    person, first = dual.encoder(picture)[:, 0], dual.style(picture)
+    wild = dualstylegan.refine(dual, picture, net, 2, color_lr=1e3, structure_lr=1e3, person=person)
+    assert torch.equal(wild, first)
+    tame = dualstylegan.refine(dual, picture, net, 5, color_lr=0.0, person=person)
+    assert torch.equal(tame[:, 1], first[:, 1]) and not torch.equal(tame[:, 0], first[:, 0])
+
+
+def test_destylise_can_be_held_to_the_same_person(dual, lessons, monkeypatch):
+    picture, net = lessons(0)[1][:1], parsing_net()
+    judge = two_codes(8, 1)
+    full = dual.generator.degrees(1.0, 1.0)
+
+    @torch.no_grad()
+    def alike(who):
+        out = dual.generator(who, dual.extrinsic(picture), full, space="w")
+        return float(torch.cosine_similarity(judge(out)[:, 0], judge(picture)[:, 0]))
+
+    monkeypatch.setattr(dualstylegan, "IDENTITY_WEIGHT", 10.0)
+    free, held = (dualstylegan.destylise(dual, picture, net, 20, identity=who) for who in (None, judge))
+    assert alike(held) > alike(free) + 0.01
+
+
+def test_progress_is_shown_on_demand_and_a_wrong_picture_is_refused(dual, lessons, capfd):
+    picture, net = lessons(0)[1][:1], parsing_net()
+    dualstylegan.refine(dual, picture, net, 1, person=dual.encoder(picture)[:, 0])
+    assert capfd.readouterr().err == ""
+    dualstylegan.destylise(dual, picture, net, 1, progress=True)
+    assert "who is it" in capfd.readouterr().err
+    for wrong in (picture[:, :, 8:], picture[0], picture.expand(2, -1, -1, -1)):
+        with pytest.raises(VToonifyError, match="artwork has shape .* expected one aligned portrait"):
+            dualstylegan.destylise(dual, wrong, net, 1)
 
 
 def test_sampler_draws_codes_like_those_it_was_shown():
-    codes = torch.tensor([3.0, -3.0])[:, None] + 0.2 * torch.randn(64, 2, 8, generator=torch.Generator().manual_seed(1))
-    sampler = fresh(lambda: dualstylegan.fit_sampler(codes, iterations=1200, batch=64, directions=32))
-    drawn = sampler(torch.randn(256, 16)).reshape(-1, 2, 8)
-    assert np.allclose(drawn.mean((0, 2)), [3, -3], atol=0.4)
+    """Few codes, as in the table of exemplars: two clouds, with a direction along which they differ most."""
+    g = torch.Generator().manual_seed(1)
+    along = torch.nn.functional.normalize(torch.randn(16, generator=g), dim=0)
+    flat = 0.3 * torch.randn(24, 16, generator=g) + 1.5 * torch.randn(24, 1, generator=g) * along
+    codes = flat.reshape(24, 2, 8) + torch.tensor([2.0, -2.0])[:, None]
+    sampler = fresh(lambda: dualstylegan.fit_sampler(codes, iterations=200, batch=128, directions=32))
     assert not any(p.requires_grad for p in sampler.parameters())
+    drawn, flat = sampler(torch.randn(512, 16, generator=g)), codes.flatten(1)
+    assert torch.allclose(drawn.mean(0), flat.mean(0), atol=0.15)
+    assert float(drawn.var(0).sum()) == pytest.approx(float(flat.var(0).sum()), rel=0.15)
+    spread = [float((x - x.mean(0)).matmul(along).std()) for x in (drawn, flat)]
+    assert spread[0] == pytest.approx(spread[1], rel=0.15) and spread[1] > 3 * float(flat.std(0).median()) / 2

@@ -26,8 +26,10 @@ from torch import nn
 from .config import VToonifyConfig, VToonifyError
 from .downloads import cache_folder, sha256_of, write_json
 from .models.bisenet import PublishedParser
+from .models.dualstylegan import DualStyleGAN
 from .models.encoders import ParsingNet, StyleEncoder
 from .models.psp import PSP
+from .models.sampler import style_sampler
 from .models.stylegan2 import Generator
 from .models.vtoonify_d import build_vtoonify
 
@@ -49,6 +51,10 @@ NETWORKS: dict[str, Callable[[VToonifyConfig, dict[str, Any]], nn.Module]] = {
     "style_encoder": lambda config, arguments: KINDS["style_encoder"][arguments.pop("kind", "studio")](**arguments),
     "base": lambda config, arguments: Generator(config.generator),
     "stylized": lambda config, arguments: Generator(config.generator),
+    "dual": lambda config, arguments: DualStyleGAN(config.generator),
+    "person_encoder": lambda config, arguments: StyleEncoder(**arguments),  # aligned face → w of the base, one code
+    "identity": lambda config, arguments: StyleEncoder(**arguments),        # aligned face → who it is, if unit length
+    "sampler": lambda config, arguments: style_sampler(2 * config.generator.style_dim),
 }
 """What each weight file holds: built from the bundle's config, and from the arguments under `models`."""
 
@@ -80,6 +86,11 @@ class Bundle:
     def published(self) -> Mapping[str, Any]:
         """What `published` noted about converted checkpoints (styles, degrees, sources); empty for bundles of ours."""
         return self.info.get("published", {})
+
+    @property
+    def styles(self) -> Mapping[str, Any]:
+        """Names, looks and start of the styles of our VToonify-D (`styles.StyleTable`); empty where there are none."""
+        return self.info.get("styles", {})
 
     @property
     def bytes(self) -> int:
@@ -185,13 +196,14 @@ def save_bundle(folder: str | Path, *, name: str, title: str, config: VToonifyCo
                 files: Mapping[str, Path] | None = None, models: Mapping[str, Mapping[str, Any]] | None = None,
                 licence: str = "CC0-1.0", provenance: Mapping[str, Any] | None = None,
                 metrics: Mapping[str, Any] | None = None, half: bool = True,
-                published: Mapping[str, Any] | None = None) -> Bundle:
+                published: Mapping[str, Any] | None = None, styles: Mapping[str, Any] | None = None) -> Bundle:
     """Write a bundle folder; `bundle.json` comes last, so that an interrupted save is never taken for a bundle.
 
     networks   key of NETWORKS → module;  files: other files to copy in (landmarks → shape predictor)
     models     constructor arguments of networks that `config` does not describe (parsing, style_encoder)
     half       matrices and kernels as float16, vectors stay float32; read back as float32 either way
     published  what `published` has to say about converted checkpoints
+    styles     names, looks and start of the styles in files["styles"]
     """
     folder = Path(folder)
     unknown = [key for key in networks if key not in NETWORKS]
@@ -212,7 +224,7 @@ def save_bundle(folder: str | Path, *, name: str, title: str, config: VToonifyCo
     info = {"format": BUNDLE_FORMAT, "name": name, "title": title, "backbone": config.backbone,
             "config": config.to_dict(), "files": entries, "models": {k: dict(v) for k, v in (models or {}).items()},
             "licence": licence, "provenance": dict(provenance or {}), "metrics": dict(metrics or {}),
-            **({"published": dict(published)} if published else {})}
+            **({"published": dict(published)} if published else {}), **({"styles": dict(styles)} if styles else {})}
     write_json(folder / BUNDLE_FILE, info)
     return load_bundle(folder)
 

@@ -10,6 +10,7 @@ style to it, and `fit_sampler` learns to draw new codes.
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable
 
@@ -17,21 +18,24 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from .. import latents
-from ..config import GeneratorConfig
+from ..config import GeneratorConfig, VToonifyError
 from ..devices import autocast
 from ..metrics import feature_distance
 from ..models.dualstylegan import DualStyleGAN
 from ..models.encoders import ParsingNet, StyleEncoder
-from ..models.stylegan2 import MAPPING_LR
-from ..ops import EqualLinear, PixelNorm
+from ..models.sampler import style_sampler
 from . import data, loop
 from .encoder import FEATURE_WEIGHT, STYLE_IMAGE, Order, detail_mask, picture_loss, rows
 from .stylegan import Distilled, fit_mapping
 
 WALK = (0.1, 0.2, 1.0)  # shares of the pre-training after which one more resolution of structure joins in: l = 7, 6, 5
-NORM_WEIGHT = 0.01  # of the extrinsic path's weights: what a style does not need stays out
+NORM_WEIGHT = 0.01  # of ModRes' convolutions: what a style does not need stays out
+COLUMNS = 12  # of a picture of samples, at most
+IDENTITY_WEIGHT = 0.1  # SPEC §7
+NEAR_WEIGHT = 0.01  # keeps a fitted code near the encoder's guess, where the generator draws faces
 
 
 class DualDistilled(nn.Module):
@@ -47,13 +51,24 @@ class DualDistilled(nn.Module):
         self.style = StyleEncoder(image_size, 2, config.style_dim, width)
 
     @classmethod
-    def on(cls, base: Distilled, width: int = 32, seed: int = 0) -> DualDistilled:
-        """With the weights of a trained base; its encoder is where the style encoder starts."""
+    def on(cls, base: Distilled, style: StyleEncoder | None = None, seed: int = 0) -> DualDistilled:
+        """With the weights of a trained base.
+
+        style  the style encoder to begin with, of two codes, as VToonify-D has it; None: the base's encoder, which then
+               gives its code twice
+        """
         torch.manual_seed(seed)
-        model = cls(base.generator.config, base.encoder.image_size, width)
+        model = cls(base.generator.config, base.encoder.image_size, base.encoder.body[0].out_channels)
         model.generator.generator.load_state_dict(base.generator.state_dict())
         model.encoder.load_state_dict(base.encoder.state_dict())
-        model.style.load_state_dict(doubled(base.encoder.state_dict(), model.style.state_dict()))
+        if style is None:
+            model.style.load_state_dict(doubled(base.encoder.state_dict(), model.style.state_dict()))
+            return model
+        if (style.n_latent, style.style_dim) != (2, base.generator.config.style_dim):
+            raise VToonifyError(
+                f"the style encoder gives {style.n_latent} codes of {style.style_dim} numbers; expected 2 of "
+                f"{base.generator.config.style_dim}: take the one of a VToonify-D that was trained from this base")
+        model.style = copy.deepcopy(style)
         return model
 
     def extrinsic(self, exemplar: Tensor) -> Tensor:
@@ -61,10 +76,13 @@ class DualDistilled(nn.Module):
         return latents.spread(self.style(exemplar), self.generator.n_latent)
 
     def forward(self, photo: Tensor, order: Order, until: int | None = None) -> Tensor:
-        """→ picture at resolution `until`, or full size."""
+        """→ picture at resolution `until`, or full size; by the order's codes where it tells them."""
         with torch.no_grad():
             w = self.encoder(photo)[:, 0]
-        out = self.generator(w, self.extrinsic(order.exemplar),
+        codes = self.style(order.exemplar)
+        if order.codes is not None:
+            codes = torch.where(order.told[:, None, None], order.codes.to(codes.dtype), codes)
+        out = self.generator(w, latents.spread(codes, self.generator.n_latent),
                              self.generator.degrees(order.structure, order.color), space="w", until=until)
         return out if until is None else out[1]
 
@@ -81,7 +99,8 @@ def mixing_layer(i: int, iterations: int) -> int:
 
 
 def pretrain(model: DualDistilled, bank: Tensor, folder: str | os.PathLike, iterations: int, batch: int = 32,
-             until: int | None = None, lr: float = 2e-3, seed: int = 12, seconds: float | None = None) -> DualDistilled:
+             until: int | None = None, lr: float = 2e-3, seed: int = 12, seconds: float | None = None,
+             sample_every: int = 250) -> DualDistilled:
     """Teach the extrinsic path what StyleGAN's style mixing does: a face in another's colours, later in its shape.
 
     bank   codes of faces [N,D] (see `stylegan.code_bank`), of which every picture takes two
@@ -89,24 +108,35 @@ def pretrain(model: DualDistilled, bank: Tensor, folder: str | os.PathLike, iter
     → the moving average, resumable in `folder`; only ModRes, T_c and T_s learn
     """
     dual = model.generator
-    optimizer, ema = _learner([*dual.style.parameters(), *dual.res.parameters()], model, lr)
+    optimizer, ema = _learner([dual.style, dual.res], model, lr)
 
-    def step(i: int) -> dict[str, float]:
+    def mixture(net: DualStyleGAN, i: int, layer: int) -> tuple[Tensor, Tensor, Tensor]:
+        """What the path draws, what style mixing draws, and who is who: w+ [2,B,L,D]."""
         g = loop.generator(seed, i, bank.device)
         index = torch.randint(len(bank), (2, batch), generator=g, device=bank.device)
-        own, other = (dual.generator.to_w(bank[chosen], "w") for chosen in index)
+        own, other = (net.generator.to_w(bank[chosen], "w") for chosen in index)
+        with torch.no_grad():
+            target = net.generator.synthesize(latents.mix(own, other, layer), until=until)
+        out, target = (p if until is None else p[1] for p in (net(own, other, 1.0, space="w", until=until), target))
+        return out.float(), target.float(), torch.stack([own, other])
+
+    def step(i: int) -> dict[str, float]:
         with autocast(bank.device):
-            with torch.no_grad():
-                target = dual.generator.synthesize(latents.mix(own, other, mixing_layer(i, iterations)), until=until)
-            out = dual(own, other, 1.0, space="w", until=until)
-            out, target = (p if until is None else p[1] for p in (out, target))
-            loss = picture_loss(out.float(), target.float(), detail_mask(None, target))
+            out, target, _ = mixture(dual, i, mixing_layer(i, iterations))
+            loss = picture_loss(out, target, detail_mask(None, target))
         loop.descend(loss, optimizer, loop.warm_cosine(lr, i, iterations, warmup=50, floor=0.05), clip=1.0)
         ema.update(model, i)
         return {"mixing": float(loss.detach())}
 
-    loop.run(folder, iterations, step, {"model": model, "ema": ema, "optimizer": optimizer}, seconds=seconds,
-             title="DualStyleGAN, style mixing")
+    @torch.no_grad()
+    def sample(i: int) -> Image.Image:
+        net = ema.model.generator
+        out, target, people = mixture(net, 10**6, mixing_layer(i, iterations))
+        shown = (net.generator.synthesize(w, until=until) for w in people)
+        return rows([p[:COLUMNS] for p in (*(p if until is None else p[1] for p in shown), out, target)])
+
+    loop.run(folder, iterations, step, {"model": model, "ema": ema, "optimizer": optimizer}, sample, sample_every,
+             seconds=seconds, title="DualStyleGAN, style mixing")
     return ema.model
 
 
@@ -116,15 +146,16 @@ Lesson = tuple[Tensor, Tensor, Order]  # photograph, what it looks like in the o
 
 def teach(model: DualDistilled, lessons: Callable[[int], Lesson], parsing: ParsingNet, folder: str | os.PathLike,
           iterations: int, until: int | None = None, lr: float = 2e-3, seed: int = 13, seconds: float | None = None,
-          sample_every: int = 250) -> DualDistilled:
+          sample_every: int = 250, fixed_style: bool = False) -> DualDistilled:
     """Teach the extrinsic path and the style encoder the styles → the moving average, resumable in `folder`.
 
-    lessons  iteration → photograph [B,3,·,·], its render in the style at the order's degrees [B,3,S,S], order; see
-             `exemplars.portrait_source`
+    lessons      iteration → photograph [B,3,·,·], its render in the style at the order's degrees [B,3,S,S], order; see
+                 `exemplars.portrait_source`
+    fixed_style  leave the style encoder as it is, whose codes another network reads too
     """
     dual = model.generator
-    path = [*dual.style.parameters(), *dual.res.parameters()]
-    optimizer, ema = _learner([*path, *model.style.parameters()], model, lr)
+    optimizer, ema = _learner([dual.style, dual.res, *([] if fixed_style else [model.style])], model, lr)
+    kernels = [p for p in dual.res.parameters() if p.ndim == 4]
     parsing = parsing.eval().requires_grad_(False)
 
     def step(i: int) -> dict[str, float]:
@@ -134,94 +165,136 @@ def teach(model: DualDistilled, lessons: Callable[[int], Lesson], parsing: Parsi
             a, b = (data.half(p) if p.shape[-1] > 128 else p for p in (out, target.to(out.dtype)))
             parts = {"picture": picture_loss(out.float(), target, detail_mask(None, target)),
                      "feature": FEATURE_WEIGHT * feature_distance(parsing, a, b).mean(),
-                     "norm": NORM_WEIGHT * torch.stack([p.float().square().mean() for p in path]).mean()}
+                     "norm": NORM_WEIGHT * torch.stack([p.float().square().mean() for p in kernels]).mean()}
         rate = loop.warm_cosine(lr, i, iterations, warmup=100, floor=0.03)
         loop.descend(sum(parts.values()), optimizer, rate, clip=1.0)
         ema.update(model, i)
         return {name: float(value.detach()) for name, value in parts.items()}
 
+    @torch.no_grad()
     def sample(_: int) -> Image.Image:
         photo, target, order = lessons(10**6)
-        with torch.no_grad():
-            out = ema.model(photo, order, until).float().clamp(-1, 1)
-        return rows([*(F.interpolate(p, out.shape[2:], mode="bilinear") for p in (photo, order.exemplar)), out, target])
+        out = ema.model(photo, order, until).float().clamp(-1, 1)
+        shown = (F.interpolate(p, out.shape[2:], mode="bilinear") for p in (photo, order.exemplar))
+        return rows([p[:COLUMNS] for p in (*shown, out, target)])
 
     loop.run(folder, iterations, step, {"model": model, "ema": ema, "optimizer": optimizer}, sample, sample_every,
              seconds=seconds, title=f"DualStyleGAN {until or dual.config.size} px")
     return ema.model
 
 
-def _learner(learning: list[nn.Parameter], model: nn.Module, lr: float) -> tuple[torch.optim.Optimizer, loop.EMA]:
+def _learner(learning: list[nn.Module], model: nn.Module, lr: float) -> tuple[torch.optim.Optimizer, loop.EMA]:
     """Freeze all but `learning`."""
     model.requires_grad_(False)
-    for parameter in learning:
-        parameter.requires_grad_(True)
-    return torch.optim.Adam(learning, lr, betas=(0.9, 0.99)), loop.EMA(model, decay=0.998)
+    for module in learning:
+        module.requires_grad_(True)
+    return torch.optim.Adam(loop.equalised_rates(model), lr, betas=(0.9, 0.99)), loop.EMA(model, decay=0.998)
 
 
 # -- pictures without a twin -----------------------------------------------------------------------------------------
-def destylise(model: DualDistilled, picture: Tensor, parsing: ParsingNet, iterations: int = 100, lr: float = 0.02
-              ) -> Tensor:
-    """Who is in an artwork [1,3,S,S]: the intrinsic code [1,D] that the model draws as this artwork in its own style.
+def destylise(model: DualDistilled, picture: Tensor, parsing: ParsingNet, iterations: int = 100, lr: float = 0.02,
+              identity: StyleEncoder | None = None, progress: bool = False) -> Tensor:
+    """Who is in an aligned artwork [1,3,S,S]: the intrinsic code [1,D] that the model draws as it in its own style.
 
-    Starts from the person encoder's guess, and stays near it: a face must remain a face of the base.
+    identity  network that tells people apart: what it sees must stay the same person (weight IDENTITY_WEIGHT)
+
+    The paper also ties the codes of z+ to each other (their spread over the layers) and keeps noise maps noise (1e5):
+    our one w feeds all layers, and we fit no noise. What is left, to stay a face of the base, is a pull to the guess.
     """
-    order, parsing = _full(picture), parsing.eval().requires_grad_(False)
+    likeness, degree = _likeness(model, picture, parsing)
     with torch.no_grad():
-        start, extrinsic = model.encoder(picture)[:, 0], model.extrinsic(picture)
-        degree = model.generator.degrees(order.structure, order.color)
-    code = start.clone().requires_grad_(True)
-    optimizer = torch.optim.Adam([code], lr)
-    for i in range(iterations):
+        guess, extrinsic = model.encoder(picture)[:, 0], model.extrinsic(picture)
+        wanted = _identity(identity, picture) if identity else None
+
+    def loss(code: Tensor) -> Tensor:
         out = model.generator(code, extrinsic, degree, space="w")
-        loss = _likeness(out, picture, parsing) + 0.01 * (code - start).square().mean()
-        loop.descend(loss, optimizer, loop.warm_cosine(lr, i, iterations, warmup=5))
-    return code.detach()
+        total = likeness(out) + NEAR_WEIGHT * (code - guess).square().mean()
+        if wanted is not None:
+            total = total + IDENTITY_WEIGHT * (1 - (_identity(identity, out) * wanted).sum(1)).mean()
+        return total
+
+    return _fitted(loss, {guess: lr}, iterations, progress, "who is it")[0]
 
 
 def refine(model: DualDistilled, picture: Tensor, parsing: ParsingNet, iterations: int = 100, color_lr: float = 0.1,
-           structure_lr: float = 0.005, person: Tensor | None = None) -> Tensor:
-    """Fit structure code and colour code [1,2,D] of one artwork [1,3,S,S] to it, colours faster than structure.
+           structure_lr: float = 0.005, person: Tensor | None = None, progress: bool = False) -> Tensor:
+    """Fit structure code and colour code [1,2,D] of one aligned artwork [1,3,S,S] to it, colours faster (SPEC §7).
 
     person  intrinsic code [1,D] of who is in it (default: `destylise`)
+    → the codes of the greatest likeness on the way, which is no less than that of the style encoder's
     """
-    person = destylise(model, picture, parsing) if person is None else person
-    order, layers, parsing = _full(picture), model.generator.n_latent, parsing.eval().requires_grad_(False)
-    degree = model.generator.degrees(order.structure, order.color)
+    person = destylise(model, picture, parsing, progress=progress) if person is None else person.detach()
+    likeness, degree = _likeness(model, picture, parsing)
     with torch.no_grad():
-        structure, color = (part.clone() for part in model.style(picture).split(1, 1))
-    optimizer = torch.optim.Adam([{"params": [structure.requires_grad_(True)], "lr_scale": structure_lr / color_lr},
-                                  {"params": [color.requires_grad_(True)]}], color_lr)
-    for i in range(iterations):
-        extrinsic = latents.spread(torch.cat([structure, color], 1), layers)
-        loss = _likeness(model.generator(person, extrinsic, degree, space="w"), picture, parsing)
-        loop.descend(loss, optimizer, loop.warm_cosine(color_lr, i, iterations, warmup=5))
-    return torch.cat([structure, color], 1).detach()
+        structure, color = model.style(picture).split(1, 1)
+
+    def loss(structure: Tensor, color: Tensor) -> Tensor:
+        extrinsic = latents.spread(torch.cat([structure, color], 1), model.generator.n_latent)
+        return likeness(model.generator(person, extrinsic, degree, space="w"))
+
+    return torch.cat(_fitted(loss, {structure: structure_lr, color: color_lr}, iterations, progress, "its style"), 1)
 
 
-def _full(picture: Tensor) -> Order:
-    one = torch.ones(len(picture), device=picture.device)
-    return Order(picture, torch.zeros_like(one, dtype=torch.long), one, one)
+def _fitted(loss: Callable[..., Tensor], start: dict[Tensor, float], iterations: int, progress: bool, title: str
+            ) -> list[Tensor]:
+    """Adam from the codes of `start` at their rates down loss(*codes) → the codes of the lowest loss on the way."""
+    codes = [code.clone().requires_grad_(True) for code in start]
+    optimizer = torch.optim.Adam([{"params": [c], "lr_scale": lr} for c, lr in zip(codes, start.values(), strict=True)])
+    least, best = float("inf"), codes
+    for i in tqdm(range(iterations + 1), desc=title, disable=not progress):
+        value = loss(*codes)
+        if value.item() < least:
+            least, best = value.item(), [code.detach().clone() for code in codes]
+        if i < iterations:
+            loop.descend(value, optimizer, loop.warm_cosine(1.0, i, iterations, warmup=5))
+    return best
 
 
-def _likeness(out: Tensor, picture: Tensor, parsing: ParsingNet) -> Tensor:
-    target = F.interpolate(picture, out.shape[2:], mode="bilinear", antialias=True)
-    return picture_loss(out, target, detail_mask(None, target)) + FEATURE_WEIGHT * feature_distance(
-        parsing, out, target).mean()
+def _likeness(model: DualDistilled, picture: Tensor, parsing: ParsingNet) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    """Loss of drawings [1,3,S,S] of an artwork, small features first; and the degrees [L] that draw a whole style."""
+    if picture.ndim != 4 or picture.shape[:2] != (1, 3) or picture.shape[2] != picture.shape[3]:
+        raise VToonifyError(f"the artwork has shape {list(picture.shape)}; expected one aligned portrait [1,3,S,S] in "
+                            "[-1,1]: cut it out with faces.align_face")
+    model.requires_grad_(False)
+    side, parsing = model.generator.config.size, parsing.eval().requires_grad_(False)
+    target = F.interpolate(picture, (side, side), mode="bilinear", antialias=True)
+    with torch.no_grad():
+        mask = detail_mask(parsing(target).argmax(1), target)
+
+    def loss(out: Tensor) -> Tensor:
+        a, b = (data.half(p) if side > 128 else p for p in (out, target))
+        return picture_loss(out, target, mask) + FEATURE_WEIGHT * feature_distance(parsing, a, b).mean()
+
+    return loss, model.generator.degrees(1.0, 1.0)
+
+
+def _identity(net: StyleEncoder, picture: Tensor) -> Tensor:
+    """Who the network sees, a vector of unit length [B,·]."""
+    return F.normalize(net(picture).flatten(1), dim=1)
 
 
 # -- new styles ------------------------------------------------------------------------------------------------------
-SAMPLER_DEPTH = 4
-
-
-def fit_sampler(codes: Tensor, **more: int | float) -> nn.Sequential:
+def fit_sampler(codes: Tensor, seed: int = 14, **more: int | float) -> nn.Sequential:
     """A network from Gaussian noise [B,2D] to codes of styles that nobody drew, distributed like `codes` [N,2,D].
 
+    Fitted to whitened codes: they vary in few directions, and random projections of the codes themselves hardly show
+    these. The last layer, which is linear, takes the whitening back. Directions in which they do not vary stay still.
     more  as for `stylegan.fit_mapping`; → flat codes [B,2D], to be reshaped to [B,2,D]
     """
-    width = codes[0].numel()
-    sampler = nn.Sequential(
-        PixelNorm(), *(EqualLinear(width, width, lr_mul=MAPPING_LR, activate=i < SAMPLER_DEPTH - 1)
-                       for i in range(SAMPLER_DEPTH)))
-    fit_mapping(sampler, codes.flatten(1), **more)
-    return sampler.requires_grad_(False)
+    flat = codes.flatten(1)
+    if len(flat) < 2:
+        raise VToonifyError(f"a sampler needs two codes at least to see how styles differ; got {len(flat)}")
+    mean, (_, spread, axes) = flat.mean(0), torch.linalg.svd(flat - flat.mean(0), full_matrices=False)
+    spread = spread[spread > 1e-4 * spread[0]] / (len(flat) - 1) ** 0.5
+    axes = axes[:len(spread)]
+    g, k = loop.generator(seed, 0, codes.device), len(spread)
+    idle = torch.randn(len(flat), len(mean) - k, generator=g, device=g.device)  # as the others, and dropped below
+    torch.manual_seed(seed)
+    sampler = style_sampler(len(mean)).to(codes.device)
+    fit_mapping(sampler, torch.cat([(flat - mean) @ axes.T / spread, idle], 1), **more)
+    last = sampler.requires_grad_(False)[-1]
+    drawn = sampler(torch.randn(4096, len(mean), generator=g, device=g.device))[:, :k]  # what the fit left to correct
+    back = axes.T * (spread / drawn.std(0))
+    last.weight.copy_(back @ last.weight[:k])
+    last.bias.copy_(back @ (last.bias[:k] - drawn.mean(0) / last.lr_mul) + mean / last.lr_mul)
+    return sampler

@@ -1,0 +1,158 @@
+"""The DualStyleGAN of a bundle: its stages resume to the bit, leave what is shared alone, and are measured honestly."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from fake_pairs import styled
+from PIL import Image
+from tiny_training import HOLD_OUT, SMALL, distilled, equal, fresh, parsing_net, state
+
+from vtoonify_lib import metrics
+from vtoonify_lib.checkpoints import save_bundle
+from vtoonify_lib.config import TINY, VToonifyError
+from vtoonify_lib.images import to_tensor
+from vtoonify_lib.models.encoders import StyleEncoder
+from vtoonify_lib.training import data, dual_stage, exemplars, loop
+from vtoonify_lib.training.default import Stage
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+LOOKS, PER_LOOK, D = ("storybook", "comic"), 2, TINY.generator.style_dim
+PLAN = dual_stage.DualPlan(HOLD_OUT, Stage(32, 3, 2), (Stage(32, 3, 2), Stage(64, 3, 2)), sample_every=2)
+FOLDERS = ("mixing-32", "lessons-32", "lessons-64")
+
+
+@pytest.fixture(scope="module")
+def styles(pairs):
+    return styled(pairs, LOOKS)
+
+
+@pytest.fixture(scope="module")
+def shown(styles):
+    return exemplars.Exemplars.of(styles, LOOKS, PER_LOOK, HOLD_OUT, 32)
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """A bundle with what the stages begin with."""
+    base, models = distilled(), {"parsing": {"widths": [8, 16, 16]},
+                                 "style_encoder": {"n_latent": 1, "style_dim": D, **SMALL}}
+    networks = {"base": base.generator, "style_encoder": base.encoder, "parsing": parsing_net()}
+    return save_bundle(tmp_path_factory.mktemp("start"), name="start", title="", config=TINY, networks=networks,
+                       models=models, half=False)
+
+
+@pytest.fixture(scope="module")
+def style():
+    return fresh(StyleEncoder, 9, n_latent=2, style_dim=D, **SMALL).eval()
+
+
+@pytest.fixture
+def train(styles, start, style, shown):
+    """`train_dual`, here."""
+    codes = np.random.default_rng(0).normal(size=(5, 2, D)).astype(np.float32)
+
+    def run(folder, plan=PLAN, **more):
+        return dual_stage.train_dual(styles, start, style, shown, folder, plan, looks=LOOKS, per_look=PER_LOOK,
+                                     codes=codes, **more)
+
+    return run
+
+
+def test_the_base_is_the_bundles(start):
+    base, photo = dual_stage.base_of(start), torch.randn(2, 3, 32, 32)
+    assert torch.equal(base(photo), distilled()(photo))
+
+
+def test_three_stages_teach_the_path_and_leave_base_and_codes_alone(train, style, tmp_path):
+    model = train(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FOLDERS)
+    assert equal(state(model.style), state(style)) and equal(state(model.encoder), state(distilled().encoder))
+    assert equal(state(model.generator.generator), state(distilled().generator))
+    kept = [torch.load(tmp_path / name / "last.pt", weights_only=True)["ema"] for name in FOLDERS]
+    for name in ("generator.res.0.conv.0.weight", "generator.style.1.weight", "generator.res.7.weight"):
+        values = [weights[name] for weights in kept]
+        assert not torch.equal(values[0], values[1]) and not torch.equal(values[1], values[2]), name
+        assert torch.equal(values[2], model.state_dict()[name]), name
+    heights = [Image.open(tmp_path / name / "samples" / "0000002.jpg").size for name in FOLDERS]
+    assert heights == [(2 * 32, 4 * 32), (2 * 32, 4 * 32), (2 * 64, 4 * 64)]
+
+
+def test_every_stage_can_be_stopped_and_ends_in_the_same_weights(train, tmp_path, monkeypatch):
+    whole = train(tmp_path / "a")
+    ticks, reached, model = iter(range(10**6)), [], None
+    for module in (loop, dual_stage):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    while model is None and len(reached) < 20:
+        model = train(tmp_path / "b", seconds=10)
+        reached.append([loop.iterations_done(tmp_path / "b" / name) for name in FOLDERS])
+    assert any(0 < done < 3 for row in reached[:-1] for done in row) and reached[-1] == [3, 3, 3]
+    for row in reached:  # no stage begins before the one before it has ended
+        assert all(before == 3 for before, after in zip(row, row[1:], strict=False) if after)
+    assert equal(state(whole), state(model))
+
+
+def test_a_finished_run_reads_no_portraits(train, tmp_path, monkeypatch):
+    whole = train(tmp_path)
+    monkeypatch.setattr(dual_stage, "portrait_source", None)
+    assert equal(state(whole), state(train(tmp_path)))
+
+
+def test_style_mixing_can_be_left_out(train, tmp_path):
+    assert train(tmp_path, dual_stage.DualPlan(HOLD_OUT, None, (Stage(32, 1, 2),))) is not None
+    assert [path.name for path in tmp_path.iterdir()] == ["lessons-32"]
+
+
+def test_half_of_the_orders_tell_the_code_of_their_style(styles, shown):
+    codes, told = np.random.default_rng(0).normal(size=(5, 2, D)).astype(np.float32), []
+
+    def source(known):
+        return dual_stage.told_lessons(styles, shown, LOOKS, PER_LOOK, Stage(32, 0, 4), HOLD_OUT, known, 1, "cpu")
+
+    for i in range(16):
+        _, target, order = source(codes)(i)
+        assert torch.equal(order.codes, torch.from_numpy(codes)[order.index]) and target.shape[-1] == 32
+        told += order.told.tolist()
+    assert 0.3 < np.mean(told) < 0.7
+    assert torch.equal(source(codes)(3)[2].told, source(codes)(3)[2].told) and source(None)(3)[2].codes is None
+
+
+class Grey(torch.nn.Module):
+    """Draws grey pictures and keeps what it was asked for."""
+
+    def __init__(self):
+        super().__init__()
+        self.generator, self.encoder, self.asked = SimpleNamespace(config=TINY.generator), distilled().encoder, []
+
+    def forward(self, photo, order):
+        self.asked.append((photo, order))
+        return torch.zeros(len(photo), 3, TINY.generator.size, TINY.generator.size)
+
+
+def test_measured_on_held_out_people_at_their_own_degrees(styles, shown):
+    arrays = {name: np.array(array) for name, array in styles.arrays.items()}
+    arrays["comic_structure"][:3], arrays["comic_color"][:3] = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
+    styles = type(styles)(styles.folder, arrays, styles.ready)
+    model, unseen = Grey(), np.array([0, 2])
+    report = dual_stage.measure_dual(model, styles, HOLD_OUT, parsing_net(), shown, LOOKS, PER_LOOK, batch=1)
+    assert report["people"] == 2 and list(report) == ["people", "base", *LOOKS]
+    photo, comic = (to_tensor(data.aligned(styles, unseen, look, 64, calm=True)) for look in ("photo", "comic"))
+    assert report["base"]["psnr"] == pytest.approx(float(metrics.psnr(photo * 0, photo).mean()), abs=1e-3)
+    assert report["comic"]["psnr"] == pytest.approx(float(metrics.psnr(comic * 0, comic).mean()), abs=1e-3)
+    assert report["comic"]["input_psnr"] == pytest.approx(float(metrics.psnr(photo, comic).mean()), abs=1e-3)
+    assert report["comic"]["input_feature"] == pytest.approx(
+        metrics.feature_distance(parsing_net(), photo, comic).mean().item(), abs=1e-3)
+    assert "input_psnr" not in report["base"] and report["comic"]["feature"] > 0
+    orders = [order for _, order in model.asked]
+    assert [float(o.structure) for o in orders] == pytest.approx([0, 0, 1, 1, 0.1, 0.3])
+    assert [float(o.color) for o in orders] == pytest.approx([0, 0, 1, 1, 0.4, 0.6])
+    assert [int(o.index) for o in orders] == [0, 0, 0, 1, 2, 3]
+    assert all(photo.shape == (1, 3, 32, 32) for photo, _ in model.asked)
+
+
+def test_measuring_needs_held_out_people(styles, shown):
+    with pytest.raises(VToonifyError, match="none of the first 0 people .* are aligned; hold out more"):
+        dual_stage.measure_dual(Grey(), styles, 0, parsing_net(), shown, LOOKS, PER_LOOK)

@@ -1,0 +1,141 @@
+"""The DualStyleGAN of bundle studio-d: on the base StyleGAN of studio-t, read by the style encoder of VToonify-D.
+
+style mixing → lessons at low resolution → lessons at full size, see `dualstylegan`. The style encoder stays as it
+is, so one table of codes serves both networks. Every stage can be stopped and goes on where it was.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .. import metrics
+from ..checkpoints import Bundle
+from ..config import VToonifyError
+from ..images import to_tensor
+from ..models.encoders import ParsingNet, StyleEncoder
+from ..studio.exemplars import EXEMPLARS, LOOKS
+from ..studio.shards import Pairs
+from . import data, loop
+from .default import Stage
+from .dualstylegan import DualDistilled, Lesson, pretrain, teach
+from .encoder import Order
+from .exemplars import Exemplars, portrait_source
+from .stylegan import Distilled, code_bank
+
+
+@dataclass(frozen=True)
+class DualPlan:
+    """How much of everything; the defaults are meant for 25 minutes on two CPU cores."""
+
+    hold_out: int = 256
+    mixing: Stage | None = Stage(64, 400)  # None: none
+    lessons: tuple[Stage, ...] = (Stage(64, 1000), Stage(256, 600, 8))
+    sample_every: int = 100
+
+
+def base_of(bundle: Bundle) -> Distilled:
+    """The base StyleGAN of a bundle and its person encoder, as they were when they were distilled."""
+    generator, person = bundle.network("base"), bundle.network("style_encoder")
+    base = Distilled(bundle.config.generator, person.image_size, person.body[0].out_channels)
+    base.generator.load_state_dict(generator.state_dict())
+    base.encoder.load_state_dict(person.state_dict())
+    return base
+
+
+def train_dual(pairs: Pairs, start: Bundle, style: StyleEncoder, shown: Exemplars, folder: str | os.PathLike,
+               plan: DualPlan | None = None, seconds: float | None = None, looks: Sequence[str] = LOOKS,
+               per_look: int = EXEMPLARS, codes: np.ndarray | None = None,
+               device: str | torch.device = "cpu") -> DualDistilled | None:
+    """All stages in `folder` → the moving average of the last one.
+
+    start    bundle with a base StyleGAN, its person encoder as style encoder, and a parsing net
+    style    two codes a picture, frozen;  shown: pictures of every style of the looks
+    codes    what the style encoder should read from each style, [N,2,D] or more (`studio.codes.style_codes`): every
+             other picture is drawn by them; None: all by what it does read
+    seconds  stop after this long in all; → None when that was too short: call it again
+    """
+    plan, began = plan or DualPlan(), time.monotonic()
+    base, parsing = base_of(start).to(device), start.network("parsing").to(device)
+    model = DualDistilled.on(base, style).to(device)
+
+    for number, stage in enumerate((plan.mixing, *plan.lessons)):
+        if stage is None:
+            continue
+        where = Path(folder) / f"{'lessons' if number else 'mixing'}-{stage.size}"
+        more = {"until": stage.size if stage.size < start.config.generator.size else None,
+                "sample_every": plan.sample_every, "seed": 13 + number,
+                "seconds": None if seconds is None else seconds - (time.monotonic() - began)}
+        if number:
+            lessons = told_lessons(pairs, shown, looks, per_look, stage, plan.hold_out, codes, 23 + number, device)
+            model = teach(model, lessons, parsing, where, stage.iterations, fixed_style=True, **more)
+        else:
+            bank = code_bank(base, pairs, plan.hold_out)
+            model = pretrain(model, bank, where, stage.iterations, stage.batch, **more)
+        if loop.iterations_done(where) < stage.iterations:
+            return None
+    return model
+
+
+def told_lessons(pairs: Pairs, shown: Exemplars, looks: Sequence[str], per_look: int, stage: Stage, hold_out: int,
+                 codes: np.ndarray | None, seed: int, device: str | torch.device) -> Callable[[int], Lesson]:
+    """`exemplars.portrait_source`, half of whose orders tell the codes if they are known.
+
+    The data is read when it is first asked for: a finished stage never asks.
+    """
+    @cache
+    def source() -> Callable[[int], Lesson]:
+        return portrait_source(pairs, shown, looks, per_look, stage.batch, stage.size, hold_out, seed, device)
+
+    table = None if codes is None else torch.from_numpy(codes).to(device)
+
+    def lesson(i: int) -> Lesson:
+        photo, target, order = source()(i)
+        if table is not None:
+            told = torch.rand(len(photo), generator=loop.generator(seed + 100, i)) < 0.5
+            order = order._replace(codes=table[order.index], told=told.to(device))
+        return photo, target, order
+
+    return lesson
+
+
+@torch.no_grad()
+def measure_dual(model: DualDistilled, pairs: Pairs, hold_out: int, parsing: ParsingNet, shown: Exemplars,
+                 looks: Sequence[str] = LOOKS, per_look: int = EXEMPLARS, batch: int = 8) -> dict:
+    """Numbers on held-out, aligned people, against their renders in front of calm backgrounds.
+
+    of each look, at the degrees at which it was rendered: psnr and feature (distance) to the render; input_psnr and
+    input_feature: what the photo itself would score;  base: the photo, drawn at degree 0;  people: how many
+    """
+    unseen = pairs.ready[(pairs.ready < hold_out) & (pairs.ready % 2 == 0)]
+    if not len(unseen):
+        raise VToonifyError(f"none of the first {hold_out} people of {pairs.folder} are aligned; hold out more")
+    side, device = model.generator.config.size, model.encoder.latent_avg.device
+    seen = data.aligned(pairs, unseen, "photo", model.encoder.image_size, progress=False)
+    photos = data.aligned(pairs, unseen, "photo", side, calm=True, progress=False)
+    parts = np.array_split(np.arange(len(unseen)), max(1, len(unseen) // batch))
+
+    def score(look: str | None) -> dict[str, float]:
+        truth = photos if look is None else data.aligned(pairs, unseen, look, side, calm=True, progress=False)
+        style, *degrees = (np.zeros(len(unseen)) if look is None else np.array(pairs[f"{look}_{name}"])[unseen]
+                           for name in ("style", "structure", "color"))
+        index = style.astype(int) + (0 if look is None else per_look * list(looks).index(look))
+        rng, scores = np.random.default_rng(0), {}
+        for part in parts:
+            axes = (torch.from_numpy(axis[part]).float().to(device) for axis in degrees)
+            order = Order(shown.draw(index[part], rng, device), torch.from_numpy(index[part]).to(device), *axes)
+            target, photo = to_tensor(truth[part], device), to_tensor(photos[part], device)
+            drawn = model(to_tensor(seen[part], device), order).float().clamp(-1, 1)
+            for name, picture in (("", drawn), *([] if look is None else [("input_", photo)])):
+                scores.setdefault(f"{name}psnr", []).append(metrics.psnr(picture, target))
+                scores.setdefault(f"{name}feature", []).append(metrics.feature_distance(parsing, picture, target))
+        return {name: round(float(torch.cat(values).mean()), 4) for name, values in scores.items()}
+
+    return {"people": len(unseen), "base": score(None), **{look: score(look) for look in looks}}
