@@ -23,13 +23,14 @@ from published_files import write_repository
 from vtoonify_lib import cli, latents, networks, pipeline, published
 from vtoonify_lib.checkpoints import load_bundle
 from vtoonify_lib.config import TINY, VToonifyError
+from vtoonify_lib.demo import demo
 from vtoonify_lib.faces import align_face, paste_back
 from vtoonify_lib.images import to_tensor, write_image
 from vtoonify_lib.look import Look
 from vtoonify_lib.models.psp import PSP
 from vtoonify_lib.networks import Networks
 from vtoonify_lib.parsing import network_input
-from vtoonify_lib.pipeline import Toonifier, demo
+from vtoonify_lib.pipeline import Toonifier
 from vtoonify_lib.preprocessing import OURS, PUBLISHED, truncated_image
 from vtoonify_lib.published import PRESETS, style_code
 from vtoonify_lib.published.presets import LANDMARKS
@@ -145,7 +146,7 @@ def test_style_assembly_has_the_published_numbers():
     encoder.forward = lambda image: case.inputs["psp_codes"]
     parts = {"vtoonify": network, "parsing": torch.nn.Identity(), "style_encoder": encoder}
     preset = PRESETS["pixar"].to_dict()
-    bundle = SimpleNamespace(network=parts.get, published={"preset": preset}, name="pixar",
+    bundle = SimpleNamespace(network=parts.get, published={"preset": preset}, name="pixar", styles={},
                              tensors=lambda key: {"w_plus": network.map(case.inputs["exstyle_zplus"])})
     face = np.zeros((256, 256, 3), np.uint8)
     code = Networks(bundle, torch.device("cpu"), PUBLISHED).style_code(face, Look(52, 0.5, 0.0))
@@ -184,14 +185,15 @@ def test_looks_that_a_checkpoint_has_not(ready, tmp_path, name, look, message):
 @pytest.mark.parametrize("wish", [{"style": 0}, {"structure": 0.5}, {"color": 0}])
 def test_our_bundle_has_one_look(toonifier, wish):
     assert toonifier.preprocessing is OURS
-    with pytest.raises(VToonifyError, match=f"tiny has one look, .* drop --{next(iter(wish))}, or load a published"):
+    with pytest.raises(VToonifyError, match=f"tiny has one look, .* drop --{next(iter(wish))}, or load studio-d or a"):
         toonifier.image(photograph(), look=Look(**wish))
 
 
 @pytest.mark.parametrize(("wish", "message"), [
-    ({"style": "26"}, "style is '26'; expected a whole number"), ({"style": 2.5}, "style is 2.5"),
-    ({"style": True}, "style is True"), ({"structure": "1"}, "structure is '1'; expected a number from 0 to 1"),
-    ({"color": "red"}, "color is 'red'; expected 0 or 1")])
+    ({"style": 2.5}, "style is 2.5; expected a number, a name, a path"), ({"style": True}, "style is True"),
+    ({"structure": "much"}, "'much' is neither a number nor keyframes"), ({"structure": True}, "structure is True"),
+    ({"color": [1]}, r"color is \[1\]; expected a number from 0 to 1, or keyframes"),
+    ({"seed": -1}, "seed is -1")])
 def test_wishes_of_another_type(wish, message):
     with pytest.raises(VToonifyError, match=message):
         Look(**wish)
@@ -431,8 +433,13 @@ def test_command_line_from_an_empty_cache(files, cache, tmp_path, capsys):
     (("--bundle", "pixar-d", "--color", "0.5"), "the colour degree is 0.5; it is 0"),
     (("--bundle", "pixar-d", "--padding", "3"), "padding is 3 px"),
     (("--bundle", "pixar-d", "--padding", "inf"), "padding is inf px; it must be at least 8, and finite"),
-    (("--style", "3"), "studio-t has one look, in one strength and in your colours; drop --style"),
-    (("--structure", "0.3"), "drop --structure"), (("--color", "1"), "drop --color"),
+    (("--bundle", "studio-t", "--style", "3"),
+     "studio-t has one look, in one strength and in your colours; drop --style"),
+    (("--bundle", "studio-t", "--structure", "0.3"), "drop --structure"),
+    (("--bundle", "studio-t", "--color", "1"), "drop --color"),
+    (("--bundle", "pixar-d", "--style", "comic"), "pixar-d knows its styles by number and takes no 'comic'"),
+    (("--bundle", "pixar-d", "--structure", "0:0,1:2"), "the structure degree is 2; it must lie between 0"),
+    (("--bundle", "pixar-d", "--structure", "0:0,1:1"), "keyframes are for clips"),
     (("--from", "/tmp"), "studio-t is not a published preset, so there is nothing to fetch; drop --from"),
     (("--bundle", "pixart"), "did you mean the published pixar-t"),
     (("--bundle", "comic1-d", "--accept-licence", "--from", "/none/such"), "/none/such is not a folder"),

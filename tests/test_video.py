@@ -400,17 +400,21 @@ def test_frames_of_the_wrong_kind(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_side_by_side_has_equal_heights_and_the_sound_of_the_left(tmp_path):
-    left = make_clip(tmp_path / "a.mp4", frames=8)
-    right = make_clip(tmp_path / "b.mp4", frames=6, width=128, height=96, sound=None)
-    side_by_side(left, right, tmp_path / "c.mp4")
-    frames = list(read_frames(tmp_path / "c.mp4"))
-    assert [f.pts for f in frames] == times(left)
-    assert sound_packets(tmp_path / "c.mp4") == sound_packets(left)
-    for index, frame in enumerate(frames):
-        assert frame.rgb.shape == (96, 256, 3)
-        assert corners(frame.rgb[:, :128]) == corners(picture(index))
-        assert corners(frame.rgb[:, 128:]) == corners(picture(min(index, 5)))  # the last picture stays
+def test_side_by_side_has_equal_heights_and_the_sound_of_the_first(tmp_path):
+    first = make_clip(tmp_path / "a.mp4", frames=8)
+    small = make_clip(tmp_path / "b.mp4", frames=6, width=128, height=96, sound=None)
+    large = make_clip(tmp_path / "d.mp4", frames=9, width=256, height=192, sound=None)
+    for others, shape in (([small], (96, 256, 3)), ([small, large], (192, 768, 3))):
+        side_by_side([first, *others], tmp_path / "c.mp4")
+        frames = list(read_frames(tmp_path / "c.mp4"))
+        assert [f.pts for f in frames] == times(first)
+        assert sound_packets(tmp_path / "c.mp4") == sound_packets(first)
+        for index, frame in enumerate(frames):
+            assert frame.rgb.shape == shape
+            shown = np.split(frame.rgb, len(others) + 1, axis=1)
+            assert corners(shown[0]) == corners(picture(index))
+            assert corners(shown[1]) == corners(picture(min(index, 5)))  # the last picture stays
+            assert len(shown) == 2 or corners(shown[2]) == corners(picture(index))
 
 
 # ------------------------------------------------------------------------------------------ stages

@@ -1,4 +1,4 @@
-"""Command line: `vtoonify demo | image | video | models`.
+"""Command line: `vtoonify demo | image | video | styles | style | models`.
 
 One clear line on stderr and exit code 2 for anything the user can mend, 130 after Ctrl-C, and never a half-written file
 under the final name. Heavy imports wait until a command runs, so that `--help` is instant.
@@ -17,8 +17,10 @@ from .config import VToonifyError
 if TYPE_CHECKING:
     from .look import Look
     from .pipeline import Toonifier
+    from .recipe import Recipe
 
 USAGE_ERROR, INTERRUPTED = 2, 130
+STYLED = "studio-d"  # the bundle of ours that has styles
 METRICS_SHOWN = 4
 
 
@@ -50,36 +52,56 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
 
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--bundle", default="studio-t", metavar="NAME",
-                        help="model bundle: a name from `vtoonify models`, or a folder (default: %(default)s); a "
-                             "published one is fetched when it is not here yet")
+    common.add_argument("--bundle", metavar="NAME",
+                        help="model bundle: a name from `vtoonify models`, or a folder (default: studio-t; for the "
+                             "demo and where a style is asked for, studio-d); a published one is fetched if need be")
     common.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: %(default)s)")
-    common.add_argument("--style", type=int, metavar="N", help="number of the exemplar, where there are several")
-    common.add_argument("--structure", type=float, metavar="X",
-                        help="from 0, the face's features, to 1, the exemplar's, where that can be chosen")
-    common.add_argument("--color", type=float, metavar="X", help="0: the face's colours, 1: the exemplar's")
     common.add_argument("--from", dest="source", metavar="SOURCE",
                         help="where to get a published bundle from: a folder with its files, or an address (default: "
                              "its repository on Hugging Face)")
     common.add_argument("--accept-licence", action="store_true",
                         help="accept the licence of the published bundles (non-commercial) without being asked")
+    style = argparse.ArgumentParser(add_help=False)
+    style.add_argument("--style", metavar="STYLE",
+                       help="name of a style (`vtoonify styles` shows them) or its number, a picture with a face, a "
+                            "saved .safetensors style, `new` for one that nobody drew, or a blend: "
+                            "comic-07:0.6,me.jpg:0.4")
+    style.add_argument("--structure", metavar="X",
+                       help="from 0, the face's features, to 1, the style's; in clips also keyframes, as "
+                            "seconds:value: \"0:0, 2:1\"")
+    style.add_argument("--color", metavar="X", help="from 0, the face's colours, to 1, the style's; likewise")
+    style.add_argument("--seed", type=int, metavar="N", help="of the style `new` (default: 0)")
     region = argparse.ArgumentParser(add_help=False)
-    region.add_argument("--frame", choices=("crop", "full"), default="crop",
+    region.add_argument("--frame", choices=("crop", "full"),
                         help="crop: the toonified region around the face; full: the whole picture with that region "
-                             "blended in (default: %(default)s)")
+                             "blended in (default: crop)")
     region.add_argument("--padding", type=float, metavar="PX",
                         help="pixels kept on each side of the eyes, where the eyes are a quarter of the model's input "
                              "size apart (default: 200/256 of the input size)")
+    region.add_argument("--recipe", metavar="FILE", help="replay a recipe, which decides style, degrees and region")
+    region.add_argument("--save-recipe", metavar="FILE", help="write down how this was made, to be replayed")
 
-    command = commands.add_parser("demo", parents=[common], help="toonify the sample clip that comes along")
+    command = commands.add_parser("demo", parents=[common, style], help="toonify the sample clip that comes along")
     command.add_argument("out", nargs="?", default="out", metavar="OUT", help="output folder (default: %(default)s)")
     command.set_defaults(run=_demo)
 
     for name, what, run in (("image", "picture", _image), ("video", "clip, with its sound", _video)):
-        command = commands.add_parser(name, parents=[common, region], help=f"toonify a {what}")
+        command = commands.add_parser(name, parents=[common, style, region], help=f"toonify a {what}")
         command.add_argument("input", metavar="IN", help=f"{name} file")
         command.add_argument("output", metavar="OUT", help=f"{name} file to write; its ending says the format")
         command.set_defaults(run=run)
+
+    command = commands.add_parser("styles", help="list the styles of a bundle of ours; draw a contact sheet")
+    command.add_argument("sheet", nargs="?", metavar="SHEET", help="picture file for the contact sheet")
+    command.add_argument("--bundle", default=STYLED, metavar="NAME", help="(default: %(default)s)")
+    command.set_defaults(run=_styles)
+
+    command = commands.add_parser("style", help="keep the style of a picture as a small file for --style")
+    command.add_argument("input", metavar="PICTURE", help="portrait in the wanted style")
+    command.add_argument("output", metavar="STYLE", help="file to write; its name ends in .safetensors")
+    command.add_argument("--bundle", default=STYLED, metavar="NAME", help="(default: %(default)s)")
+    command.add_argument("--device", default="auto", help="(default: %(default)s)")
+    command.set_defaults(run=_style)
 
     command = commands.add_parser("models", help="list the model bundles, here and published; remove published ones")
     which = command.add_mutually_exclusive_group()
@@ -96,10 +118,25 @@ def _look(arguments: argparse.Namespace) -> Look:
     from .look import Look
     from .published import PRESETS
 
-    look = Look(arguments.style, arguments.structure, arguments.color)
+    look = Look(arguments.style, arguments.structure, arguments.color, arguments.seed or 0)
     if arguments.bundle in PRESETS:
         look.within(PRESETS[arguments.bundle])
     return look
+
+
+def _recipe(arguments: argparse.Namespace) -> Recipe | None:
+    """The recipe to replay, which then says what the options would say."""
+    from .recipe import Recipe
+
+    if arguments.recipe is None:
+        return None
+    given = [name for name in ("style", "structure", "color", "seed", "frame", "padding")
+             if getattr(arguments, name) is not None]
+    if given:
+        raise VToonifyError(f"a recipe decides everything about the picture; drop --{given[0]}, or --recipe")
+    recipe = Recipe.load(arguments.recipe)
+    arguments.bundle = arguments.bundle or recipe.bundle
+    return recipe
 
 
 def _how(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -109,26 +146,47 @@ def _how(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _load(arguments: argparse.Namespace) -> Toonifier:
-    from .pipeline import Toonifier
+    from .pipeline import DEFAULT_BUNDLE, Toonifier
 
-    return Toonifier.load(arguments.bundle, arguments.device, **_how(arguments))
+    styled = any(getattr(arguments, name) is not None for name in ("style", "structure", "color", "seed"))
+    return Toonifier.load(arguments.bundle or (STYLED if styled else DEFAULT_BUNDLE), arguments.device,
+                          **_how(arguments))
+
+
+def _wishes(arguments: argparse.Namespace) -> tuple[Toonifier, dict[str, Any]]:
+    """The Toonifier, and what its `image` and `video` are to be called with; saves the recipe if that is wanted."""
+    from .framing import usual_padding
+    from .recipe import Recipe
+
+    usual_padding(0, arguments.padding)  # before the model is fetched or loaded
+    recipe = _recipe(arguments)
+    how = recipe.arguments() if recipe else {"look": _look(arguments), "padding": arguments.padding,
+                                             "frame": arguments.frame or "crop"}
+    toonifier = _load(arguments)
+    if recipe:
+        recipe.check(toonifier.bundle)
+    how["look"] = toonifier.decide(how["look"])
+    if arguments.run is _image:
+        how["look"].still()
+    if arguments.save_recipe:
+        Recipe.of(toonifier.bundle, **how).save(arguments.save_recipe)
+    return toonifier, how
 
 
 def _demo(arguments: argparse.Namespace) -> None:
-    from .pipeline import demo
+    from .demo import demo
 
-    _report(demo(arguments.out, arguments.bundle, arguments.device, _look(arguments), **_how(arguments)))
+    for result in demo(arguments.out, arguments.bundle or STYLED, arguments.device, _look(arguments),
+                       **_how(arguments)):
+        _report(result)
 
 
 def _video(arguments: argparse.Namespace) -> None:
-    from .framing import usual_padding
     from .pipeline import check_video_paths
 
     check_video_paths(arguments.input, arguments.output)  # before the model is fetched or loaded
-    usual_padding(0, arguments.padding)
-    look = _look(arguments)
-    _report(_load(arguments).video(arguments.input, arguments.output, arguments.frame, arguments.padding, look,
-                                   progress=sys.stderr.isatty()))
+    toonifier, how = _wishes(arguments)
+    _report(toonifier.video(arguments.input, arguments.output, **how, progress=sys.stderr.isatty()))
 
 
 def _report(result) -> None:
@@ -138,21 +196,52 @@ def _report(result) -> None:
 
 
 def _image(arguments: argparse.Namespace) -> None:
-    from .framing import usual_padding
     from .images import check_output, check_picture_name, read_image, write_image
 
     check_picture_name(check_output(arguments.output, arguments.input))  # before the model is fetched or loaded
-    usual_padding(0, arguments.padding)
-    picture, look = read_image(arguments.input), _look(arguments)
-    toonifier = _load(arguments)
+    picture = read_image(arguments.input)
+    toonifier, how = _wishes(arguments)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        result = toonifier.image(picture, arguments.frame, arguments.padding, look)
+        result = toonifier.image(picture, **how)
     for warning in caught:
         if warning.category is UserWarning:
             print(f"vtoonify: note: {warning.message}", file=sys.stderr)
     path = write_image(arguments.output, result)
     print(f"{path}: {result.shape[1]}×{result.shape[0]}")
+
+
+# ---------------------------------------------------------------------------------------------- styles
+def _styles(arguments: argparse.Namespace) -> None:
+    """Looks and their exemplars; the contact sheet."""
+    import numpy as np
+
+    from .checkpoints import load_bundle
+    from .images import check_output, check_picture_name, write_image
+    from .styles import StyleTable, contact_sheet
+
+    bundle = load_bundle(arguments.bundle)
+    if not bundle.styles:
+        raise VToonifyError(f"{bundle.name} has no styles to list; use --bundle {STYLED}, or see `vtoonify models`")
+    table = StyleTable(bundle)
+    rows = [("LOOK", "STANDS FOR", "EXEMPLARS")]
+    for look, stands in table.looks.items():
+        mine = [name for name in table.names if name.rsplit("-", 1)[0] == look]
+        rows.append((look, stands, f"{mine[0]} … {mine[-1]}"))
+    _print_table(rows)
+    if arguments.sheet:
+        path = check_picture_name(check_output(arguments.sheet))
+        print(write_image(path, np.asarray(contact_sheet(table.names))))
+
+
+def _style(arguments: argparse.Namespace) -> None:
+    """The style of a picture as a file."""
+    from .pipeline import Toonifier
+    from .styles import save_style
+
+    toonifier = Toonifier.load(arguments.bundle, arguments.device)
+    style = toonifier.style_of(arguments.input)
+    print(save_style(arguments.output, style, toonifier.bundle))
 
 
 # ---------------------------------------------------------------------------------------------- models

@@ -1,13 +1,13 @@
 """The three networks of a bundle made ready on a device: face → style code, crop → picture.
 
-Both families of bundles end here. Ours: the style encoder answers in w+. Published: pSp answers in z+, which the
-checkpoint's own mapping network turns into w+; VToonify-D mixes it with the exemplar's (SPEC §4).
+Both families of bundles end here. Ours: the style encoder gives one code in w+ for VToonify-T, a structure code and a
+colour code for VToonify-D. Published: pSp answers in z+, which the checkpoint's mapping network turns into w+.
+VToonify-D mixes the face's code with the exemplar's (SPEC §4).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from .models.psp import PSP
 from .parsing import network_input, parsing_logits
 from .preprocessing import Preprocessing
 from .published import style_code
+from .styles import StyleCode, StyleTable
 
 Draw = Callable[[np.ndarray], np.ndarray]
 
@@ -36,6 +37,7 @@ class Networks:
             self.vtoonify = bundle.network("vtoonify")
             self.parsing = fast.fold(bundle.network("parsing"), dtype=self.dtype).to(device)
             self.encoder = bundle.network("style_encoder").to(device)
+        self.styles = StyleTable(bundle) if bundle.styles else None
 
     @property
     def face_size(self) -> int:
@@ -45,31 +47,53 @@ class Networks:
     def style_code(self, aligned: np.ndarray, look: Look) -> Tensor:
         """Style code w+ [1,L,D], or [1,1,D] for all layers alike, of an aligned face, uint8 RGB [S,S,3].
 
-        look: decided. With an exemplar, its structure layers and the face's colour layers, or all of its own.
+        look: decided, and still. With an exemplar: its structure, and colours between the face's and its own.
         """
-        exemplar = None if look.style is None else style_code(self.bundle, look.style)
-        if exemplar is not None and look.color:
-            return exemplar
+        exemplar = self.exemplar_code(look)
+        alone = exemplar is not None and self.styles is None and look.color == 1  # the face's code is not needed
+        return self.mix(exemplar if alone else self.read(aligned), exemplar, look)
+
+    def read(self, aligned: np.ndarray) -> Tensor:
+        """The code of an aligned face, uint8 RGB [S,S,3]: w+ [1,L,D] or [1,1,D]; with styles of ours, [1,2,D].
+
+        To our VToonify-D all photographs are one style, "no palette": their colours reach it with the frame.
+        """
+        if self.styles is not None:
+            return self.styles.plain[None]
         with torch.inference_mode(), memory_errors(self.device, "the style encoder"):
-            face = self.encoder(to_tensor(aligned, self.device)).float().cpu()
-            if isinstance(self.encoder, PSP):
-                face = self.vtoonify.map(face)
-            return face if exemplar is None else latents.with_color_of(exemplar, face)
+            code = self.encoder(to_tensor(aligned, self.device)).float().cpu()
+            return self.vtoonify.map(code) if isinstance(self.encoder, PSP) else code
+
+    def read_style(self, aligned: np.ndarray) -> Tensor:
+        """Structure code and colour code [2,D] of the style of an aligned picture, uint8 RGB [S,S,3]; ours only."""
+        with torch.inference_mode(), memory_errors(self.device, "the style encoder"):
+            return self.encoder(to_tensor(aligned, self.device)).float().cpu()[0]
+
+    def exemplar_code(self, look: Look) -> Tensor | None:
+        """The style of a decided look: w+ [1,L,D], ours [1,2,D]; None where there is no style to choose."""
+        if self.styles is None:
+            return None if look.style is None else style_code(self.bundle, look.style)
+        return sum(weight * (style.codes if isinstance(style, StyleCode) else self.styles.codes(style))
+                   for style, weight in look.style)[None]
+
+    def mix(self, face: Tensor, exemplar: Tensor | None, look: Look) -> Tensor:
+        """Codes as `read` and `exemplar_code` give them → w+, at the degrees of a decided, still look."""
+        if exemplar is None:
+            return face
+        if self.styles is not None:
+            layers = latents.n_latent(self.bundle.config.out_size)
+            return latents.styled(face, exemplar, look.structure, look.color, layers)
+        return latents.with_color_of(exemplar, torch.lerp(face, exemplar, float(look.color)))
 
     def painter(self, style: Tensor, structure: float | None = None) -> Draw:
         """The network with this style folded in: uint8 RGB [B,H,W,3] → [B,sH,sW,3]; H, W multiples of 8."""
-        network = self._drawing(style.cpu(), structure)
+        with memory_errors(self.device, "the network"):
+            network = fast.fold(self.vtoonify, style.cpu(), self.dtype).to(self.device)
 
         def draw(crops: np.ndarray) -> np.ndarray:
             with torch.inference_mode(), memory_errors(self.device, f"a crop of {crops.shape[2]}×{crops.shape[1]} px"):
                 rgb = to_tensor(crops, self.device)
-                logits = parsing_logits(self.parsing, rgb.to(self.dtype))
-                return self.to_image(network(network_input(rgb, logits)))
+                x = network_input(rgb, parsing_logits(self.parsing, rgb.to(self.dtype)))
+                return self.to_image(network(x) if structure is None else network(x, structure))
 
         return draw
-
-    def _drawing(self, style: Tensor, structure: float | None) -> Callable[[Tensor], Tensor]:
-        """Input [B,22,H,W] → picture."""
-        with memory_errors(self.device, "the network"):
-            network = fast.fold(self.vtoonify, style, self.dtype).to(self.device)
-        return network if structure is None else partial(network, degree=structure)

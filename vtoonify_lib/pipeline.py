@@ -11,8 +11,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -32,11 +33,12 @@ from .look import AS_TRAINED, Look
 from .networks import Networks
 from .preprocessing import OURS, PUBLISHED
 from .published import open_bundle
+from .styles import NEW, STYLE_SUFFIX, StyleCode, load_style
 from .tracking import ClipPlan, ClipTrack, plan_clip, track_clip
-from .video import FORMATS, VideoWriter, pipelined, probe, read_frames, side_by_side
+from .video import FORMATS, VideoWriter, pipelined, probe, read_frames
 
 DEFAULT_BUNDLE = "studio-t"
-SAMPLE = Path(__file__).resolve().parent.parent / "data" / "samples" / "portrait.mp4"
+SAMPLE = Path(__file__).resolve().parent.parent / "data" / "samples" / "portrait.mp4"  # a clip of ours
 FACE_NEEDS = "a face must be upright, look roughly towards the camera and be at least 40 px wide"
 FRAMES = ("crop", "full")  # what comes out: the toonified region around the face, or the whole frame with it in place
 
@@ -111,7 +113,7 @@ class Toonifier:
         Warns when there are several faces. Raises VToonifyError when there is none, and for a look the bundle has not.
         """
         _check_frame(frame)
-        look = look.of(self.bundle)
+        look = self.decide(look).still()
         rgb = read_image(source)
         faces = self.finder.faces(rgb)
         if not faces:
@@ -136,7 +138,7 @@ class Toonifier:
         start, src, dst = perf_counter(), Path(src), Path(dst)
         _check_frame(frame)
         check_video_paths(src, dst)
-        look = look.of(self.bundle)
+        look = self.decide(look)
         padding = usual_padding(self.config.in_size, padding)
         with VideoWriter(dst, source=src) as writer:  # opened first: it finds out soonest whether dst can be written
             track, notes = self._track(src, progress)
@@ -162,7 +164,7 @@ class Toonifier:
     def _render(self, src: Path, writer: VideoWriter, track: ClipTrack, plans: ClipPlan, look: Look, frame: str,
                 progress: bool) -> tuple[int, int]:
         """Second pass: read and cut, draw, paste and write, the three at once. Returns width, height of the output."""
-        draw = self.painter(self.style_code(track.aligned, look), look)
+        draw, start = self.animator(track.aligned, look), float(track.times[0])
         lead, size = track.lead(), (0, 0)
         cut_out = self.preprocessing.cut if plans.steady else cut  # a crop that glides lies between the pixels
 
@@ -174,7 +176,7 @@ class Toonifier:
                     yield _Job(item.pts, picture, plan, plain, item.rgb if frame == "full" else None)
 
         def work(job: _Job) -> tuple[_Job, np.ndarray]:
-            return job, job.picture if job.plain else draw(job.picture[None])[0]
+            return job, job.picture if job.plain else draw(job.picture[None], float(job.pts) - start)[0]
 
         def write(done: tuple[_Job, np.ndarray]) -> None:
             nonlocal size
@@ -191,14 +193,76 @@ class Toonifier:
             pipelined(read(), work, write)
         return size
 
+    # ------------------------------------------------------------------ styles
+    def decide(self, look: Look) -> Look:
+        """The look with every wish decided: defaults filled in, pictures and style files read, new styles made."""
+        look = look.of(self.bundle)
+        if self.networks.styles is None:
+            return look
+        return replace(look, style=tuple((self._style(style, look.seed), weight) for style, weight in look.style))
+
+    def _style(self, style: str | Path | StyleCode, seed: int) -> str | StyleCode:
+        if style == NEW:
+            return self.new_style(seed)
+        if not isinstance(style, Path):
+            return style
+        return load_style(style, self.bundle) if style.suffix == STYLE_SUFFIX else self.style_of(style)
+
+    def style_of(self, source: str | Path | np.ndarray | Image.Image, name: str | None = None) -> StyleCode:
+        """The style of a portrait in any picture. VToonifyError when it shows no face, or the bundle has one look."""
+        what = Path(source).name if isinstance(source, str | Path) else "the picture"
+        self._needs_styles()
+        rgb = read_image(source)
+        faces = self.finder.faces(rgb)
+        if not faces:
+            raise VToonifyError(f"no face was found in the style picture {what} ({rgb.shape[1]}×{rgb.shape[0]} px); "
+                                f"{FACE_NEEDS}")
+        aligned = align_face(rgb, faces[0].landmarks, self.networks.face_size)
+        return StyleCode.of(name or Path(what).stem, self.networks.read_style(aligned))
+
+    def new_style(self, seed: int) -> StyleCode:
+        """A style that nobody drew, by the bundle's sampler; the same for the same seed."""
+        self._needs_styles()
+        plain = self.networks.styles.plain
+        noise = torch.randn(1, plain.numel(), generator=torch.Generator().manual_seed(seed))
+        with torch.inference_mode():
+            codes = self.bundle.network("sampler")(noise)
+        return StyleCode.of(f"{NEW}-{seed}", codes)
+
+    def _needs_styles(self) -> None:
+        if self.networks.styles is None:
+            raise VToonifyError(f"{self.bundle.name} cannot take the style of a picture; load studio-d")
+
     # ------------------------------------------------------------------ the networks
     def style_code(self, aligned: np.ndarray, look: Look = AS_TRAINED) -> torch.Tensor:
         """What an aligned face, uint8 RGB [S,S,3], is drawn in: w+ [1,L,D], or [1,1,D] for all layers alike."""
-        return self.networks.style_code(aligned, look.of(self.bundle))
+        return self.networks.style_code(aligned, self.decide(look).still())
 
     def painter(self, style: torch.Tensor, look: Look = AS_TRAINED) -> Callable[[np.ndarray], np.ndarray]:
         """The network with this style folded in: uint8 RGB [B,H,W,3] → [B,sH,sW,3]; H, W multiples of 8."""
-        return self.networks.painter(style, look.of(self.bundle).structure)
+        return self.networks.painter(style, look.of(self.bundle).still().structure)
+
+    def animator(self, aligned: np.ndarray, look: Look) -> Callable[[np.ndarray, float], np.ndarray]:
+        """`painter` for a face, with a look that may move: (crops, seconds) → pictures.
+
+        A style that has moved is folded anew, which takes milliseconds.
+        """
+        if not look.moves:
+            draw = self.painter(self.style_code(aligned, look), look)
+            return lambda crops, seconds: draw(crops)
+        look, networks = self.decide(look), self.networks
+        face, exemplar = networks.read(aligned), networks.exemplar_code(look)
+
+        @lru_cache(maxsize=1)
+        def painter(structure: float | None, color: float | None) -> Callable[[np.ndarray], np.ndarray]:
+            now = replace(look, structure=structure, color=color)
+            return networks.painter(networks.mix(face, exemplar, now), structure)
+
+        def draw_at(crops: np.ndarray, seconds: float) -> np.ndarray:
+            now = look.at(seconds)
+            return painter(now.structure, now.color)(crops)
+
+        return draw_at
 
 
 @dataclass(frozen=True)
@@ -210,25 +274,6 @@ class _Job:
     plan: CropPlan
     plain: bool                  # shown before the face appears: not toonified
     whole: np.ndarray | None     # the whole frame, when it is wanted
-
-
-def demo(out: str | Path = "out", bundle: str | Path = DEFAULT_BUNDLE, device: str = "auto",
-         look: Look = AS_TRAINED, progress: bool = True, **how: Any) -> VideoResult:
-    """Toonify the sample clip: out/demo.mp4, and out/demo_compare.mp4 with the original beside it, both with sound.
-
-    Arguments as `Toonifier.load` and `Toonifier.image`.
-    """
-    if not SAMPLE.is_file():
-        raise VToonifyError(f"the sample clip {SAMPLE} is missing; run from a checkout of the repository")
-    out = Path(out)
-    toonifier = Toonifier.load(bundle, device, progress=progress, **how)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise VToonifyError(f"the folder {out} cannot be made ({error.strerror})") from error
-    result = toonifier.video(SAMPLE, out / "demo.mp4", look=look, progress=progress)
-    side_by_side(SAMPLE, result.path, out / "demo_compare.mp4")
-    return result
 
 
 def check_video_paths(src: str | Path, dst: str | Path) -> None:

@@ -1,27 +1,35 @@
 """`python -m vtoonify_lib.training.studio_d`: the exemplar-based bundle, one resumable stage after another.
 
-render people in every look → VToonify-D → … → bundle. It begins with the networks of studio-t: VToonify-T, from which
-VToonify-D starts, the parsing net, the base StyleGAN.
+render people in every look → VToonify-D and the style encoder → identity encoder → numbers → bundle. It begins with the
+networks of studio-t: VToonify-T, from which VToonify-D starts, the parsing net, the landmark model.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
-from ..checkpoints import Bundle, load_bundle
+from ..checkpoints import Bundle, load_bundle, save_bundle, save_tensors
 from ..config import VToonifyError
 from ..devices import pick_device
+from ..models.encoders import StyleEncoder
+from ..studio.codes import style_codes
 from ..studio.exemplars import EXEMPLARS, LOOKS
 from ..studio.shards import Pairs, render_styles
-from . import data, encoder
+from . import data, encoder, identity, report
+from .dualstylegan import fit_sampler
 from .exemplars import Exemplars, dual_students, style_source
+
+TITLE = "Four looks of 24 exemplars (VToonify-D, trained on our own renders)"
+STAND_FOR = {"storybook": "storybook-02", "clay": "clay-06", "comic": "comic-02", "caricature": "caricature-08"}
+START = {"style": "storybook-02", "structure": 1.0, "color": 0.5}  # when nothing is asked for
 
 
 @dataclass(frozen=True)
@@ -33,7 +41,11 @@ class Plan:
     vtoonify: int = 3000
     batch: int = 16
     window: int = 96  # side of the cuts that VToonify trains on
+    told_until: float = 0.4  # share of the training in which every picture is drawn by the known code of its style
     flicker_from: float = 0.7
+    identities: int = 1280  # people from whom the identity encoder learns
+    identity: int = 1600
+    trials: int = 24  # held-out people who are drawn in every look for the numbers
 
 
 def exemplar_pictures(pairs: Pairs, hold_out: int, size: int = encoder.STYLE_IMAGE) -> Exemplars:
@@ -45,38 +57,44 @@ def exemplar_pictures(pairs: Pairs, hold_out: int, size: int = encoder.STYLE_IMA
     return Exemplars.of(pairs, LOOKS, EXEMPLARS, hold_out, size, own)
 
 
-def held_out_pair(pairs: Pairs, shown: Exemplars, entries: np.ndarray, look: str, device: str | torch.device = "cpu"
-                  ) -> encoder.Pair:
+def held_out_pair(pairs: Pairs, shown: Exemplars, entries: np.ndarray, look: str, codes: np.ndarray,
+                  device: str | torch.device = "cpu") -> encoder.Pair:
     """Entries in one look as they are, without augmentation, at the degrees at which they were rendered."""
     batch = data.load(pairs, entries, look, device)
     index = LOOKS.index(look) * EXEMPLARS + np.array(pairs[f"{look}_style"])[entries].astype(int)
     exemplar = shown.draw(index, np.random.default_rng(0), device)
     structure, color = (torch.from_numpy(np.array(pairs[f"{look}_{axis}"])[entries]).float().to(device)
                         for axis in ("structure", "color"))
-    order = encoder.Order(exemplar, torch.from_numpy(index).to(device), structure, color)
+    table, told = torch.from_numpy(codes).to(device), torch.ones(len(index), dtype=torch.bool, device=device)
+    order = encoder.Order(exemplar, torch.from_numpy(index).to(device), structure, color, table[index],
+                          table[-1:].expand(len(index), -1, -1), told)
     return encoder.Pair(data.half(batch.photo), batch.styled, batch.photo, None, order)
 
 
 def first_students(bundle: Bundle) -> encoder.DualStudents:
     """VToonify-D as it begins: the VToonify-T of a bundle."""
-    simple = encoder.Students(bundle.config)
+    style = bundle.network("style_encoder")
+    simple = encoder.Students(bundle.config, style.image_size, style.body[0].out_channels)
     simple.vtoonify.load_state_dict(bundle.network("vtoonify").state_dict())
-    simple.style.load_state_dict(bundle.network("style_encoder").state_dict())
+    simple.style.load_state_dict(style.state_dict())
     return dual_students(simple, replace(bundle.config, backbone="dualstylegan"))
 
 
 def train_student(pairs: Pairs, start: Bundle, folder: Path, plan: Plan, device: str | torch.device = "cpu"
                   ) -> encoder.DualStudents:
     """VToonify-D on exact renders → its moving average."""
-    shown = exemplar_pictures(pairs, plan.hold_out)
+    students, codes = first_students(start), style_codes(start.config.generator.style_dim)
+    shown = exemplar_pictures(pairs, plan.hold_out, students.style.image_size)
     source: Callable[[int], encoder.Pair] = style_source(
-        pairs, shown, LOOKS, EXEMPLARS, plan.batch, plan.hold_out, window=plan.window, device=device)
-    samples = [held_out_pair(pairs, shown, np.arange(3 * k, 3 * k + 3), look, device) for k, look in enumerate(LOOKS)]
-    students = first_students(start)
+        pairs, shown, LOOKS, EXEMPLARS, plan.batch, plan.hold_out, window=plan.window,
+        codes=codes, told_until=int(plan.told_until * plan.vtoonify), device=device)
+    few = min(3, plan.hold_out // len(LOOKS))
+    samples = [held_out_pair(pairs, shown, np.arange(few * k, few * (k + 1)), look, codes, device)
+               for k, look in enumerate(LOOKS)]
     return encoder.train(
         source, start.network("parsing").to(device), students.vtoonify.config, folder / "vtoonify", plan.vtoonify,
         start=students.state_dict(), flicker_from=plan.flicker_from, sample_pairs=encoder.joined(samples),
-        device=device)[1]
+        image_size=students.style.image_size, width=students.style.body[0].out_channels, device=device)[1]
 
 
 def train_studio_d(folder: str | Path, out: str | Path, plan: Plan | None = None, start: str = "studio-t",
@@ -84,7 +102,56 @@ def train_studio_d(folder: str | Path, out: str | Path, plan: Plan | None = None
     """Train everything in `folder` and write the bundle to `out`."""
     plan, folder, bundle = plan or Plan(), Path(folder), load_bundle(start)
     pairs = render_styles(folder / "looks", plan.people, size=bundle.config.out_size, kit=kit)
-    train_student(pairs, bundle, folder, plan, device)
+    students = train_student(pairs, bundle, folder, plan, device)
+    judge, identities = identity.train_identity(folder / "identity", plan.identities, iterations=plan.identity, kit=kit,
+                                                device=device)
+    trials = report.Trials.render(pairs, folder / "trials.npz", plan.trials, plan.hold_out, kit=kit)
+    write_bundle(out, bundle, students, judge, measure(bundle, students, judge, trials) | {"identities": identities},
+                 plan)
+
+
+def measure(start: Bundle, students: encoder.DualStudents, judge: StyleEncoder, trials: report.Trials) -> dict:
+    """The bundle's numbers on people it never saw, see `report.measure`; "read": asked by the exemplars' pictures."""
+    codes = torch.from_numpy(style_codes(start.config.generator.style_dim))
+    parsing, students, judge = start.network("parsing"), students.cpu().eval(), judge.cpu().eval()
+    told, read = (report.measure(report.Coded(students, codes, known), parsing, judge, trials)
+                  for known in (True, False))
+    full = told["mean"]["1"]
+    return {"psnr": full["psnr"], "feature": full["feature"], "input_psnr": full["input_psnr"],
+            "input_feature": full["input_feature"], **told, "read": read["mean"]}
+
+
+def write_bundle(out: str | Path, start: Bundle, students: encoder.DualStudents, judge: StyleEncoder, numbers: dict,
+                 plan: Plan, history: str | None = None) -> None:
+    """Save, with what trained what. judge: the identity encoder."""
+    out, codes = Path(out), torch.from_numpy(style_codes(start.config.generator.style_dim))
+    out.mkdir(parents=True, exist_ok=True)
+    save_tensors({"codes": codes[:-1], "plain": codes[-1]}, out / "styles.safetensors", half=False)
+    networks = {"vtoonify": copy.deepcopy(students.vtoonify).for_inference(), "parsing": start.network("parsing"),
+                "style_encoder": students.style, "sampler": fit_sampler(codes[:-1], iterations=300), "identity": judge}
+    provenance = {
+        "data": f"{plan.people} people drawn by vtoonify_lib.studio from CC0 geometry, as photos and by 96 exemplars "
+                f"of four looks, seed 0; the first {plan.hold_out} held out; no photograph was used",
+        "vtoonify": f"from the VToonify-T of {start.name}, on exact render pairs; all of it trained; styles told by "
+                    "the numbers that the renderer draws them by; flicker loss towards the end",
+        "style_encoder": "reads these numbers from pictures", "sampler": "fitted to the codes of the 96 exemplars",
+        "identity": "InfoNCE on renders of the same people in other poses, light and looks",
+        "parsing, landmarks": f"those of {start.name}", "plan": asdict(plan),
+        **({"history": history} if history else {})}
+    models = {"vtoonify": {"inference": True}, "parsing": start.info["models"]["parsing"],
+              "style_encoder": _arguments(students.style),
+              "identity": _arguments(judge)}
+    names = [f"{look}-{number:02d}" for look in LOOKS for number in range(EXEMPLARS)]
+    styles = {"names": names, "looks": STAND_FOR, "start": START}
+    save_bundle(out, name=out.name, title=TITLE, config=students.vtoonify.config, networks=networks, models=models,
+                files={"landmarks": start.path("landmarks"), "styles": out / "styles.safetensors"}, styles=styles,
+                metrics=numbers, provenance=provenance)
+
+
+def _arguments(net: StyleEncoder) -> dict[str, int]:
+    """What builds a style encoder of this size."""
+    return {"image_size": net.image_size, "n_latent": net.n_latent, "style_dim": net.style_dim,
+            "width": net.body[0].out_channels}
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
@@ -177,16 +177,29 @@ class VideoWriter:
             raise VToonifyError(f"{self.dst} could not be written ({why}); nothing is saved") from error
 
 
-def side_by_side(left: str | Path, right: str | Path, dst: str | Path) -> None:
-    """Compare two clips: frames of `left` beside those of `right`, scaled to one height, with the sound of `left`."""
-    others = reading.read_frames(right)
-    with closing(others), VideoWriter(dst, source=left) as writer:
-        other = upcoming = next(others)
-        height = max(reading.probe(left).height, other.rgb.shape[0])
-        for frame in reading.read_frames(left):
-            while upcoming is not None and upcoming.pts <= frame.pts:
-                other, upcoming = upcoming, next(others, None)
-            writer.write(np.hstack([_scaled(frame.rgb, height), _scaled(other.rgb, height)]), frame.pts)
+def side_by_side(clips: Sequence[str | Path], dst: str | Path) -> None:
+    """Compare clips: the first one's frames and sound, and beside them the others' frames, all of one height."""
+    first, *others = clips
+    with ExitStack() as stack:
+        rest = [_Following(stack.enter_context(closing(reading.read_frames(clip)))) for clip in others]
+        writer = stack.enter_context(VideoWriter(dst, source=first))
+        height = max([reading.probe(first).height, *(clip.now.rgb.shape[0] for clip in rest)])
+        for frame in stack.enter_context(closing(reading.read_frames(first))):
+            beside = [frame.rgb, *(clip.at(frame.pts).rgb for clip in rest)]
+            writer.write(np.hstack([_scaled(rgb, height) for rgb in beside]), frame.pts)
+
+
+class _Following:
+    """A clip that is shown at another's times: `at(time)` is the frame to see then; the last one stays."""
+
+    def __init__(self, frames: Iterator[reading.Frame]) -> None:
+        self._frames = frames
+        self.now = self._next = next(frames)
+
+    def at(self, pts: Fraction) -> reading.Frame:
+        while self._next is not None and self._next.pts <= pts:
+            self.now, self._next = self._next, next(self._frames, None)
+        return self.now
 
 
 def _scaled(rgb: np.ndarray, height: int) -> np.ndarray:
