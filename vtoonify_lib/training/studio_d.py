@@ -28,8 +28,8 @@ from .dualstylegan import fit_sampler
 from .exemplars import Exemplars, dual_students, style_source
 
 TITLE = "Four looks of 24 exemplars (VToonify-D, trained on our own renders)"
-STAND_FOR = {"storybook": "storybook-02", "clay": "clay-06", "comic": "comic-02", "caricature": "caricature-08"}
-START = {"style": "storybook-02", "structure": 1.0, "color": 0.5}  # when nothing is asked for
+STAND_FOR = {"storybook": "storybook-05", "clay": "clay-08", "comic": "comic-17", "caricature": "caricature-08"}
+START = {"style": STAND_FOR["storybook"], "structure": 1.0, "color": 0.5}  # when nothing is asked for
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Plan:
     window: int = 96  # side of the cuts that VToonify trains on
     told_until: float = 0.4  # share of the training in which every picture is drawn by the known code of its style
     flicker_from: float = 0.7
-    identities: int = 1280  # people from whom the identity encoder learns
-    identity: int = 1600
+    identities: int = 896  # people from whom the identity encoder learns
+    identity: int = 1000
     trials: int = 24  # held-out people who are drawn in every look for the numbers
 
 
@@ -111,14 +111,20 @@ def train_studio_d(folder: str | Path, out: str | Path, plan: Plan | None = None
 
 
 def measure(start: Bundle, students: encoder.DualStudents, judge: StyleEncoder, trials: report.Trials) -> dict:
-    """The bundle's numbers on people it never saw, see `report.measure`; "read": asked by the exemplars' pictures."""
+    """The bundle's numbers on people it never saw, see `report.measure`.
+
+    read         means when it is asked by the exemplars' pictures instead of by the codes of their styles
+    masks_open   means with all of the photograph's detail let in, whatever the degree: what the fusion masks are for
+    """
     codes = torch.from_numpy(style_codes(start.config.generator.style_dim))
     parsing, students, judge = start.network("parsing"), students.cpu().eval(), judge.cpu().eval()
     told, read = (report.measure(report.Coded(students, codes, known), parsing, judge, trials)
                   for known in (True, False))
+    with report.masks_open(students.vtoonify):
+        opened = report.measure(report.Coded(students, codes), parsing, judge, trials)
     full = told["mean"]["1"]
     return {"psnr": full["psnr"], "feature": full["feature"], "input_psnr": full["input_psnr"],
-            "input_feature": full["input_feature"], **told, "read": read["mean"]}
+            "input_feature": full["input_feature"], **told, "read": read["mean"], "masks_open": opened["mean"]}
 
 
 def write_bundle(out: str | Path, start: Bundle, students: encoder.DualStudents, judge: StyleEncoder, numbers: dict,
