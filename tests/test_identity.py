@@ -197,7 +197,7 @@ def test_too_few_people(views, tmp_path):
 def test_render_learn_and_report(camera, tmp_path):
     camera()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(identity, "_in_processes", lambda work, jobs, n: (work(*job) for job in jobs))
+        patch.setattr(identity, "in_processes", lambda work, jobs, n: (work(*job) for job in jobs))
         net, report = identity.train_identity(tmp_path, people=6, views=3, iterations=2, batch=4, hold_out=2)
     assert net.image_size == 64 and report["people"] == 2 and (tmp_path / "net" / "last.pt").is_file()
 

@@ -4,7 +4,7 @@ Layers, each importing only from those below it (``tests/test_layering.py`` enfo
 
     cli · panels · notebook           doors: command line, widgets, notebook set-up
     plotting                          show(), grid(), curves()
-    pipeline · training · metrics     Toonifier; recipes; numbers
+    pipeline · training · metrics     Toonifier with looks, styles and recipes; how networks are trained; numbers
     published                         the authors' checkpoints: consent, download, conversion
     synthesis · blending · losses · checkpoints · fast
     models · faces · parsing · video · studio · unpickling · downloads
