@@ -206,17 +206,17 @@ def test_keyframes_move_a_clip(toonifier, tmp_path):
     assert min(differ(moving[3], low[3]), differ(moving[3], high[3])) > 0.2 * apart
 
 
-def test_the_style_is_folded_again_only_when_colours_move(toonifier, monkeypatch):
+def test_the_style_is_folded_again_only_when_it_has_moved(toonifier, monkeypatch):
     folds = []
     painter = toonifier.networks.painter
-    monkeypatch.setattr(toonifier.networks, "painter", lambda style: folds.append(1) or painter(style))
+    monkeypatch.setattr(toonifier.networks, "painter", lambda *style: folds.append(1) or painter(*style))
     face, crop = photograph()[:512], photograph()[None, :64, :48]
-    for color, count in ((0.5, 1), ("0:0, 1:1", 4)):
+    for degrees in (("0:0, 1:1", 0.5), (0.5, "0:0, 1:1"), ("0:0, 1:1", "0:0, 1:1")):
         folds.clear()
-        draw = toonifier.animator(face, Look("clay", "0:0, 1:1", color))
-        pictures = [draw(crop, t) for t in (0.0, 0.25, 0.5, 0.75)]
+        draw = toonifier.animator(face, Look("clay", *degrees))
+        pictures = [draw(crop, t) for t in (0.0, 0.25, 0.5, 0.75, 2.0, 3.0)]  # at rest after the last keyframe
         steps = [differ(a.astype(int), b) for a, b in zip(pictures, pictures[1:], strict=False)]
-        assert len(folds) == count and min(steps) > 0.2
+        assert len(folds) == 5 and min(steps[:4]) > 0.2 and steps[4] == 0
 
 
 def test_demo_draws_every_look(bundle, tmp_path, monkeypatch):

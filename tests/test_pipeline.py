@@ -13,6 +13,7 @@ from people import GREY, photograph, scene, write_clip
 
 from vtoonify_lib import devices, networks, pipeline
 from vtoonify_lib.config import TINY, VToonifyError
+from vtoonify_lib.demo import demo
 from vtoonify_lib.devices import autocast, memory_errors, pick_device, pick_dtype
 from vtoonify_lib.images import to_image, to_tensor, write_image
 from vtoonify_lib.parsing import CLASS_NAMES, PALETTE, calm_background, network_input, parsing_picture
@@ -275,9 +276,9 @@ def test_memory_does_not_grow_with_the_clip(toonifier, tmp_path, monkeypatch):
 def test_demo(tiny_bundle, tmp_path, monkeypatch):
     sample = write_clip(tmp_path / "sample.mp4", walk([60] * 4))
     monkeypatch.setattr(pipeline, "SAMPLE", sample)
-    result = pipeline.demo(tmp_path / "new" / "out", tiny_bundle.folder, "cpu")
+    (result,) = demo(tmp_path / "new" / "out", tiny_bundle.folder, "cpu")
     compare = probe(tmp_path / "new" / "out" / "demo_compare.mp4")
     assert result.path.name == "demo.mp4" and compare.has_audio and compare.width > result.size[0]
     monkeypatch.setattr(pipeline, "SAMPLE", tmp_path / "none.mp4")
     with pytest.raises(VToonifyError, match="sample clip .* is missing"):
-        pipeline.demo(tmp_path, tiny_bundle.folder, "cpu")
+        demo(tmp_path, tiny_bundle.folder, "cpu")

@@ -343,7 +343,7 @@ def test_a_clip_in_which_the_face_comes_late_and_walks(ready, tmp_path, monkeypa
 
 def test_demo(ready, tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline, "SAMPLE", write_clip(tmp_path / "a.mp4", [scene()] * 3))
-    result = demo(tmp_path / "out", "pixar-d", "cpu", Look(1, 0.3), progress=False)
+    (result,) = demo(tmp_path / "out", "pixar-d", "cpu", Look(1, 0.3), progress=False)
     assert result.frames == 3 and (tmp_path / "out" / "demo_compare.mp4").is_file()
 
 

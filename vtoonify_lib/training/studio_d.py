@@ -43,8 +43,8 @@ class Plan:
     window: int = 96  # side of the cuts that VToonify trains on
     told_until: float = 0.4  # share of the training in which every picture is drawn by the known code of its style
     flicker_from: float = 0.7
-    identities: int = 896  # people from whom the identity encoder learns
-    identity: int = 1000
+    identities: int = 640  # people from whom the identity encoder learns
+    identity: int = 700
     trials: int = 24  # held-out people who are drawn in every look for the numbers
 
 
