@@ -96,7 +96,7 @@ def test_keyframes():
     keys = Keyframes.parse("0:0, 2:1, 4:0.5")
     assert [keys.at(t) for t in (-1, 0, 1, 2, 3, 9)] == [0, 0, 0.5, 1, 0.75, 0.5]
     assert Keyframes.parse(str(keys)) == keys
-    for text in ("2:1, 0:0", "0:0, 0:1", "-1:0"):
+    for text in ("2:1, 0:0", "0:0, 0:1", "-1:0", "nan:0", "0:0, nan:1"):
         with pytest.raises(VToonifyError, match="out of order; give seconds that rise"):
             Keyframes.parse(text)
     for text in ("0:0, 2", "a:b", "", "0:1:2"):

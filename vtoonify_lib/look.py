@@ -30,7 +30,7 @@ class Keyframes:
 
     def __post_init__(self) -> None:
         times = [time for time, _ in self.points]
-        if not times or any(b <= a for a, b in zip(times, times[1:], strict=False)) or times[0] < 0:
+        if not times or not times[0] >= 0 or not all(b > a for a, b in zip(times, times[1:], strict=False)):
             raise VToonifyError(f"the keyframes {self} are out of order; give seconds that rise, such as 0:0, 2:1")
 
     @classmethod

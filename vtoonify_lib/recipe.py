@@ -1,6 +1,6 @@
 """A recipe: everything that decides how a picture or clip looks, in one JSON file that can be replayed to the bit.
 
-    Recipe.load("mine.json").draw …        what `vtoonify image IN OUT --recipe mine.json` does
+    toonifier.image("me.jpg", **Recipe.load("mine.json").arguments())    # `vtoonify image IN OUT --recipe mine.json`
 
 Styles that came from pictures are kept by their codes, so a recipe needs no other file.
 """

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 from ..checkpoints import Bundle, load_bundle, save_bundle, save_tensors
 from ..config import VToonifyError
@@ -34,7 +33,7 @@ START = {"style": STAND_FOR["storybook"], "structure": 1.0, "color": 0.5}  # whe
 
 @dataclass(frozen=True)
 class Plan:
-    """How much of everything; the defaults are those of the shipped bundle."""
+    """How much of everything; what the shipped bundle had, its provenance says."""
 
     people: int = 2048
     hold_out: int = 256
@@ -51,8 +50,7 @@ class Plan:
 def exemplar_pictures(pairs: Pairs, hold_out: int, size: int = encoder.STYLE_IMAGE) -> Exemplars:
     """What VToonify-D is asked with: every style's own picture, and everybody it draws at full degree."""
     def own(look: str, number: int) -> np.ndarray:
-        picture = Image.fromarray(np.array(pairs.exemplars(look)[number]))
-        return np.asarray(picture.resize((size, size), Image.Resampling.BOX))
+        return report.shrunk(pairs.exemplars(look)[number], size)
 
     return Exemplars.of(pairs, LOOKS, EXEMPLARS, hold_out, size, own)
 
