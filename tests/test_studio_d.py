@@ -15,13 +15,16 @@ from vtoonify_lib.checkpoints import load_bundle, save_bundle
 from vtoonify_lib.config import TINY, VToonifyConfig, VToonifyError
 from vtoonify_lib.look import Look
 from vtoonify_lib.models.encoders import ParsingNet, StyleEncoder
+from vtoonify_lib.models.stylegan2 import Generator
 from vtoonify_lib.models.vtoonify import VToonify
 from vtoonify_lib.pipeline import Toonifier
 from vtoonify_lib.studio import codes
 from vtoonify_lib.studio.codes import style_codes
 from vtoonify_lib.studio.exemplars import EXEMPLARS, LOOKS, exemplar
 from vtoonify_lib.studio.styles import PHOTO, at
-from vtoonify_lib.training import identity, report, studio_d
+from vtoonify_lib.training import dual_stage, identity, report, studio_d
+from vtoonify_lib.training.default import Stage
+from vtoonify_lib.training.dual_stage import DualPlan
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 WIDE = VToonifyConfig(replace(TINY.generator, style_dim=128), TINY.in_size)  # a style takes 114 numbers
@@ -62,7 +65,8 @@ def start(tmp_path_factory, landmark_file):
     models = {"parsing": {"widths": [8, 8, 16]},
               "style_encoder": {"image_size": 32, "n_latent": 1, "style_dim": 128, "width": 8}}
     networks = {"vtoonify": fresh(VToonify, config=WIDE), "parsing": fresh(ParsingNet, **models["parsing"]),
-                "style_encoder": fresh(StyleEncoder, **models["style_encoder"])}
+                "style_encoder": fresh(StyleEncoder, **models["style_encoder"]),
+                "base": fresh(Generator, config=WIDE.generator)}
     return save_bundle(tmp_path_factory.mktemp("models") / "wide-t", name="wide-t", title="", config=WIDE,
                        networks=networks, files={"landmarks": landmark_file}, models=models)
 
@@ -78,12 +82,14 @@ def test_from_a_bundle_to_a_bundle(start, tmp_path, monkeypatch):
         0, 255, (len(z), len(LOOKS), 3, size, size, 3), dtype=np.uint8))
     monkeypatch.setattr(identity.train_identity, "__defaults__", (8, 3, 2, 2, 2, None, None, "cpu"))
     plan = studio_d.Plan(people=12, hold_out=HOLD_OUT, vtoonify=2, batch=2, window=24, identities=8,
-                         identity=2, trials=2)
+                         identity=2, trials=2, sharpen=2, judge=32,
+                         dual=DualPlan(HOLD_OUT, None, (Stage(32, 2, 2),)))
     out = tmp_path / "wide-d"
     studio_d.train_studio_d(tmp_path / "runs", out, plan, str(start.folder))
     made = load_bundle(out)
     assert made.config.backbone == "dualstylegan"
-    assert {"psnr", "looks", "monotone", "two_people", "equivariance", "read", "identities"} <= made.metrics.keys()
+    assert {"psnr", "looks", "monotone", "two_people", "equivariance", "read", "identities",
+            "dualstylegan"} <= made.metrics.keys()
     assert len(made.styles["names"]) == 96 and set(made.styles["looks"].values()) <= set(made.styles["names"])
     toonifier = Toonifier.load(out, "cpu")
     pictures = [toonifier.image(photograph(), look=Look(style)).astype(int) for style in ("comic", "clay-00", "new")]
@@ -91,3 +97,11 @@ def test_from_a_bundle_to_a_bundle(start, tmp_path, monkeypatch):
     table = torch.from_numpy(style_codes(128))
     assert torch.equal(toonifier.networks.styles.codes("comic-03"), table[2 * EXEMPLARS + 3])
     assert torch.equal(toonifier.networks.styles.plain, table[-1])
+    # what was made can be trained further, and fits styles to pictures
+    again = studio_d.first_students(made)
+    weights = made.network("vtoonify").state_dict()
+    assert all(torch.equal(again.vtoonify.state_dict()[name], value) for name, value in weights.items())
+    assert torch.equal(dual_stage.base_of(made).generator.input.input, start.network("base").input.input)
+    read, fitted = (toonifier.style_of(photograph(), refine=n, progress=False).codes for n in (0, 3))
+    assert read.shape == fitted.shape and not torch.allclose(read, fitted)
+    assert torch.allclose(read[~toonifier.networks.styles.room], fitted[~toonifier.networks.styles.room], atol=0.05)

@@ -12,7 +12,7 @@ from tiny_training import HOLD_OUT, SMALL, changed, distilled, equal, fresh, log
 from vtoonify_lib import latents
 from vtoonify_lib.config import TINY, VToonifyError
 from vtoonify_lib.models.encoders import StyleEncoder
-from vtoonify_lib.training import data, dualstylegan, exemplars, loop
+from vtoonify_lib.training import data, dualstylegan, exemplars, loop, refinement
 from vtoonify_lib.training.encoder import Order
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -47,12 +47,12 @@ def test_it_begins_as_the_base(dual):
     base, photo = distilled(), torch.randn(2, 3, 32, 32)
     order = Order(torch.randn(2, 3, 32, 32), torch.zeros(2).long(), torch.zeros(2), torch.zeros(2))
     assert torch.allclose(dual(photo, order), base(photo), atol=1e-5)
-    assert torch.equal(dual.extrinsic(photo)[:, 0], base.code(photo))
+    assert torch.equal(dual.extrinsic(dual.style(photo))[:, 0], base.code(photo))
 
 
 def test_it_draws_by_the_codes_that_an_order_tells(dual, monkeypatch):
-    seen, spread = [], latents.spread
-    monkeypatch.setattr(latents, "spread", lambda codes, layers: (seen.append(codes), spread(codes, layers))[1])
+    seen = []
+    monkeypatch.setattr(dual, "extrinsic", lambda codes, structure: (seen.append(codes), latents.spread(codes, 10))[1])
     exemplar, codes, one = torch.randn(2, 3, 32, 32), torch.randn(2, 2, TINY.generator.style_dim), torch.ones(2)
     dual(exemplar, Order(exemplar, one.long(), one, one, codes, None, torch.tensor([True, False])))
     assert torch.equal(seen[0][0], codes[0]) and torch.equal(seen[0][1], dual.style(exemplar)[1])
@@ -177,20 +177,20 @@ def test_destylise_and_refine_come_nearer_to_an_artwork(dual, lessons):
     _, target, order = lessons(0)
     picture, net = target[:1], parsing_net()
     guess, likeness = dual.encoder(picture)[:, 0], likeness_of(dual, picture, net)
-    person = dualstylegan.destylise(dual, picture, net, 30)
+    person = refinement.destylise(dual, picture, net, 30)
     first = dual.style(picture)
     assert person.shape == guess.shape and likeness(person, first) < 0.98 * likeness(guess, first)
-    codes = dualstylegan.refine(dual, picture, net, 30, person=person)
+    codes = refinement.refine(dual, picture, net, 30, person=person)
     assert codes.shape == (1, 2, TINY.generator.style_dim) and not codes.requires_grad
     assert likeness(person, codes) < 0.98 * likeness(person, first)
 
 
 def likeness_of(dual, picture, net):
-    loss, full = dualstylegan._likeness(dual, picture, net)
+    loss, full = refinement._likeness(dual, picture, net)
 
     @torch.no_grad()
     def likeness(who, codes):
-        return float(loss(dual.generator(who, latents.spread(codes, dual.generator.n_latent), full, space="w")))
+        return float(loss(dual.generator(who, dual.extrinsic(codes), full, space="w")))
 
     return likeness
 
@@ -198,10 +198,26 @@ def likeness_of(dual, picture, net):
 def test_refine_never_ends_worse_than_it_began(dual, lessons):
     picture, net = lessons(0)[1][:1], parsing_net()
     person, first = dual.encoder(picture)[:, 0], dual.style(picture)
-    wild = dualstylegan.refine(dual, picture, net, 2, color_lr=1e3, structure_lr=1e3, person=person)
+    wild = refinement.refine(dual, picture, net, 2, color_lr=1e3, structure_lr=1e3, person=person)
     assert torch.equal(wild, first)
-    tame = dualstylegan.refine(dual, picture, net, 5, color_lr=0.0, person=person)
+    tame = refinement.refine(dual, picture, net, 5, color_lr=0.0, person=person)
     assert torch.equal(tame[:, 1], first[:, 1]) and not torch.equal(tame[:, 0], first[:, 0])
+
+
+def test_refine_moves_only_numbers_that_mean_something(dual, lessons):
+    picture, net = lessons(0)[1][:1], parsing_net()
+    person, first = dual.encoder(picture)[:, 0], dual.style(picture)
+    room = torch.rand(2, TINY.generator.style_dim, generator=torch.Generator().manual_seed(0)) < 0.5
+    codes = refinement.refine(dual, picture, net, 5, person=person, room=room)[0]
+    assert torch.equal(codes[~room], first[0][~room]) and not torch.equal(codes[room], first[0][room])
+
+
+def test_the_colour_layers_read_as_much_structure_as_is_asked_for(dual):
+    codes = torch.randn(2, 2, TINY.generator.style_dim)
+    read, first = dual.extrinsic(codes, torch.tensor([0.0, 0.5])), latents.n_structure()
+    assert torch.equal(read[:, :first], codes[:, :1].expand(-1, first, -1))
+    assert torch.equal(read[0, first:], codes[0, 1].expand(3, -1))
+    assert torch.allclose(read[1, first:], (codes[1, 1] + 0.5 * codes[1, 0]).expand(3, -1))
 
 
 def test_destylise_can_be_held_to_the_same_person(dual, lessons, monkeypatch):
@@ -211,23 +227,23 @@ def test_destylise_can_be_held_to_the_same_person(dual, lessons, monkeypatch):
 
     @torch.no_grad()
     def alike(who):
-        out = dual.generator(who, dual.extrinsic(picture), full, space="w")
+        out = dual.generator(who, dual.extrinsic(dual.style(picture)), full, space="w")
         return float(torch.cosine_similarity(judge(out)[:, 0], judge(picture)[:, 0]))
 
-    monkeypatch.setattr(dualstylegan, "IDENTITY_WEIGHT", 10.0)
-    free, held = (dualstylegan.destylise(dual, picture, net, 20, identity=who) for who in (None, judge))
+    monkeypatch.setattr(refinement, "IDENTITY_WEIGHT", 10.0)
+    free, held = (refinement.destylise(dual, picture, net, 20, identity=who) for who in (None, judge))
     assert alike(held) > alike(free) + 0.01
 
 
 def test_progress_is_shown_on_demand_and_a_wrong_picture_is_refused(dual, lessons, capfd):
     picture, net = lessons(0)[1][:1], parsing_net()
-    dualstylegan.refine(dual, picture, net, 1, person=dual.encoder(picture)[:, 0])
+    refinement.refine(dual, picture, net, 1, person=dual.encoder(picture)[:, 0])
     assert capfd.readouterr().err == ""
-    dualstylegan.destylise(dual, picture, net, 1, progress=True)
+    refinement.destylise(dual, picture, net, 1, progress=True)
     assert "who is it" in capfd.readouterr().err
     for wrong in (picture[:, :, 8:], picture[0], picture.expand(2, -1, -1, -1)):
         with pytest.raises(VToonifyError, match="artwork has shape .* expected one aligned portrait"):
-            dualstylegan.destylise(dual, wrong, net, 1)
+            refinement.destylise(dual, wrong, net, 1)
 
 
 def test_sampler_draws_codes_like_those_it_was_shown():

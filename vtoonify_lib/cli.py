@@ -99,6 +99,8 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("style", help="keep the style of a picture as a small file for --style")
     command.add_argument("input", metavar="PICTURE", help="portrait in the wanted style")
     command.add_argument("output", metavar="STYLE", help="file to write; its name ends in .safetensors")
+    command.add_argument("--refine", type=int, default=0, metavar="N",
+                         help="fit the style to the picture in N steps; 100 are usual (default: as it is read)")
     command.add_argument("--bundle", default=STYLED, metavar="NAME", help="(default: %(default)s)")
     command.add_argument("--device", default="auto", help="(default: %(default)s)")
     command.set_defaults(run=_style)
@@ -237,10 +239,11 @@ def _styles(arguments: argparse.Namespace) -> None:
 def _style(arguments: argparse.Namespace) -> None:
     """The style of a picture as a file."""
     from .pipeline import Toonifier
-    from .styles import save_style
+    from .styles import check_style_name, save_style
 
+    check_style_name(arguments.output)  # before the work is done
     toonifier = Toonifier.load(arguments.bundle, arguments.device)
-    style = toonifier.style_of(arguments.input)
+    style = toonifier.style_of(arguments.input, refine=arguments.refine)
     print(save_style(arguments.output, style, toonifier.bundle))
 
 

@@ -208,17 +208,27 @@ class Toonifier:
             return style
         return load_style(style, self.bundle) if style.suffix == STYLE_SUFFIX else self.style_of(style)
 
-    def style_of(self, source: str | Path | np.ndarray | Image.Image, name: str | None = None) -> StyleCode:
-        """The style of a portrait in any picture. VToonifyError when it shows no face, or the bundle has one look."""
+    def style_of(self, source: str | Path | np.ndarray | Image.Image, name: str | None = None, refine: int = 0,
+                 progress: bool = True) -> StyleCode:
+        """The style of a portrait in any picture, as the style encoder reads it.
+
+        refine  steps by which DualStyleGAN then finds who is in it, and as many to fit the style to it; 100 are usual
+        VToonifyError when the picture shows no face, or the bundle has one look.
+        """
         what = Path(source).name if isinstance(source, str | Path) else "the picture"
         self._needs_styles()
+        if refine < 0:
+            raise VToonifyError(f"refine is {refine}; it must be 0 or more steps")
         rgb = read_image(source)
         faces = self.finder.faces(rgb)
         if not faces:
             raise VToonifyError(f"no face was found in the style picture {what} ({rgb.shape[1]}×{rgb.shape[0]} px); "
                                 f"{FACE_NEEDS}")
-        aligned = align_face(rgb, faces[0].landmarks, self.networks.face_size)
-        return StyleCode.of(name or Path(what).stem, self.networks.read_style(aligned))
+        side = self.config.out_size if refine else self.networks.face_size
+        aligned = align_face(rgb, faces[0].landmarks, side)
+        codes = (self.networks.refine_style(aligned, refine, progress) if refine
+                 else self.networks.read_style(aligned))
+        return StyleCode.of(name or Path(what).stem, codes)
 
     def new_style(self, seed: int) -> StyleCode:
         """A style that nobody drew, by the bundle's sampler; the same for the same seed."""

@@ -73,6 +73,11 @@ class StyleTable:
         """Codes of the photograph, [2,D]."""
         return self._tensors["plain"]
 
+    @property
+    def room(self) -> Tensor:
+        """The numbers of a code that mean something, bool [2,D]: those in which styles differ."""
+        return (self.table != 0).any(0)
+
     def codes(self, name: str) -> Tensor:
         """Structure code and colour code of a named style, [2,D]."""
         return self.table[self.names.index(name)]
@@ -148,13 +153,19 @@ def contact_sheet(names: Sequence[str], side: int = 128, columns: int = 12) -> I
 # -- files -----------------------------------------------------------------------------------------------------------
 def save_style(path: str | Path, style: StyleCode, bundle: Bundle) -> Path:
     """Write a style as a file of about 1.5 kB that `load_style` reads."""
+    path = check_style_name(path)
+    save_tensors({"codes": style.codes}, path, half=False, format=STYLE_FORMAT, name=style.name,
+                 encoder=encoder_of(bundle), bundle=bundle.name)
+    return path
+
+
+def check_style_name(path: str | Path) -> Path:
+    """The path, if a style can be written there; else VToonifyError."""
     path = Path(path)
     if path.suffix != STYLE_SUFFIX:
         raise VToonifyError(f"{path}: a style is kept as {STYLE_SUFFIX}; give a name that ends so")
     if not path.parent.is_dir():
         raise VToonifyError(f"the folder {path.parent} does not exist; make it first")
-    save_tensors({"codes": style.codes}, path, half=False, format=STYLE_FORMAT, name=style.name,
-                 encoder=encoder_of(bundle), bundle=bundle.name)
     return path
 
 

@@ -36,14 +36,20 @@ class DualPlan:
     """How much of everything; the defaults are meant for 25 minutes on two CPU cores."""
 
     hold_out: int = 256
-    mixing: Stage | None = Stage(64, 400)  # None: none
+    mixing: Stage | None = None  # codes of styles are no codes of faces (`studio.codes`): mixing faces teaches nothing
     lessons: tuple[Stage, ...] = (Stage(64, 1000), Stage(256, 600, 8))
     sample_every: int = 100
 
 
 def base_of(bundle: Bundle) -> Distilled:
-    """The base StyleGAN of a bundle and its person encoder, as they were when they were distilled."""
-    generator, person = bundle.network("base"), bundle.network("style_encoder")
+    """The base StyleGAN of a bundle and its person encoder, as they were when they were distilled.
+
+    A bundle of ours with VToonify-T has them under these names; one with VToonify-D has them in its DualStyleGAN.
+    """
+    if "dual" in bundle.info["files"]:
+        generator, person = bundle.network("dual").generator, bundle.network("person_encoder")
+    else:
+        generator, person = bundle.network("base"), bundle.network("style_encoder")
     base = Distilled(bundle.config.generator, person.image_size, person.body[0].out_channels)
     base.generator.load_state_dict(generator.state_dict())
     base.encoder.load_state_dict(person.state_dict())

@@ -3,9 +3,8 @@
 The base stays as it is, so that degree 0 gives every face back. First the extrinsic path learns StyleGAN's own style
 mixing: colours, then ever more structure (`pretrain`). Then it learns styles. The authors had only the artworks, and
 played against a discriminator; here the renderer says what everybody looks like in every style at every degree, so
-the path is taught by regression (`teach`), together with the encoder that reads a style from a picture. What is left of
-their recipe works on pictures without a twin: `destylise` finds the person in an artwork, `refine` fits the code of a
-style to it, and `fit_sampler` learns to draw new codes.
+the path is taught by regression (`teach`), together with the encoder that reads a style from a picture. `fit_sampler`
+learns to draw new codes; what is left of their recipe, for pictures without a twin, is in `refinement`.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from .. import latents
+from ..checkpoints import Bundle
 from ..config import GeneratorConfig, VToonifyError
 from ..devices import autocast
 from ..metrics import feature_distance
@@ -34,8 +33,6 @@ from .stylegan import Distilled, fit_mapping
 WALK = (0.1, 0.2, 1.0)  # shares of the pre-training after which one more resolution of structure joins in: l = 7, 6, 5
 NORM_WEIGHT = 0.01  # of ModRes' convolutions: what a style does not need stays out
 COLUMNS = 12  # of a picture of samples, at most
-IDENTITY_WEIGHT = 0.1  # SPEC §7
-NEAR_WEIGHT = 0.01  # keeps a fitted code near the encoder's guess, where the generator draws faces
 
 
 class DualDistilled(nn.Module):
@@ -71,9 +68,26 @@ class DualDistilled(nn.Module):
         model.style = copy.deepcopy(style)
         return model
 
-    def extrinsic(self, exemplar: Tensor) -> Tensor:
-        """Code of the style of pictures [B,3,·,·]: [B,L,D]."""
-        return latents.spread(self.style(exemplar), self.generator.n_latent)
+    @classmethod
+    def of(cls, bundle: Bundle) -> DualDistilled:
+        """That of a bundle, to draw with. VToonifyError when it has none."""
+        if "dual" not in bundle.info["files"]:
+            raise VToonifyError(f"{bundle.name} has no DualStyleGAN to fit styles with; load studio-d")
+        networks = (bundle.network(name) for name in ("dual", "person_encoder", "style_encoder"))
+        generator, person, style = networks
+        model = cls(generator.config, style.image_size, style.body[0].out_channels)
+        model.generator, model.encoder, model.style = generator, person, style
+        return model.eval()
+
+    def extrinsic(self, codes: Tensor, structure: Tensor | float = 1.0) -> Tensor:
+        """Structure code and colour code [B,2,D] → extrinsic code [B,L,D].
+
+        structure  degree, [B] or float: the colour layers read so much of the structure code along with the colour
+                   code, because ink and brush are structure and fine layers draw them (see `latents.styled`)
+        """
+        share = torch.as_tensor(structure, dtype=codes.dtype, device=codes.device).reshape(-1, 1)
+        fine = codes[:, 1] + share * codes[:, 0]
+        return latents.spread(torch.stack([codes[:, 0], fine], 1), self.generator.n_latent)
 
     def forward(self, photo: Tensor, order: Order, until: int | None = None) -> Tensor:
         """→ picture at resolution `until`, or full size; by the order's codes where it tells them."""
@@ -82,7 +96,7 @@ class DualDistilled(nn.Module):
         codes = self.style(order.exemplar)
         if order.codes is not None:
             codes = torch.where(order.told[:, None, None], order.codes.to(codes.dtype), codes)
-        out = self.generator(w, latents.spread(codes, self.generator.n_latent),
+        out = self.generator(w, self.extrinsic(codes, order.structure),
                              self.generator.degrees(order.structure, order.color), space="w", until=until)
         return out if until is None else out[1]
 
@@ -189,88 +203,6 @@ def _learner(learning: list[nn.Module], model: nn.Module, lr: float) -> tuple[to
     for module in learning:
         module.requires_grad_(True)
     return torch.optim.Adam(loop.equalised_rates(model), lr, betas=(0.9, 0.99)), loop.EMA(model, decay=0.998)
-
-
-# -- pictures without a twin -----------------------------------------------------------------------------------------
-def destylise(model: DualDistilled, picture: Tensor, parsing: ParsingNet, iterations: int = 100, lr: float = 0.02,
-              identity: StyleEncoder | None = None, progress: bool = False) -> Tensor:
-    """Who is in an aligned artwork [1,3,S,S]: the intrinsic code [1,D] that the model draws as it in its own style.
-
-    identity  network that tells people apart: what it sees must stay the same person (weight IDENTITY_WEIGHT)
-
-    The paper also ties the codes of z+ to each other (their spread over the layers) and keeps noise maps noise (1e5):
-    our one w feeds all layers, and we fit no noise. What is left, to stay a face of the base, is a pull to the guess.
-    """
-    likeness, degree = _likeness(model, picture, parsing)
-    with torch.no_grad():
-        guess, extrinsic = model.encoder(picture)[:, 0], model.extrinsic(picture)
-        wanted = _identity(identity, picture) if identity else None
-
-    def loss(code: Tensor) -> Tensor:
-        out = model.generator(code, extrinsic, degree, space="w")
-        total = likeness(out) + NEAR_WEIGHT * (code - guess).square().mean()
-        if wanted is not None:
-            total = total + IDENTITY_WEIGHT * (1 - (_identity(identity, out) * wanted).sum(1)).mean()
-        return total
-
-    return _fitted(loss, {guess: lr}, iterations, progress, "who is it")[0]
-
-
-def refine(model: DualDistilled, picture: Tensor, parsing: ParsingNet, iterations: int = 100, color_lr: float = 0.1,
-           structure_lr: float = 0.005, person: Tensor | None = None, progress: bool = False) -> Tensor:
-    """Fit structure code and colour code [1,2,D] of one aligned artwork [1,3,S,S] to it, colours faster (SPEC §7).
-
-    person  intrinsic code [1,D] of who is in it (default: `destylise`)
-    → the codes of the greatest likeness on the way, which is no less than that of the style encoder's
-    """
-    person = destylise(model, picture, parsing, progress=progress) if person is None else person.detach()
-    likeness, degree = _likeness(model, picture, parsing)
-    with torch.no_grad():
-        structure, color = model.style(picture).split(1, 1)
-
-    def loss(structure: Tensor, color: Tensor) -> Tensor:
-        extrinsic = latents.spread(torch.cat([structure, color], 1), model.generator.n_latent)
-        return likeness(model.generator(person, extrinsic, degree, space="w"))
-
-    return torch.cat(_fitted(loss, {structure: structure_lr, color: color_lr}, iterations, progress, "its style"), 1)
-
-
-def _fitted(loss: Callable[..., Tensor], start: dict[Tensor, float], iterations: int, progress: bool, title: str
-            ) -> list[Tensor]:
-    """Adam from the codes of `start` at their rates down loss(*codes) → the codes of the lowest loss on the way."""
-    codes = [code.clone().requires_grad_(True) for code in start]
-    optimizer = torch.optim.Adam([{"params": [c], "lr_scale": lr} for c, lr in zip(codes, start.values(), strict=True)])
-    least, best = float("inf"), codes
-    for i in tqdm(range(iterations + 1), desc=title, disable=not progress):
-        value = loss(*codes)
-        if value.item() < least:
-            least, best = value.item(), [code.detach().clone() for code in codes]
-        if i < iterations:
-            loop.descend(value, optimizer, loop.warm_cosine(1.0, i, iterations, warmup=5))
-    return best
-
-
-def _likeness(model: DualDistilled, picture: Tensor, parsing: ParsingNet) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-    """Loss of drawings [1,3,S,S] of an artwork, small features first; and the degrees [L] that draw a whole style."""
-    if picture.ndim != 4 or picture.shape[:2] != (1, 3) or picture.shape[2] != picture.shape[3]:
-        raise VToonifyError(f"the artwork has shape {list(picture.shape)}; expected one aligned portrait [1,3,S,S] in "
-                            "[-1,1]: cut it out with faces.align_face")
-    model.requires_grad_(False)
-    side, parsing = model.generator.config.size, parsing.eval().requires_grad_(False)
-    target = F.interpolate(picture, (side, side), mode="bilinear", antialias=True)
-    with torch.no_grad():
-        mask = detail_mask(parsing(target).argmax(1), target)
-
-    def loss(out: Tensor) -> Tensor:
-        a, b = (data.half(p) if side > 128 else p for p in (out, target))
-        return picture_loss(out, target, mask) + FEATURE_WEIGHT * feature_distance(parsing, a, b).mean()
-
-    return loss, model.generator.degrees(1.0, 1.0)
-
-
-def _identity(net: StyleEncoder, picture: Tensor) -> Tensor:
-    """Who the network sees, a vector of unit length [B,·]."""
-    return F.normalize(net(picture).flatten(1), dim=1)
 
 
 # -- new styles ------------------------------------------------------------------------------------------------------

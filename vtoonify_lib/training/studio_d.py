@@ -1,7 +1,8 @@
 """`python -m vtoonify_lib.training.studio_d`: the exemplar-based bundle, one resumable stage after another.
 
-render people in every look → VToonify-D and the style encoder → identity encoder → numbers → bundle. It begins with the
-networks of studio-t: VToonify-T, from which VToonify-D starts, the parsing net, the landmark model.
+render people in every look → VToonify-D and the style encoder → DualStyleGAN → identity encoder → numbers → bundle. It
+begins with the networks of studio-t: VToonify-T, from which VToonify-D starts, base StyleGAN, parsing net, landmarks;
+or with those of a studio-d, which it trains further.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import argparse
 import copy
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,8 @@ from ..studio.codes import style_codes
 from ..studio.exemplars import EXEMPLARS, LOOKS
 from ..studio.shards import Pairs, render_styles
 from . import data, encoder, identity, report
-from .dualstylegan import fit_sampler
+from .dual_stage import DualPlan, measure_dual, train_dual
+from .dualstylegan import DualDistilled, fit_sampler
 from .exemplars import Exemplars, dual_students, style_source
 
 TITLE = "Four looks of 24 exemplars (VToonify-D, trained on our own renders)"
@@ -42,6 +44,10 @@ class Plan:
     window: int = 96  # side of the cuts that VToonify trains on
     told_until: float = 0.4  # share of the training in which every picture is drawn by the known code of its style
     flicker_from: float = 0.7
+    sharpen: int = 2000
+    sharpen_lr: float = 1e-3
+    judge: int = 128  # side of the squares of its output that the discriminator sees
+    dual: DualPlan = field(default_factory=DualPlan)
     identities: int = 640  # people from whom the identity encoder learns
     identity: int = 700
     trials: int = 24  # held-out people who are drawn in every look for the numbers
@@ -70,29 +76,44 @@ def held_out_pair(pairs: Pairs, shown: Exemplars, entries: np.ndarray, look: str
 
 
 def first_students(bundle: Bundle) -> encoder.DualStudents:
-    """VToonify-D as it begins: the VToonify-T of a bundle."""
-    style = bundle.network("style_encoder")
-    simple = encoder.Students(bundle.config, style.image_size, style.body[0].out_channels)
-    simple.vtoonify.load_state_dict(bundle.network("vtoonify").state_dict())
+    """VToonify-D as it begins: the VToonify-T of a bundle; or where another VToonify-D stopped."""
+    style, network = bundle.network("style_encoder"), bundle.network("vtoonify")
+    width = style.body[0].out_channels
+    if bundle.config.backbone == "dualstylegan":  # it lacks what frames never read; that may begin anywhere
+        students = encoder.DualStudents(bundle.config, style.image_size, width)
+        students.vtoonify.load_state_dict({**students.vtoonify.state_dict(), **network.state_dict()})
+        students.style.load_state_dict(style.state_dict())
+        return students
+    simple = encoder.Students(bundle.config, style.image_size, width)
+    simple.vtoonify.load_state_dict(network.state_dict())
     simple.style.load_state_dict(style.state_dict())
     return dual_students(simple, replace(bundle.config, backbone="dualstylegan"))
 
 
 def train_student(pairs: Pairs, start: Bundle, folder: Path, plan: Plan, device: str | torch.device = "cpu"
                   ) -> encoder.DualStudents:
-    """VToonify-D on exact renders → its moving average."""
+    """VToonify-D on exact renders, then sharpened against the conditional discriminator → its moving average.
+
+    The flicker loss rises from 0 twice: towards the end of the training, and all through the sharpening.
+    """
     students, codes = first_students(start), style_codes(start.config.generator.style_dim)
     shown = exemplar_pictures(pairs, plan.hold_out, students.style.image_size)
-    source: Callable[[int], encoder.Pair] = style_source(
-        pairs, shown, LOOKS, EXEMPLARS, plan.batch, plan.hold_out, window=plan.window,
-        codes=codes, told_until=int(plan.told_until * plan.vtoonify), device=device)
+
+    def source(seed: int, told_until: int) -> Callable[[int], encoder.Pair]:
+        return style_source(pairs, shown, LOOKS, EXEMPLARS, plan.batch, plan.hold_out, seed, plan.window, codes,
+                            told_until, device)
+
     few = min(3, plan.hold_out // len(LOOKS))
-    samples = [held_out_pair(pairs, shown, np.arange(few * k, few * (k + 1)), look, codes, device)
-               for k, look in enumerate(LOOKS)]
-    return encoder.train(
-        source, start.network("parsing").to(device), students.vtoonify.config, folder / "vtoonify", plan.vtoonify,
-        start=students.state_dict(), flicker_from=plan.flicker_from, sample_pairs=encoder.joined(samples),
-        image_size=students.style.image_size, width=students.style.body[0].out_channels, device=device)[1]
+    samples = encoder.joined([held_out_pair(pairs, shown, np.arange(few * k, few * (k + 1)), look, codes, device)
+                              for k, look in enumerate(LOOKS)])
+    more = {"sample_pairs": samples, "image_size": students.style.image_size,
+            "width": students.style.body[0].out_channels, "device": device}
+    parsing, config = start.network("parsing").to(device), students.vtoonify.config
+    trained = encoder.train(source(3, int(plan.told_until * plan.vtoonify)), parsing, config, folder / "vtoonify",
+                            plan.vtoonify, start=students.state_dict(), flicker_from=plan.flicker_from, **more)[1]
+    return encoder.train(source(31, 0), parsing, config, folder / "sharpen", plan.sharpen, start=trained.state_dict(),
+                         lr=plan.sharpen_lr, flicker_from=0.0, seed=31, judge=replace(encoder.JUDGE, size=plan.judge),
+                         styles=len(LOOKS) * EXEMPLARS, **more)[1]
 
 
 def train_studio_d(folder: str | Path, out: str | Path, plan: Plan | None = None, start: str = "studio-t",
@@ -101,11 +122,16 @@ def train_studio_d(folder: str | Path, out: str | Path, plan: Plan | None = None
     plan, folder, bundle = plan or Plan(), Path(folder), load_bundle(start)
     pairs = render_styles(folder / "looks", plan.people, size=bundle.config.out_size, kit=kit)
     students = train_student(pairs, bundle, folder, plan, device)
+    shown = exemplar_pictures(pairs, plan.hold_out, students.style.image_size)
+    dual = train_dual(pairs, bundle, students.style, shown, folder / "dual", plan.dual, device=device,
+                      codes=style_codes(bundle.config.generator.style_dim))
     judge, identities = identity.train_identity(folder / "identity", plan.identities, iterations=plan.identity, kit=kit,
                                                 device=device)
     trials = report.Trials.render(pairs, folder / "trials.npz", plan.trials, plan.hold_out, kit=kit)
-    write_bundle(out, bundle, students, judge, measure(bundle, students, judge, trials) | {"identities": identities},
-                 plan)
+    numbers = measure(bundle, students, judge, trials) | {
+        "identities": identities,
+        "dualstylegan": measure_dual(dual, pairs, plan.hold_out, bundle.network("parsing").to(device), shown)}
+    write_bundle(out, bundle, students, dual, judge, numbers, plan)
 
 
 def measure(start: Bundle, students: encoder.DualStudents, judge: StyleEncoder, trials: report.Trials) -> dict:
@@ -125,26 +151,30 @@ def measure(start: Bundle, students: encoder.DualStudents, judge: StyleEncoder, 
             "input_feature": full["input_feature"], **told, "read": read["mean"], "masks_open": opened["mean"]}
 
 
-def write_bundle(out: str | Path, start: Bundle, students: encoder.DualStudents, judge: StyleEncoder, numbers: dict,
-                 plan: Plan, history: str | None = None) -> None:
+def write_bundle(out: str | Path, start: Bundle, students: encoder.DualStudents, dual: DualDistilled,
+                 judge: StyleEncoder, numbers: dict, plan: Plan, history: str | None = None) -> None:
     """Save, with what trained what. judge: the identity encoder."""
     out, codes = Path(out), torch.from_numpy(style_codes(start.config.generator.style_dim))
     out.mkdir(parents=True, exist_ok=True)
     save_tensors({"codes": codes[:-1], "plain": codes[-1]}, out / "styles.safetensors", half=False)
     networks = {"vtoonify": copy.deepcopy(students.vtoonify).for_inference(), "parsing": start.network("parsing"),
-                "style_encoder": students.style, "sampler": fit_sampler(codes[:-1], iterations=300), "identity": judge}
+                "style_encoder": students.style, "sampler": fit_sampler(codes[:-1], iterations=300), "identity": judge,
+                "dual": dual.generator, "person_encoder": dual.encoder}
     provenance = {
         "data": f"{plan.people} people drawn by vtoonify_lib.studio from CC0 geometry, as photos and by 96 exemplars "
                 f"of four looks, seed 0; the first {plan.hold_out} held out; no photograph was used",
         "vtoonify": f"from the VToonify-T of {start.name}, on exact render pairs; all of it trained; styles told by "
-                    "the numbers that the renderer draws them by; flicker loss towards the end",
+                    "the numbers that the renderer draws them by; flicker loss towards the end; then sharpened "
+                    "against the conditional discriminator, while the flicker loss rises anew",
+        "dual": f"on the base StyleGAN of {start.name}, which stays as it is; exact renders of aligned people",
+        "person_encoder": f"the style encoder of {start.name}",
         "style_encoder": "reads these numbers from pictures", "sampler": "fitted to the codes of the 96 exemplars",
         "identity": "InfoNCE on renders of the same people in other poses, light and looks",
         "parsing, landmarks": f"those of {start.name}", "plan": asdict(plan),
         **({"history": history} if history else {})}
     models = {"vtoonify": {"inference": True}, "parsing": start.info["models"]["parsing"],
-              "style_encoder": _arguments(students.style),
-              "identity": _arguments(judge)}
+              "style_encoder": _arguments(students.style), "identity": _arguments(judge),
+              "person_encoder": _arguments(dual.encoder)}
     names = [f"{look}-{number:02d}" for look in LOOKS for number in range(EXEMPLARS)]
     styles = {"names": names, "looks": STAND_FOR, "start": START}
     save_bundle(out, name=out.name, title=TITLE, config=students.vtoonify.config, networks=networks, models=models,
@@ -162,11 +192,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", default="runs/studio-d", help="where the runs live (resumed when they exist)")
     parser.add_argument("--out", default="data/models/studio-d", help="the bundle to write")
+    parser.add_argument("--start", default="studio-t", help="the bundle to begin with (default: %(default)s)")
     parser.add_argument("--kit", help="folder of the portrait kit (default: $VTOONIFY_PORTRAIT_KIT)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
     args = parser.parse_args()
     try:
-        train_studio_d(args.folder, args.out, kit=args.kit, device=pick_device(args.device))
+        train_studio_d(args.folder, args.out, start=args.start, kit=args.kit, device=pick_device(args.device))
     except VToonifyError as error:
         parser.exit(2, f"error: {error}\n")
 
