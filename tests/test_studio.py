@@ -164,19 +164,22 @@ def test_normals_are_weighted_by_area():
 
 # -- without a kit ------------------------------------------------------------------------------------------------
 def test_a_missing_kit_is_explained(tmp_path, monkeypatch):
-    monkeypatch.delenv(KIT_VARIABLE, raising=False)
-    with pytest.raises(VToonifyError, match=f"{KIT_VARIABLE} is not set.*CC0 portrait kit.*data/README.md"):
-        find_kit()
-    with pytest.raises(VToonifyError, match=f"no portrait_kit.npz in {tmp_path}.*set {KIT_VARIABLE}"):
+    with pytest.raises(VToonifyError, match=f"no portrait_kit.npz in {tmp_path}; .*CC0 .*data/README.md.*{KIT_VARIABLE}"):
         find_kit(tmp_path)
     monkeypatch.setenv(KIT_VARIABLE, str(tmp_path))
-    with pytest.raises(VToonifyError, match="no portrait_kit.npz"):
+    with pytest.raises(VToonifyError, match=f"no portrait_kit.npz in {tmp_path}"):
         find_kit()
+
+
+def test_the_kit_comes_with_the_repository(monkeypatch):
+    monkeypatch.delenv(KIT_VARIABLE, raising=False)
+    assert find_kit() == Path(__file__).parents[1] / "data" / "portrait_kit"
+    assert len(list((find_kit() / "textures").glob("*.png"))) == 35
 
 
 @pytest.mark.parametrize("command", [shards.main, clips.main])
 def test_commands_say_what_is_missing(command, tmp_path, monkeypatch, capsys):
-    monkeypatch.delenv(KIT_VARIABLE, raising=False)
+    monkeypatch.setenv(KIT_VARIABLE, str(tmp_path))
     assert command([str(tmp_path / "out")]) == 2
     assert KIT_VARIABLE in capsys.readouterr().err and not (tmp_path / "out").exists()
 

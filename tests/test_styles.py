@@ -129,7 +129,7 @@ def test_what_is_not_there_is_explained(look, index, message):
 
 
 def test_the_command_says_what_is_missing(tmp_path, monkeypatch, capsys):
-    monkeypatch.delenv("VTOONIFY_PORTRAIT_KIT", raising=False)
+    monkeypatch.setenv("VTOONIFY_PORTRAIT_KIT", str(tmp_path))
     assert exemplars.main([str(tmp_path / "out")]) == 2
     assert "VTOONIFY_PORTRAIT_KIT" in capsys.readouterr().err and not (tmp_path / "out").exists()
 

@@ -17,6 +17,7 @@ import tempfile
 import tomllib
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from ctypes.util import find_library
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
@@ -40,16 +41,19 @@ def on_colab() -> bool:
     return "google.colab" in sys.modules
 
 
-def setup() -> None:
+def setup(*extras: str) -> None:
     """Make the library usable in this kernel: on Colab install it and what it lacks, elsewhere check that all is there.
 
+    extras  groups of pyproject.toml that the notebook needs besides: "studio", "panels"
     Raises VToonifyError that says what is missing and what to do.
     """
-    missing = [text for text in _requirements() if not _satisfied(text)]
+    missing = [text for text in _requirements(extras) if not _satisfied(text)]
     if on_colab():
         wanted = [text for text in missing if _name(text) not in LEFT_ALONE]
         if wanted:
             _pip(wanted)
+        if "studio" in extras and find_library("EGL") is None:  # on Colab's machines without a GPU
+            _run(["apt-get", "install", "--quiet", "--yes", "libegl1", "libgl1-mesa-dri"])
         _pip(["-e", str(ROOT)])  # brings the command line; this kernel finds the package by its path
     elif missing:
         raise VToonifyError(f"this notebook's Python ({sys.executable}) lacks {', '.join(missing)}; start Jupyter with "
@@ -58,10 +62,11 @@ def setup() -> None:
     print(f"Ready: Python {platform.python_version()} on {where}, {mode()} mode")
 
 
-def _requirements() -> list[str]:
-    """What pyproject.toml asks for, without the extras."""
+def _requirements(extras: Sequence[str] = ()) -> list[str]:
+    """What pyproject.toml asks for, and for the extras."""
     with open(ROOT / "pyproject.toml", "rb") as file:
-        return tomllib.load(file)["project"]["dependencies"]
+        project = tomllib.load(file)["project"]
+    return [*project["dependencies"], *(text for name in extras for text in project["optional-dependencies"][name])]
 
 
 def _name(requirement: str) -> str:
@@ -83,12 +88,15 @@ def _satisfied(requirement: str) -> bool:
 
 def _pip(arguments: Sequence[str]) -> None:
     """Install without dependencies, so that nothing that is there already is replaced."""
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-deps"]
-    done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        why = (done.stderr.strip() or "pip gave no reason").splitlines()[-1]
-        raise VToonifyError(f"{' '.join(arguments)} could not be installed: {why}")
+    _run([sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-deps", *arguments])
     importlib.invalidate_caches()
+
+
+def _run(command: Sequence[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        why = (done.stderr.strip() or "no reason was given").splitlines()[-1]
+        raise VToonifyError(f"`{' '.join(command)}` failed: {why}")
 
 
 # ---------------------------------------------------------------------------------------------- mode

@@ -1,7 +1,6 @@
 """The portrait kit: CC0 head geometry, morphed and bound on the CPU.
 
-Reads `portrait_kit.npz` (MakeHuman's base mesh, morph targets, hair, brows and lashes, all CC0) from a folder
-that you name, and turns target weights into vertices. It knows geometry only: who a person is lives in
+Reads `portrait_kit.npz` (MakeHuman's base mesh, morph targets, hair, brows and lashes, all CC0), and turns target weights into vertices. It knows geometry only: who a person is lives in
 `people`, what a picture looks like in `render` and `styles`.
 """
 from __future__ import annotations
@@ -15,22 +14,21 @@ import numpy as np
 
 from ..config import VToonifyError
 
-KIT_VARIABLE = "VTOONIFY_PORTRAIT_KIT"
+KIT = Path(__file__).resolve().parents[2] / "data" / "portrait_kit"
+KIT_VARIABLE = "VTOONIFY_PORTRAIT_KIT"  # environment variable: another folder
 ETHNICITIES = ("caucasian", "african", "asian")
 
 
 def find_kit(folder: str | os.PathLike | None = None) -> Path:
-    """Folder of the portrait kit: the argument, or the environment variable `VTOONIFY_PORTRAIT_KIT`.
+    """Folder of the portrait kit: the argument, the environment variable `VTOONIFY_PORTRAIT_KIT`, or data/portrait_kit.
 
-    Raises VToonifyError that says where the kit comes from.
+    Raises VToonifyError when there is none in it.
     """
-    folder = folder or os.environ.get(KIT_VARIABLE)
-    path = Path(folder) if folder else None
-    if path is None or not (path / "portrait_kit.npz").is_file():
-        got = f"no portrait_kit.npz in {path}" if path else f"{KIT_VARIABLE} is not set and no folder was given"
+    path = Path(folder or os.environ.get(KIT_VARIABLE) or KIT)
+    if not (path / "portrait_kit.npz").is_file():
         raise VToonifyError(
-            f"{got}; the renderer needs the CC0 portrait kit (MakeHuman's base mesh, targets and hair, packed as "
-            f"data/README.md describes): pass its folder or set {KIT_VARIABLE}"
+            f"no portrait_kit.npz in {path}; the renderer needs the CC0 portrait kit that comes with the repository in "
+            f"data/portrait_kit (data/README.md describes it): pass its folder or set {KIT_VARIABLE}"
         )
     return path
 
