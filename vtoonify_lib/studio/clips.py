@@ -211,7 +211,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--size", type=int, nargs=2, default=(480, 640), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--square", type=float, nargs=3, metavar=("LEFT", "TOP", "SIDE"),
                         help="where in the picture the FFHQ square of the face is (default: the largest in the middle)")
-    parser.add_argument("--kit", help="folder of the portrait kit (default: $VTOONIFY_PORTRAIT_KIT, or data/portrait_kit)")
+    parser.add_argument("--kit", help="folder of another portrait kit (default: $VTOONIFY_PORTRAIT_KIT, or ours)")
     args = parser.parse_args(arguments)
     try:
         studio = Studio(args.kit, tuple(args.size))

@@ -253,7 +253,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m vtoonify_lib.studio.exemplars",
                                      description="Write the pictures of all exemplars of all looks.")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--kit", help="folder of the portrait kit (default: $VTOONIFY_PORTRAIT_KIT, or data/portrait_kit)")
+    parser.add_argument("--kit", help="folder of another portrait kit (default: $VTOONIFY_PORTRAIT_KIT, or ours)")
     args = parser.parse_args(arguments)
     try:
         paths = write_pictures(args.out, args.kit)

@@ -1,7 +1,8 @@
 """The portrait kit: CC0 head geometry, morphed and bound on the CPU.
 
-Reads `portrait_kit.npz` (MakeHuman's base mesh, morph targets, hair, brows and lashes, all CC0), and turns target weights into vertices. It knows geometry only: who a person is lives in
-`people`, what a picture looks like in `render` and `styles`.
+Reads `portrait_kit.npz` (MakeHuman's base mesh, morph targets, hair, brows and lashes, all CC0), and turns target
+weights into vertices. It knows geometry only: who a person is lives in `people`, what a picture looks like in `render`
+and `styles`.
 """
 from __future__ import annotations
 

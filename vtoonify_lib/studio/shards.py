@@ -253,7 +253,7 @@ def main(arguments: list[str] | None = None) -> int:
     kinds.add_argument("--styles", nargs="+", help=f"(default: {' '.join(DEFAULTS['styles'])})")
     kinds.add_argument("--looks", nargs="*", help=f"photo and looks at degrees drawn by lot ({' '.join(LOOKS)})")
     parser.add_argument("--seed", type=int, help=f"(default: {DEFAULTS['seed']})")
-    parser.add_argument("--kit", help="folder of the portrait kit (default: $VTOONIFY_PORTRAIT_KIT, or data/portrait_kit)")
+    parser.add_argument("--kit", help="folder of another portrait kit (default: $VTOONIFY_PORTRAIT_KIT, or ours)")
     parser.add_argument("--processes", type=int, help="(default: one per core)")
     try:
         args = vars(parser.parse_args(arguments))
