@@ -12,7 +12,7 @@ FACES = {"faces", "framing", "tracking", "preprocessing", "images"}  # one job i
 LAYERS = [  # top to bottom; a module may import from lower rows, and from its own row
     {"cli", "panels", "notebook", "bench"},
     {"plotting"},
-    {"pipeline", "demo", "networks", "look", "recipe", "styles", "training", "metrics"},
+    {"pipeline", "preview", "demo", "networks", "look", "recipe", "styles", "training", "metrics"},
     {"published"},
     {"synthesis", "blending", "losses", "checkpoints", "fast"},
     {"models", "faces", "parsing", "video", "studio", "unpickling", "downloads"} | FACES,

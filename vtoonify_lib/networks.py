@@ -8,6 +8,7 @@ VToonify-D mixes the face's code with the exemplar's (SPEC §4).
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
@@ -98,13 +99,40 @@ class Networks:
 
     def painter(self, style: Tensor, structure: float | None = None) -> Draw:
         """The network with this style folded in: uint8 RGB [B,H,W,3] → [B,sH,sW,3]; H, W multiples of 8."""
-        with memory_errors(self.device, "the network"):
-            network = fast.fold(self.vtoonify, style.cpu(), self.dtype).to(self.device)
+        network = self._folded(style)
 
         def draw(crops: np.ndarray) -> np.ndarray:
-            with torch.inference_mode(), memory_errors(self.device, f"a crop of {crops.shape[2]}×{crops.shape[1]} px"):
-                rgb = to_tensor(crops, self.device)
-                x = network_input(rgb, parsing_logits(self.parsing, rgb.to(self.dtype)))
+            with torch.inference_mode(), self._memory(crops):
+                x = self._input(crops)
                 return self.to_image(network(x) if structure is None else network(x, structure))
 
         return draw
+
+    def repainter(self, crops: np.ndarray) -> Callable[[Tensor, float | None], np.ndarray]:
+        """`painter` the other way round, for crops that stay and a style that changes: (style, structure) → pictures.
+
+        What no style changes is computed once: parsing maps, and the encoder's features up to its residual blocks.
+        """
+        kept: list[Tensor] = []
+
+        def draw(style: Tensor, structure: float | None = None) -> np.ndarray:
+            network = self._folded(style)
+            with torch.inference_mode(), self._memory(crops):
+                if not kept:
+                    kept.extend(network.features(self._input(crops)))
+                details = [feature.clone() for feature in kept]
+                return self.to_image(network.draw(details) if structure is None else network.draw(details, structure))
+
+        return draw
+
+    def _folded(self, style: Tensor) -> fast.FoldedVToonify:
+        with memory_errors(self.device, "the network"):
+            return fast.fold(self.vtoonify, style.cpu(), self.dtype).to(self.device)
+
+    def _memory(self, crops: np.ndarray) -> AbstractContextManager:
+        return memory_errors(self.device, f"a crop of {crops.shape[2]}×{crops.shape[1]} px")
+
+    def _input(self, crops: np.ndarray) -> Tensor:
+        """What the network sees of crops, uint8 RGB [B,H,W,3]."""
+        rgb = to_tensor(crops, self.device)
+        return network_input(rgb, parsing_logits(self.parsing, rgb.to(self.dtype)))

@@ -16,7 +16,7 @@ from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -78,6 +78,18 @@ class VideoResult:
                 f"seconds per frame ({self.tracking_seconds / max(self.frames, 1):.3f} of it to follow the face)")
 
 
+class Face(NamedTuple):
+    """A face in a picture: the picture and the region to toonify, that region at working size, the face aligned.
+
+    picture, crop, aligned: uint8 RGB [H,W,3]
+    """
+
+    picture: np.ndarray
+    plan: CropPlan
+    crop: np.ndarray
+    aligned: np.ndarray
+
+
 class Toonifier:
     """A bundle made ready on a device. `Toonifier.load("studio-t").video("in.mp4", "out.mp4")`.
 
@@ -114,18 +126,23 @@ class Toonifier:
         """
         _check_frame(frame)
         look = self.decide(look).still()
+        face = self.face_in(source, padding)
+        style = self.style_code(face.aligned, look)
+        picture = self.painter(style, look)(face.crop[None])[0]
+        return picture if frame == "crop" else paste_back(face.picture, picture, face.plan)
+
+    def face_in(self, source: str | Path | np.ndarray | Image.Image, padding: float | None = None) -> Face:
+        """The largest face of a picture, cut out as the networks want it. Warnings and errors as `image`."""
         rgb = read_image(source)
         faces = self.finder.faces(rgb)
         if not faces:
             what = source if isinstance(source, str | Path) else "the picture"
             raise VToonifyError(f"no face was found in {what} ({rgb.shape[1]}×{rgb.shape[0]} px); {FACE_NEEDS}")
         if len(faces) > 1:
-            warnings.warn(_several(len(faces)), stacklevel=2)
+            warnings.warn(_several(len(faces)), stacklevel=3)
         landmarks = faces[0].landmarks
         plan = self.preprocessing.plan(rgb.shape, landmarks, self.config.in_size, padding)
-        style = self.style_code(align_face(rgb, landmarks, self.networks.face_size), look)
-        picture = self.painter(style, look)(self.preprocessing.cut(rgb, plan)[None])[0]
-        return picture if frame == "crop" else paste_back(rgb, picture, plan)
+        return Face(rgb, plan, self.preprocessing.cut(rgb, plan), align_face(rgb, landmarks, self.networks.face_size))
 
     # ------------------------------------------------------------------ clips
     def video(self, src: str | Path, dst: str | Path, frame: str = "crop", padding: float | None = None,

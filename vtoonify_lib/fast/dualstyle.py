@@ -25,7 +25,11 @@ class FoldedVToonifyD(FoldedVToonify):
 
     def forward(self, x: Tensor, degree: Tensor | float = DEFAULT_DEGREE) -> Tensor:
         check_handoff(x, self.config.in_size)
-        return self._draw(x, as_degrees(degree, len(x), torch.float32, x.device))
+        return self.draw(self.features(x), degree)
+
+    def draw(self, details: list[Tensor], degree: Tensor | float = DEFAULT_DEGREE) -> Tensor:
+        frames, device = len(details[0]), details[0].device
+        return super().draw(details, as_degrees(degree, frames, torch.float32, device))
 
     def _residual(self, index: int, x: Tensor, degree: Tensor) -> Tensor:
         return x.addcmul_(self.modres[index](x), degree.to(x.dtype)[:, None, None, None])

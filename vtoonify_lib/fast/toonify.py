@@ -52,26 +52,32 @@ class FoldedVToonify(nn.Module):
         return self.to_skip.weight.dtype
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._draw(x)
+        return self.draw(self.features(x))
 
-    def _draw(self, x: Tensor, degree: Tensor | None = None) -> Tensor:
+    def features(self, x: Tensor) -> list[Tensor]:
+        """What no style changes: the encoder's features of x, from fine to coarse, up to the residual blocks.
+
+        `draw` makes the picture of them, and spoils them on the way: give it copies to draw from them again.
+        """
         check_frame(x, self.multiple)
-        details, x = self._encode(channels_last(x.to(self.dtype)), degree)
+        x, details = channels_last(x.to(self.dtype)), []
+        for stage in self.down:
+            for conv in stage:
+                x = activate(conv(x))
+            details.append(x)
+        return details
+
+    def draw(self, details: list[Tensor], degree: Tensor | None = None) -> Tensor:
+        """`forward` from the features of x; degree: [1] or [B], for VToonify-D."""
+        x, details = details[-1], list(details)
+        for i, (first, second) in enumerate(self.blocks):  # √2^(i+1) times the trained feature after block i
+            x = self._residual(i, activate(second(activate(first(x)))).add_(x), degree)
+        x = x.mul_(SQRT2**-N_RESIDUAL)
         skip = self.to_skip(x).float()
         for i, level in enumerate(self.levels):
             detail = self._detail(i, x, details.pop(), degree) if details else None
             x, skip = level(x, skip, detail)
         return skip
-
-    def _encode(self, x: Tensor, degree: Tensor | None) -> tuple[list[Tensor], Tensor]:
-        details = []
-        for stage in self.down:
-            for conv in stage:
-                x = activate(conv(x))
-            details.append(x)
-        for i, (first, second) in enumerate(self.blocks):  # √2^(i+1) times the trained feature after block i
-            x = self._residual(i, activate(second(activate(first(x)))).add_(x), degree)
-        return details, x.mul_(SQRT2**-N_RESIDUAL)
 
     def _residual(self, index: int, x: Tensor, degree: Tensor | None) -> Tensor:
         """What follows a residual block: here nothing."""
