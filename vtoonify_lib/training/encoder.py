@@ -186,8 +186,8 @@ def train(pairs: Callable[[int], Pair], parsing: ParsingNet, config: VToonifyCon
           iterations: int, recipe: str = "renders", start: dict | None = None, lr: float = 1e-3,
           flicker_from: float = 0.5, flicker_share: float = 0.25, seed: int = 3, seconds: float | None = None,
           sample_pairs: Pair | None = None, sample_every: int = 250, image_size: int = STYLE_IMAGE, width: int = 32,
-          judge: GeneratorConfig | None = None, styles: int = 0, device: str | torch.device = "cpu"
-          ) -> tuple[Students, Students]:
+          judge: GeneratorConfig | None = None, sharpen: float = SHARPEN_WEIGHT, styles: int = 0,
+          device: str | torch.device = "cpu") -> tuple[Students, Students]:
     """Train a VToonify → (students, their moving average), resumable in `folder`.
 
     pairs          iteration → batch, see `render_source` and `paper.generator_source`
@@ -198,6 +198,7 @@ def train(pairs: Callable[[int], Pair], parsing: ParsingNet, config: VToonifyCon
     sample_pairs   pairs to draw every `sample_every` iterations
     image_size, width  of the style encoder
     judge          sizes of a discriminator that sharpens squares of the output as large as it; None: no game
+    sharpen        weight of its verdict
     styles         how many styles the pairs' orders name, for VToonify-D's conditional discriminator
     device         where the networks are; the pairs must come there
     """
@@ -220,7 +221,7 @@ def train(pairs: Callable[[int], Pair], parsing: ParsingNet, config: VToonifyCon
         if rival:
             fake, real = _square(out, pair.y, rival.net.config.size, rng)
             about = (pair.order.structure, pair.order.index) if styles else ()
-            parts["sharp"] = SHARPEN_WEIGHT * rival.verdict(fake, *about)
+            parts["sharp"] = sharpen * rival.verdict(fake, *about)
         rate = loop.warm_cosine(lr, i, iterations, warmup=100, floor=0.02)
         loop.descend(sum(parts.values()), optimizer, rate, clip=1.0)
         ema.update(students, i)

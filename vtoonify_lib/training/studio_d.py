@@ -46,6 +46,7 @@ class Plan:
     flicker_from: float = 0.7
     sharpen: int = 2000
     sharpen_lr: float = 1e-3
+    sharpen_weight: float = 0.05  # of the judge's verdict: a fifth of what colours pull at the picture
     judge: int = 128  # side of the squares of its output that the discriminator sees
     dual: DualPlan = field(default_factory=DualPlan)
     identities: int = 640  # people from whom the identity encoder learns
@@ -113,7 +114,7 @@ def train_student(pairs: Pairs, start: Bundle, folder: Path, plan: Plan, device:
                             plan.vtoonify, start=students.state_dict(), flicker_from=plan.flicker_from, **more)[1]
     return encoder.train(source(31, 0), parsing, config, folder / "sharpen", plan.sharpen, start=trained.state_dict(),
                          lr=plan.sharpen_lr, flicker_from=0.0, seed=31, judge=replace(encoder.JUDGE, size=plan.judge),
-                         styles=len(LOOKS) * EXEMPLARS, **more)[1]
+                         sharpen=plan.sharpen_weight, styles=len(LOOKS) * EXEMPLARS, **more)[1]
 
 
 def train_studio_d(folder: str | Path, out: str | Path, plan: Plan | None = None, start: str = "studio-t",
