@@ -145,3 +145,20 @@ def test_a_clip_that_never_fits_is_not_embedded(shown, tmp_path, capsys):
 def test_a_missing_clip_is_said(shown, tmp_path):
     with pytest.raises(VToonifyError, match="does not exist"):
         plotting.video(tmp_path / "none.mp4")
+
+
+def test_two_clips_are_compared_in_one_place(shown, tmp_path):
+    before, after = (make_clip(tmp_path / name, frames=4) for name in ("before.mp4", "after.mp4"))
+    plotting.compare(before, after)
+    text = shown[0].data
+    assert text.count("<video") == 2 and text.index("after.mp4") < text.index("before.mp4")
+    assert text.count('type="range"') == 1 and "clipPath" in text and text.count(" muted") == 1
+    for tag in re.findall(r"<video[^>]*>", text):
+        assert "controls" in tag if "after.mp4" in tag else "clip-path: inset(0 50% 0 0)" in tag
+    assert len(re.findall(r"base64,([A-Za-z0-9+/=]+)", text)) == 2
+
+
+def test_a_comparison_that_does_not_fit_is_said(shown, tmp_path, capsys):
+    clip = make_clip(tmp_path / "clip.mp4", frames=4)
+    plotting.compare(clip, clip, limit_kb=0)
+    assert not shown and "too long to be played" in capsys.readouterr().out

@@ -1,4 +1,5 @@
-"""Pictures in a notebook: `show` a row, `grid` many, `curves` of a training log, `video` that plays in place.
+"""Pictures in a notebook: `show` a row, `grid` many, `curves` of a training log, `video` that plays in place,
+`compare` two with a slider.
 
 Everything is shown as JPEG or as a small MP4 inside the notebook itself, so that a saved notebook stays below 1 MB and
 needs no file beside it. No figure stays open, no matplotlib backend is chosen. Nothing here computes a picture.
@@ -75,17 +76,45 @@ def video(path: str | Path, limit_kb: int = VIDEO_KB) -> None:
 
     A clip that is too long for that even at LEAST_SIDE px is not embedded; a line says where it lies.
     """
-    from IPython.display import HTML, display
+    tag = _player(Path(path), limit_kb, "controls loop playsinline")
+    if tag:
+        _display_html(tag)
 
-    path = Path(path)
+
+def compare(before: str | Path, after: str | Path, limit_kb: int = VIDEO_KB) -> None:
+    """Two clips of the same frames in one place, with a slider that wipes from one to the other; sound of `after`.
+
+    Each is embedded as by `video`. `before` is stretched to the size of `after`.
+    """
+    below = _player(Path(after), limit_kb, "controls loop playsinline",
+                    'onplay="this.nextElementSibling.play()" onpause="this.nextElementSibling.pause()" '
+                    'onseeking="this.nextElementSibling.currentTime = this.currentTime"')
+    above = _player(Path(before), limit_kb, "loop playsinline muted") if below else None
+    if not below or not above:
+        return
+    over = "position: absolute; left: 0; top: 0; width: 100%; height: 100%; object-fit: fill; pointer-events: none"
+    wipe = "this.previousElementSibling.lastElementChild.style.clipPath = `inset(0 ${100 - this.value}% 0 0)`"
+    above = above.replace('style="max-width: 100%"', f'style="{over}; clip-path: inset(0 50% 0 0)"')
+    _display_html(f'<div style="display: inline-block; max-width: 100%"><div style="position: relative">{below}{above}'
+                  f'</div><input type="range" min="0" max="100" value="50" style="width: 100%" oninput="{wipe}"></div>')
+
+
+def _player(path: Path, limit_kb: int, how: str, events: str = "") -> str | None:
+    """The HTML that plays a clip from inside the notebook; None, and a line, when it is too long."""
     check_source(path)
     data = _embeddable(path, limit_kb * 1000)
     if data is None:
         print(f"{path}: too long to be played inside the notebook; open the file in a video player")
-        return
+        return None
     kind = "webm" if path.suffix.lower() == ".webm" else "mp4"
-    display(HTML(f'<video controls loop playsinline title="{escape(path.name, quote=True)}" style="max-width: 100%" '
-                 f'src="data:video/{kind};base64,{b64encode(data).decode()}"></video>'))
+    return (f'<video {how} title="{escape(path.name, quote=True)}" style="max-width: 100%" {events} '
+            f'src="data:video/{kind};base64,{b64encode(data).decode()}"></video>')
+
+
+def _display_html(text: str) -> None:
+    from IPython.display import HTML, display
+
+    display(HTML(text))
 
 
 # ---------------------------------------------------------------------------------------------- figures
