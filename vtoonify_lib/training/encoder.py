@@ -186,8 +186,8 @@ def train(pairs: Callable[[int], Pair], parsing: ParsingNet, config: VToonifyCon
           iterations: int, recipe: str = "renders", start: dict | None = None, lr: float = 1e-3,
           flicker_from: float = 0.5, flicker_share: float = 0.25, seed: int = 3, seconds: float | None = None,
           sample_pairs: Pair | None = None, sample_every: int = 250, image_size: int = STYLE_IMAGE, width: int = 32,
-          judge: GeneratorConfig | None = None, sharpen: float = SHARPEN_WEIGHT, styles: int = 0,
-          device: str | torch.device = "cpu") -> tuple[Students, Students]:
+          judge: GeneratorConfig | None = None, sharpen: float = SHARPEN_WEIGHT, r1: float = 10.0,
+          styles: int = 0, device: str | torch.device = "cpu") -> tuple[Students, Students]:
     """Train a VToonify → (students, their moving average), resumable in `folder`.
 
     pairs          iteration → batch, see `render_source` and `paper.generator_source`
@@ -198,7 +198,7 @@ def train(pairs: Callable[[int], Pair], parsing: ParsingNet, config: VToonifyCon
     sample_pairs   pairs to draw every `sample_every` iterations
     image_size, width  of the style encoder
     judge          sizes of a discriminator that sharpens squares of the output as large as it; None: no game
-    sharpen        weight of its verdict
+    sharpen, r1    weights of its verdict, and of the penalty on its gradients
     styles         how many styles the pairs' orders name, for VToonify-D's conditional discriminator
     device         where the networks are; the pairs must come there
     """
@@ -212,7 +212,7 @@ def train(pairs: Callable[[int], Pair], parsing: ParsingNet, config: VToonifyCon
     optimizer = torch.optim.Adam(students.groups(), lr, betas=(0.9, 0.99))
     ema = loop.EMA(students, decay=0.998)
     parsing = parsing.eval().requires_grad_(False)
-    rival = Judge(judge, device, mixed=True, styles=styles) if judge else None
+    rival = Judge(judge, device, r1_weight=r1, mixed=True, styles=styles) if judge else None
 
     def step(i: int) -> dict[str, float]:
         pair, rng = pairs(i), loop.generator(seed + 100, i)

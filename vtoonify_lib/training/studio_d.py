@@ -47,6 +47,7 @@ class Plan:
     sharpen: int = 2000
     sharpen_lr: float = 1e-3
     sharpen_weight: float = 0.05  # of the judge's verdict: a fifth of what colours pull at the picture
+    sharpen_r1: float = 0.5  # 10, as at 1024 px, keeps a judge of 128 px from learning anything in so short a time
     judge: int = 128  # side of the squares of its output that the discriminator sees
     dual: DualPlan = field(default_factory=DualPlan)
     identities: int = 640  # people from whom the identity encoder learns
@@ -114,7 +115,7 @@ def train_student(pairs: Pairs, start: Bundle, folder: Path, plan: Plan, device:
                             plan.vtoonify, start=students.state_dict(), flicker_from=plan.flicker_from, **more)[1]
     return encoder.train(source(31, 0), parsing, config, folder / "sharpen", plan.sharpen, start=trained.state_dict(),
                          lr=plan.sharpen_lr, flicker_from=0.0, seed=31, judge=replace(encoder.JUDGE, size=plan.judge),
-                         sharpen=plan.sharpen_weight, styles=len(LOOKS) * EXEMPLARS, **more)[1]
+                         sharpen=plan.sharpen_weight, r1=plan.sharpen_r1, styles=len(LOOKS) * EXEMPLARS, **more)[1]
 
 
 def train_studio_d(folder: str | Path, out: str | Path, plan: Plan | None = None, start: str = "studio-t",
