@@ -72,6 +72,8 @@ def test_runs_in_fast_mode(path, tmp_path, monkeypatch):
     monkeypatch.setenv(MODE_VARIABLE, "fast")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     notebook = nbformat.read(path, as_version=4)
+    if "studio" in code_cells(notebook)[0].source.rsplit("setup(", 1)[1]:
+        _skip_without_renderer()
     client = nbclient.NotebookClient(notebook, timeout=CELL_SECONDS, kernel_name="python3",
                                      resources={"metadata": {"path": str(tmp_path)}})  # any folder must do
     client.execute()
@@ -84,6 +86,15 @@ def _skip_without_weights() -> None:
         pytest.skip(f"the bundle {DEFAULT_BUNDLE} is not in data/models; `make train-default` makes it")
     if not SAMPLE.is_file():
         pytest.skip(f"the sample clip {SAMPLE.relative_to(ROOT)} is missing")
+
+
+def _skip_without_renderer() -> None:
+    from vtoonify_lib.studio.render import Studio
+
+    try:
+        Studio(size=32)
+    except VToonifyError as error:
+        pytest.skip(str(error))
 
 
 # ---------------------------------------------------------------------------------------------- as committed
