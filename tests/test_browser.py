@@ -6,6 +6,7 @@ is skipped. Screenshots are left in the folder that VTOONIFY_SCREENSHOTS names, 
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -38,12 +39,18 @@ def lab(tmp_path_factory):
     pytest.importorskip("jupyterlab", reason="jupyterlab is not installed: pip install -e '.[local]'")
     folder = tmp_path_factory.mktemp("lab")
     shutil.copy(NOTEBOOK, folder / NOTEBOOK.name)
+    settings = {"notebook-extension/tracker": {"windowingMode": "none"},  # else cells out of sight are not in the page
+                "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False}}
+    for name, values in settings.items():
+        path = folder / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(values))
     environment = {**os.environ, "VTOONIFY_NOTEBOOK": "fast", "PYTHONPATH": str(ROOT),
-                   "JUPYTER_CONFIG_DIR": str(folder)}
+                   "JUPYTER_CONFIG_DIR": str(folder), "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings")}
     log = (folder / "log.txt").open("w")
     server = subprocess.Popen(
         [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--port=8991", "--ServerApp.token=",
-         "--ServerApp.password=", f"--ServerApp.root_dir={folder}", "--LabApp.news_url="],
+         "--ServerApp.password=", f"--ServerApp.root_dir={folder}"],
         env=environment, stdout=log, stderr=log)
     try:
         wait(lambda: "is running at" in (folder / "log.txt").read_text(), 90, "JupyterLab did not start")

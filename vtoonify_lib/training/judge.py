@@ -26,6 +26,7 @@ class Judge:
                its methods take as `about`; 0: it is not
     r1_weight  of R1, which is taken every r1_every iterations and counts r1_every times
     mixed      ordinary passes in mixed precision where it is faster; R1's second derivatives are taken in float32
+    on_real    (attribute) its logits of the last real pictures that it learnt from
     """
 
     def __init__(self, config: GeneratorConfig, device: str | torch.device = "cpu", lr: float = 1e-3,
@@ -33,6 +34,7 @@ class Judge:
         self.net = (ConditionalDiscriminator(config, styles) if styles else Discriminator(config)).to(device)
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr, betas=(0.0, 0.99))
         self.r1_weight, self.r1_every, self.mixed = r1_weight, r1_every, mixed
+        self.on_real = torch.empty(0)
 
     def parts(self) -> dict:
         """What a checkpoint must hold."""
@@ -47,7 +49,9 @@ class Judge:
 
     def learn(self, real: Tensor, fake: Tensor, iteration: int, *about: Tensor) -> float:
         """One step of its own → its loss."""
-        loss = losses.discriminator_logistic(self._logits(real, *about), self._logits(fake.detach(), *about))
+        found = self._logits(real, *about)
+        loss = losses.discriminator_logistic(found, self._logits(fake.detach(), *about))
+        self.on_real = found.detach()
         if iteration % self.r1_every == 0:
             penalty = losses.r1_penalty(lambda x: self.net(x, *about), real.float())
             loss = loss + 0.5 * self.r1_weight * self.r1_every * penalty

@@ -22,7 +22,8 @@ from .dualstylegan import DualDistilled
 from .encoder import FEATURE_WEIGHT, detail_mask, picture_loss
 
 IDENTITY_WEIGHT = 0.1  # SPEC §7
-NEAR_WEIGHT = 0.01  # keeps a fitted code near the encoder's guess, where the generator draws faces
+NEAR_WEIGHT = 0.01  # keeps a person near the encoder's guess, where the generator draws faces
+STYLE_NEAR_WEIGHT = 0.3  # keeps a style near the encoder's guess: codes of ours mean something, and far ones nothing
 
 
 def destylise(model: DualDistilled, picture: Tensor, parsing: ParsingNet, iterations: int = 100, lr: float = 0.02,
@@ -49,10 +50,12 @@ def destylise(model: DualDistilled, picture: Tensor, parsing: ParsingNet, iterat
     return _fitted(loss, {guess: lr}, iterations, progress, "who is it")[0]
 
 
-def refine(model: DualDistilled, picture: Tensor, parsing: ParsingNet, iterations: int = 100, color_lr: float = 0.1,
-           structure_lr: float = 0.005, person: Tensor | None = None, room: Tensor | None = None,
+def refine(model: DualDistilled, picture: Tensor, parsing: ParsingNet, iterations: int = 100, color_lr: float = 0.02,
+           structure_lr: float = 0.01, person: Tensor | None = None, room: Tensor | None = None,
            progress: bool = False) -> Tensor:
-    """Fit structure code and colour code [1,2,D] of one aligned artwork [1,3,S,S] to it, colours faster (SPEC §7).
+    """Fit structure code and colour code [1,2,D] of one aligned artwork [1,3,S,S] to it, colours faster.
+
+    Rates are lower than those of SPEC §7: the numbers of our codes mean something one by one.
 
     person  intrinsic code [1,D] of who is in it (default: `destylise`)
     room    which numbers [2,D] of a code may change, bool; a code of ours has places that mean nothing (`studio.codes`)
@@ -67,7 +70,7 @@ def refine(model: DualDistilled, picture: Tensor, parsing: ParsingNet, iteration
 
     def loss(structure: Tensor, color: Tensor) -> Tensor:
         codes = torch.lerp(guess, torch.cat([structure, color], 1), free)
-        near = NEAR_WEIGHT * (codes - guess).square().sum() / free.sum()
+        near = STYLE_NEAR_WEIGHT * (codes - guess).square().sum() / free.sum()
         return near + likeness(model.generator(person, model.extrinsic(codes), degree, space="w"))
 
     return torch.cat(_fitted(loss, {structure: structure_lr, color: color_lr}, iterations, progress, "its style"), 1)

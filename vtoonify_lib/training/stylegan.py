@@ -7,13 +7,16 @@ autoencoder of fixed variance, Kingma & Welling 2014, arXiv 1312.6114). The mapp
 Gaussian z land where the encoder's codes lie. Resolutions are learnt one after another, each from the one before
 (Karras et al. 2018, arXiv 1710.10196). The fine-tune starts from the base and sees the same codes with the other style
 as the target, so both generators share one latent space and their layers can be blended (Pinkney & Adler 2020; see
-`blending`). `adversarial` sharpens a distilled generator with StyleGAN2's losses.
+`blending`). `adversarial` sharpens a distilled generator with StyleGAN2's losses, or fine-tunes it on a few hundred
+style pictures, which `ada` then makes the most of: Toonify's own recipe.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -22,6 +25,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from .. import losses
 from ..config import GeneratorConfig
 from ..devices import autocast
 from ..images import to_tensor
@@ -30,6 +34,7 @@ from ..models.encoders import ParsingNet, StyleEncoder
 from ..models.stylegan2 import MAPPING_LR, Generator
 from ..studio.shards import Pairs
 from . import data, loop
+from .ada import AdaptiveStrength
 from .encoder import FEATURE_WEIGHT, STYLE_IMAGE, detail_mask, picture_loss, rows
 from .judge import Judge
 
@@ -37,6 +42,7 @@ NORM_WEIGHT = 0.001  # keeps codes near unit size, where the mapping network can
 CODE_NOISE = 0.1  # standard deviation of the noise on codes in training
 GENERATOR_LR_SCALE = 5.0  # times the encoder's: equalised weights have unit variance, so each step moves them less
 LEAST_MAPPING_LR = 1e-5  # where the mapping network's learning rate ends
+PATH_DECAY = 0.01  # of the running mean of path lengths, a step
 
 
 class Distilled(nn.Module):
@@ -172,33 +178,75 @@ def fit_mapping(mapping: nn.Module, bank: Tensor, iterations: int = 3000, batch:
     return value * bank.shape[1] / spread
 
 
+class EvenSteps(nn.Module):
+    """Path length regularisation and its running mean, which a checkpoint must hold (see `losses.path_length`).
+
+    The mean begins at the first length: a generator that has been trained has a length, and 0 would flatten it.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.full((), torch.nan))
+
+    def forward(self, generator: Generator, z: Tensor, until: int | None, rng: torch.Generator) -> Tensor:
+        """z [B,D] → the penalty of the pictures at resolution `until`."""
+        w = generator.to_w(z)
+        first = bool(self.mean.isnan())
+        mean, decay = (0.0, 1.0) if first else (self.mean, PATH_DECAY)
+        penalty, self.mean = losses.path_length(draw(generator, w, until), w, mean, rng, decay)
+        return penalty
+
+
 def adversarial(generator: Generator, images: Callable[[int], Tensor], folder: str | os.PathLike, iterations: int,
-                lr: float = 1e-3, r1_weight: float = 10.0, r1_every: int = 16, seed: int = 9,
-                seconds: float | None = None) -> Generator:
+                lr: float = 1e-3, r1_weight: float = 10.0, r1_every: int = 16, path_weight: float = 0.0,
+                path_every: int = 4, ada: AdaptiveStrength | None = None, until: int | None = None,
+                head_start: int = 0, mixed: bool = False, seed: int = 9, seconds: float | None = None) -> Generator:
     """StyleGAN2's own game: non-saturating loss, R1 with weight r1_weight every r1_every iterations.
 
-    images  iteration → real pictures [B,3,S,S] in [−1,1], on the generator's device; their number is the batch
+    images      iteration → real pictures [B,3,S,S] in [−1,1], on the generator's device; their number is the batch
+    path_weight of the path length penalty, which is taken every path_every iterations and counts path_every times
+    ada         augments what the discriminator sees, see `ada`; None: nothing is augmented
+    until       play at this resolution: S, and what is trained; default the generator's size
+    head_start  iterations in which the discriminator learns alone: a fresh one has nothing to teach
+    mixed       mixed precision where it is faster, second derivatives excepted
     → the averaged generator; `generator` itself is trained in place, resumable in `folder`
     """
     torch.manual_seed(seed)
     generator.requires_grad_(True)  # a moving average, what `distill` returns, asks for no gradients
-    device = generator.input.input.device
-    judge = Judge(generator.config, device, lr, r1_weight, r1_every)
+    device, config = generator.input.input.device, generator.config
+    judge = Judge(replace(config, size=until or config.size), device, lr, r1_weight, r1_every, mixed)
     optimizer = torch.optim.Adam(generator.parameters(), lr, betas=(0.0, 0.99))
-    ema = loop.EMA(generator)
+    ema, steps = loop.EMA(generator), EvenSteps().to(device)
 
     def step(i: int) -> dict[str, float]:
         real = images(i)
         rng = loop.generator(seed, i, device)
-        z = torch.randn(len(real), generator.config.style_dim, generator=rng, device=device)
+        z = torch.randn(len(real), config.style_dim, generator=rng, device=device)
         with torch.no_grad():
-            fake = generator(z)
-        d_loss = judge.learn(real, fake, i)
-        g_loss = judge.verdict(generator(z))
+            fake = drawn(z)
+        values = {"d": judge.learn(shown(real, rng), shown(fake, rng), i)}
+        if ada:
+            values |= {"r_t": ada.watch(judge.on_real), "p": ada.p}
+        if i < head_start:
+            return values
+        g_loss = judge.verdict(shown(drawn(z), rng))
+        values["g"] = float(g_loss.detach())
+        if path_weight and i % path_every == 0:
+            penalty = steps(generator, z[: max(1, len(z) // 2)], until, rng)  # half a batch, as in the paper: memory
+            values["path"] = float(penalty.detach())
+            g_loss = g_loss + path_weight * path_every * penalty
         loop.descend(g_loss, optimizer)
-        ema.update(generator, i)
-        return {"d": d_loss, "g": float(g_loss.detach())}
+        ema.update(generator, i - head_start)
+        return values
+
+    def drawn(z: Tensor) -> Tensor:
+        with autocast(device) if mixed else nullcontext():
+            return draw(generator, generator.map(z), until).float()
+
+    def shown(pictures: Tensor, rng: torch.Generator) -> Tensor:
+        return ada.augment(pictures, rng) if ada else pictures
 
     parts = {"generator": generator, "ema": ema, "optimizer": optimizer, **judge.parts()}
+    parts |= ({"ada": ada} if ada else {}) | ({"steps": steps} if path_weight else {})
     loop.run(folder, iterations, step, parts, seconds=seconds, title="StyleGAN game")
     return ema.model
