@@ -55,7 +55,7 @@ def style_space(table: StyleTable, on_pick: Callable[[str], None] | None = None)
         said.value = f"<b>{name}</b>"
         gallery.mark([name])
         for scatter, names in view.get("scatters", ()):
-            scatter.selected = [names.index(name)] if name in names else []
+            scatter.selected = [names.index(name)] if name in names else None  # [] breaks ipyvolume's view
         if on_pick:
             on_pick(name)
 
@@ -79,7 +79,7 @@ def _scatters(points: np.ndarray, looks: Sequence[str], names: Sequence[str], pi
         index = [i for i, each in enumerate(looks) if each == look]
         mine = [names[i] for i in index]
         scatter = ipv.scatter(*points[index].T.astype(np.float32), color=colour, size=4, marker="sphere")
-        scatter.color_selected, scatter.size_selected, scatter.selected = "#ffd600", 7, []
+        scatter.color_selected, scatter.size_selected = "#ffd600", 7
         scatter.observe(lambda change, mine=mine: pick(mine[change["new"]]) if change["new"] is not None else None,
                         "clicked_index")
         made.append((scatter, mine))
