@@ -216,6 +216,20 @@ def test_unexpected_errors_stay_inside_too(explorer, monkeypatch):
     assert "ZeroDivisionError: &lt;b&gt;hm" in explorer.status.value and "broken" in explorer.status.details
 
 
+def test_what_goes_wrong_within_another_step_stays_to_be_read(explorer, styled, tmp_path, monkeypatch):
+    path = Recipe.of(styled.bundle, styled.decide(Look("comic-01", structure=0.5, color=0.5))).save(tmp_path / "r.json")
+
+    def broken(*_):
+        raise VToonifyError("not enough memory")
+
+    monkeypatch.setattr(explorer.preview, "draw", broken)
+    explorer.load(path)
+    assert "not enough memory" in explorer.status.value
+    monkeypatch.undo()
+    explorer.redraw()
+    assert "not enough memory" not in explorer.status.value
+
+
 def test_a_bundle_without_styles_is_refused(toonifier):
     with pytest.raises(VToonifyError, match="tiny has no styles to explore; load studio-d"):
         panels.Explorer(toonifier, PORTRAIT)

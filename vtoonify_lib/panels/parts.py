@@ -36,6 +36,7 @@ class Status(widgets.HTML):
     """
 
     details = ""
+    _inside = _wrong = False
 
     def say(self, text: str, error: bool = False) -> None:
         """Show one sentence, of any text."""
@@ -44,18 +45,25 @@ class Status(widgets.HTML):
 
     @contextmanager
     def guard(self, doing: str = "") -> Iterator[None]:
-        """While it runs the line says `doing`; afterwards nothing, or what went wrong."""
-        self.say(f"{doing} …" if doing else "")
+        """While it runs the line says `doing`; afterwards nothing, or what went wrong, also in a guard within this."""
+        outermost = not self._inside
+        if outermost:
+            self._inside, self._wrong = True, False
+            self.say(f"{doing} …" if doing else "")
         try:
             yield
         except VToonifyError as error:
+            self._wrong = True
             self.say(str(error), error=True)
         except Exception as error:  # a lost traceback helps nobody: the user sees the kind, `details` has the rest
-            self.details = traceback.format_exc()
+            self._wrong, self.details = True, traceback.format_exc()
             self.say(f"something unexpected went wrong ({type(error).__name__}: {error}); `panel.status.details` has "
                      "the traceback", error=True)
-        else:
-            self.say("")
+        finally:
+            if outermost:
+                self._inside = False
+                if not self._wrong:
+                    self.say("")
 
 
 class Gallery(widgets.VBox):
