@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from vtoonify_lib.config import TINY, VToonifyError
 from vtoonify_lib.models.bisenet import BiSeNet, PublishedParser
-from vtoonify_lib.models.conditional import ConditionalDiscriminator
+from vtoonify_lib.models.conditional import ConditionalDiscriminator, ConditionalPatches
 from vtoonify_lib.models.perceptual import LPIPS, unit
 from vtoonify_lib.models.psp import PSP, GradualStyleEncoder
 
@@ -22,10 +22,12 @@ def close(a, b, tolerance=1e-5):
     return (a - b).abs().max() <= tolerance * b.abs().max()
 
 
-def test_conditional_discriminator_listens():
-    judge, image = build(ConditionalDiscriminator, TINY.generator, 5), torch.randn(4, 3, 64, 64)
+@pytest.mark.parametrize("kind, arguments, shape", [
+    (ConditionalDiscriminator, (TINY.generator, 5), (4, 1)), (ConditionalPatches, (5, 8), (4, 1, 16, 16))])
+def test_conditional_discriminators_listen(kind, arguments, shape):
+    judge, image = build(kind, *arguments), torch.randn(4, 3, 64, 64)
     y = judge(image, 0.5, 2)
-    assert y.shape == (4, 1)
+    assert y.shape == shape
     assert close(judge(image, torch.full((4, 1), 0.5), torch.full((4,), 2)), y)
     assert not close(judge(image, 0.9, 2), y, 1e-3) and not close(judge(image, 0.5, 3), y, 1e-3)
 
@@ -40,8 +42,17 @@ def test_wrong_conditions(degree, style, message):
 
 
 def test_a_conditional_discriminator_knows_styles():
-    with pytest.raises(VToonifyError, match="got 0 styles"):
-        ConditionalDiscriminator(TINY.generator, 0)
+    for make in (lambda: ConditionalDiscriminator(TINY.generator, 0), lambda: ConditionalPatches(0)):
+        with pytest.raises(VToonifyError, match="got 0 styles"):
+            make()
+
+
+def test_patches_are_judged_where_they_are():
+    judge, image = build(ConditionalPatches, 5, 8), torch.zeros(1, 3, 64, 96)
+    spoilt = image.clone()
+    spoilt[..., 40:44, 60:64] = 1.0
+    changed = (judge(spoilt, 0.5, 2) - judge(image, 0.5, 2))[0, 0].nonzero()
+    assert len(changed) and (changed - torch.tensor([10, 15])).abs().max() <= 5
 
 
 @pytest.mark.parametrize("h, w", [(32, 48), (33, 17), (16, 16), (72, 88)])

@@ -11,10 +11,12 @@ from fake_pairs import styled, write_pairs
 from tiny_training import HOLD_OUT, SMALL, changed, equal, fresh, log_of, parsing_net, state, students
 
 from vtoonify_lib import latents
-from vtoonify_lib.config import TINY, GeneratorConfig, VToonifyError
+from vtoonify_lib.config import TINY, VToonifyError
 from vtoonify_lib.images import to_image
+from vtoonify_lib.models.conditional import ConditionalPatches
 from vtoonify_lib.studio.shards import Pairs
 from vtoonify_lib.training import data, encoder, exemplars, loop
+from vtoonify_lib.training.judge import Judge
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LOOKS, PER_LOOK = ("storybook", "comic"), 2
@@ -170,8 +172,10 @@ def test_one_batch_is_learnt(pairs, shown, tmp_path):
 
 
 def test_sharpening_asks_about_degree_and_style_and_resumes_to_the_bit(source, tmp_path, monkeypatch):
-    judge = GeneratorConfig(32, channels=((4, 8), (8, 8), (16, 8), (32, 8)))
-    more = {"start": duals().state_dict(), "judge": judge, "styles": len(LOOKS) * PER_LOOK}
+    def judge():
+        return Judge(ConditionalPatches(len(LOOKS) * PER_LOOK, width=8), r1_weight=0.0)
+
+    more = {"start": duals().state_dict(), "judge": judge, "square": 32}
     whole = train(source, tmp_path / "a", 3, **more)
     calls, descend = [], loop.descend
 
@@ -191,6 +195,14 @@ def test_sharpening_asks_about_degree_and_style_and_resumes_to_the_bit(source, t
     assert float(log_of(tmp_path / "a")[-1]["judge"]) > 0
     names = torch.load(tmp_path / "a" / "last.pt", weights_only=True)["judge"]
     assert names["style_mapper.weight"].shape[0] == 4
+
+
+def test_the_judge_has_a_head_start(source, tmp_path):
+    start, judge = duals().state_dict(), Judge(ConditionalPatches(len(LOOKS) * PER_LOOK, width=8), r1_weight=0.0)
+    before = state(judge.net)
+    after = train(source, tmp_path, 2, start=start, judge=lambda: judge, square=32, head_start=2)
+    assert all(equal(students.state_dict(), start) for students in after)
+    assert not equal(state(judge.net), before) and set(log_of(tmp_path)[0]) == {"iteration", "seconds", "judge"}
 
 
 def test_sheet_has_a_row_for_the_exemplars(source):

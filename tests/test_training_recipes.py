@@ -32,7 +32,7 @@ from vtoonify_lib import latents
 from vtoonify_lib.checkpoints import load_bundle, save_bundle
 from vtoonify_lib.config import PARSING_CLASSES, TINY, GeneratorConfig, VToonifyError
 from vtoonify_lib.models.encoders import ParsingNet
-from vtoonify_lib.models.stylegan2 import Generator
+from vtoonify_lib.models.stylegan2 import Discriminator, Generator
 from vtoonify_lib.models.vtoonify import VToonify
 from vtoonify_lib.parsing import CLASS_NAMES
 from vtoonify_lib.pipeline import Toonifier
@@ -43,10 +43,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_a_judge_larger_than_the_pairs(pairs, parsing, tmp_path):
-    judge = GeneratorConfig(64, channels=tuple((2**k, 8) for k in range(2, 7)))
     source = encoder.render_source(pairs, BATCH, HOLD_OUT, window=24)
     with pytest.raises(VToonifyError, match="squares of 64 px and the pairs are only 48×48"):
-        encoder.train(source, parsing, TINY, tmp_path, 1, judge=judge, **SMALL)
+        encoder.train(source, parsing, TINY, tmp_path, 1, judge=lambda: encoder.stylegan_judge(64), square=64, **SMALL)
 
 
 # -- learning ---------------------------------------------------------------------------------------------------------
@@ -261,7 +260,7 @@ def test_picture_loss_sees_colours_and_edges():
 
 def test_the_judge_learns_and_its_verdict_leaves_it_alone():
     torch.manual_seed(0)
-    critic = Judge(GeneratorConfig(8, channels=((4, 8), (8, 8))), lr=0.01, r1_every=2)
+    critic = Judge(Discriminator(GeneratorConfig(8, channels=((4, 8), (8, 8)))), lr=0.01, r1_every=2)
     real, fake = torch.ones(4, 3, 8, 8), (-torch.ones(4, 3, 8, 8)).requires_grad_()
     history = [critic.learn(real, fake, i) for i in range(1, 40, 2)]  # odd: without R1
     assert history[-1] < 0.5 * history[0] and fake.grad is None

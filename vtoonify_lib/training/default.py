@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -119,9 +119,9 @@ def train_student(pairs: Pairs, parsing: ParsingNet, story: stylegan.Distilled, 
     shown = held_out_pair(pairs, np.arange(8), device)
     averaged = encoder.train(source(3), parsing, config, folder / "vtoonify", plan.vtoonify,
                              start=first_students(story, config).state_dict(), sample_pairs=shown, device=device)[1]
-    judge = replace(encoder.JUDGE, size=plan.judge)
     return encoder.train(source(31), parsing, config, folder / "sharpen", plan.sharpen, start=averaged.state_dict(),
-                         lr=SHARPEN_LR, flicker_from=0.0, seed=31, sample_pairs=shown, judge=judge, device=device)[1]
+                         lr=SHARPEN_LR, flicker_from=0.0, seed=31, sample_pairs=shown, square=plan.judge,
+                         judge=lambda: encoder.stylegan_judge(plan.judge, device), device=device)[1]
 
 
 @torch.no_grad()

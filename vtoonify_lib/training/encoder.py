@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +26,7 @@ from ..devices import autocast
 from ..images import to_image
 from ..metrics import feature_distance
 from ..models.encoders import ParsingNet, StyleEncoder
+from ..models.stylegan2 import Discriminator
 from ..models.vtoonify_d import build_vtoonify
 from ..parsing import CLASS_NAMES, network_input
 from ..studio.shards import Pairs
@@ -39,8 +41,8 @@ DETAIL_WEIGHT, BACKDROP_WEIGHT = 3.0, 0.5  # of the pixels of DETAILS, and of th
 MASK_WEIGHT = 0.0005
 CODE_WEIGHT = 0.1  # of the style encoder's error; nothing else learns from it
 SHARPEN_WEIGHT = 0.01  # of the adversarial loss
-JUDGE = GeneratorConfig(128, channels=((4, 64), (8, 64), (16, 64), (32, 48), (64, 32), (128, 24)))
-"""Sizes of the discriminator of the last stage: it judges squares of 128 px."""
+SQUARE = 128  # px: the side of what the discriminator of the last stage sees
+JUDGE = GeneratorConfig(SQUARE, channels=((4, 64), (8, 64), (16, 64), (32, 48), (64, 32), (128, 24)))
 STYLE_IMAGE = 64  # what the style encoder sees; larger pictures tell it nothing that one w can hold
 
 
@@ -186,8 +188,8 @@ def train(pairs: Callable[[int], Pair], parsing: ParsingNet, config: VToonifyCon
           iterations: int, recipe: str = "renders", start: dict | None = None, lr: float = 1e-3,
           flicker_from: float = 0.5, flicker_share: float = 0.25, seed: int = 3, seconds: float | None = None,
           sample_pairs: Pair | None = None, sample_every: int = 250, image_size: int = STYLE_IMAGE, width: int = 32,
-          judge: GeneratorConfig | None = None, sharpen: float = SHARPEN_WEIGHT, r1: float = 10.0,
-          styles: int = 0, device: str | torch.device = "cpu") -> tuple[Students, Students]:
+          judge: Callable[[], Judge] | None = None, square: int = SQUARE, sharpen: float = SHARPEN_WEIGHT,
+          head_start: int = 0, device: str | torch.device = "cpu") -> tuple[Students, Students]:
     """Train a VToonify → (students, their moving average), resumable in `folder`.
 
     pairs          iteration → batch, see `render_source` and `paper.generator_source`
@@ -197,9 +199,10 @@ def train(pairs: Callable[[int], Pair], parsing: ParsingNet, config: VToonifyCon
     flicker_share  part of each batch that the flicker loss sees (it costs a second pass)
     sample_pairs   pairs to draw every `sample_every` iterations
     image_size, width  of the style encoder
-    judge          sizes of a discriminator that sharpens squares of the output as large as it; None: no game
-    sharpen, r1    weights of its verdict, and of the penalty on its gradients
-    styles         how many styles the pairs' orders name, for VToonify-D's conditional discriminator
+    judge          makes the adversary that sharpens squares of the output, `square` pixels wide; None: no game. Where
+                   the pairs have orders, it is asked about structure degrees and styles
+    sharpen        weight of its verdict
+    head_start     first iterations in which the judge learns alone: a fresh one has nothing to teach
     device         where the networks are; the pairs must come there
     """
     if recipe not in RECIPES:
@@ -212,17 +215,21 @@ def train(pairs: Callable[[int], Pair], parsing: ParsingNet, config: VToonifyCon
     optimizer = torch.optim.Adam(students.groups(), lr, betas=(0.9, 0.99))
     ema = loop.EMA(students, decay=0.998)
     parsing = parsing.eval().requires_grad_(False)
-    rival = Judge(judge, device, r1_weight=r1, mixed=True, styles=styles) if judge else None
+    rival = judge() if judge else None
 
     def step(i: int) -> dict[str, float]:
         pair, rng = pairs(i), loop.generator(seed + 100, i)
+        about = () if pair.order is None else (pair.order.structure, pair.order.index)
+        if i < head_start:
+            with autocast(device):
+                fake, real = _square(stylise(students, parsing, pair), pair.y, square, rng)
+            return {"judge": rival.learn(real, fake, i, *about)}
         weight = flicker_weight(i, iterations, flicker_from)
         out, parts = _losses(students, parsing, pair, weight, flicker_share, rng)
         if rival:
-            fake, real = _square(out, pair.y, rival.net.config.size, rng)
-            about = (pair.order.structure, pair.order.index) if styles else ()
+            fake, real = _square(out, pair.y, square, rng)
             parts["sharp"] = sharpen * rival.verdict(fake, *about)
-        rate = loop.warm_cosine(lr, i, iterations, warmup=100, floor=0.02)
+        rate = loop.warm_cosine(lr, i - head_start, iterations - head_start, warmup=100, floor=0.02)
         loop.descend(sum(parts.values()), optimizer, rate, clip=1.0)
         ema.update(students, i)
         values = {name: float(value.detach()) for name, value in parts.items()}
@@ -235,6 +242,11 @@ def train(pairs: Callable[[int], Pair], parsing: ParsingNet, config: VToonifyCon
     loop.run(folder, iterations, step, parts, sample if sample_pairs else None, sample_every, seconds=seconds,
              title=f"VToonify-{config.backbone[0].upper()}")
     return students, ema.model
+
+
+def stylegan_judge(size: int = SQUARE, device: str | torch.device = "cpu") -> Judge:
+    """StyleGAN2's discriminator of squares of `size` px, as small as the generators here."""
+    return Judge(Discriminator(replace(JUDGE, size=size)), device, mixed=True)
 
 
 def _losses(students: Students, parsing: ParsingNet, pair: Pair, flicker: float, flicker_share: float,

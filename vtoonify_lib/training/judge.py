@@ -1,4 +1,4 @@
-"""The adversary of every game here: StyleGAN2's discriminator with its logistic loss and lazy R1 (arXiv 1912.04958).
+"""The adversary of every game here: a discriminator with StyleGAN2's logistic loss and lazy R1 (arXiv 1912.04958).
 
 It learns to tell drawn pictures from real ones; what the other side does with its verdict is that side's business.
 """
@@ -8,31 +8,27 @@ from __future__ import annotations
 from contextlib import nullcontext
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import losses
-from ..config import GeneratorConfig
 from ..devices import autocast
-from ..models.conditional import ConditionalDiscriminator
-from ..models.stylegan2 import Discriminator
 from . import loop
 
 
 class Judge:
     """A discriminator and its optimiser.
 
-    config     sizes of the discriminator; it reads pictures [B,3,S,S] in [−1,1], S = config.size
-    styles     how many styles there are: it is then asked about a degree and a style (see `models.conditional`), which
-               its methods take as `about`; 0: it is not
-    r1_weight  of R1, which is taken every r1_every iterations and counts r1_every times
+    net        the discriminator: pictures in [−1,1] → logits of any shape. One that is asked about more than pictures
+               (see `models.conditional`) gets it as `about` from the methods
+    r1_weight  of R1, which is taken every r1_every iterations and counts r1_every times; 0: never
     mixed      ordinary passes in mixed precision where it is faster; R1's second derivatives are taken in float32
     on_real    (attribute) its logits of the last real pictures that it learnt from
     """
 
-    def __init__(self, config: GeneratorConfig, device: str | torch.device = "cpu", lr: float = 1e-3,
-                 r1_weight: float = 10.0, r1_every: int = 16, mixed: bool = False, styles: int = 0):
-        self.net = (ConditionalDiscriminator(config, styles) if styles else Discriminator(config)).to(device)
-        self.optimizer = torch.optim.Adam(self.net.parameters(), lr, betas=(0.0, 0.99))
+    def __init__(self, net: nn.Module, device: str | torch.device = "cpu", lr: float = 1e-3,
+                 r1_weight: float = 10.0, r1_every: int = 16, mixed: bool = False, beta: float = 0.0):
+        self.net = net.to(device)
+        self.optimizer = torch.optim.Adam(self.net.parameters(), lr, betas=(beta, 0.99))
         self.r1_weight, self.r1_every, self.mixed = r1_weight, r1_every, mixed
         self.on_real = torch.empty(0)
 
@@ -52,7 +48,7 @@ class Judge:
         found = self._logits(real, *about)
         loss = losses.discriminator_logistic(found, self._logits(fake.detach(), *about))
         self.on_real = found.detach()
-        if iteration % self.r1_every == 0:
+        if self.r1_weight and iteration % self.r1_every == 0:
             penalty = losses.r1_penalty(lambda x: self.net(x, *about), real.float())
             loss = loss + 0.5 * self.r1_weight * self.r1_every * penalty
         loop.descend(loss, self.optimizer)

@@ -11,7 +11,7 @@ import argparse
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -149,12 +149,12 @@ def train_paper(bundle: Bundle, folder: str | Path, out: str | Path, plan: Plan 
     def pairs(seed: int) -> Callable[[int], Pair]:
         return generator_source(base, stylised, style, config, plan.batch, seed=seed)
 
-    shown, judge = pairs(9)(0), replace(encoder.JUDGE, size=min(encoder.JUDGE.size, config.out_size))
+    shown, square = pairs(9)(0), min(encoder.SQUARE, config.out_size)
     students = encoder.train(pairs(4), parsing, config, folder / "pairs", plan.pairs, "paper", students.state_dict(),
                              sample_pairs=shown, device=device, **size)[1]
     students = encoder.train(pairs(41), parsing, config, folder / "sharpen", plan.sharpen, "paper",
-                             students.state_dict(), lr=5e-4, flicker_from=0.0, sample_pairs=shown, judge=judge,
-                             device=device, **size)[1]
+                             students.state_dict(), lr=5e-4, flicker_from=0.0, sample_pairs=shown, square=square,
+                             judge=lambda: encoder.stylegan_judge(square, device), device=device, **size)[1]
     parsing.cpu()
     report = measure(renders, parsing, students.cpu(), bundle.path("landmarks"), people) if renders else {}
     trained: dict[str, nn.Module] = {**networks, "vtoonify": students.vtoonify}

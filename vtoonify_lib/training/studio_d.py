@@ -19,6 +19,7 @@ import torch
 from ..checkpoints import Bundle, load_bundle, save_bundle, save_tensors
 from ..config import VToonifyError
 from ..devices import pick_device
+from ..models.conditional import ConditionalPatches
 from ..models.encoders import StyleEncoder
 from ..studio.codes import style_codes
 from ..studio.exemplars import EXEMPLARS, LOOKS
@@ -27,6 +28,7 @@ from . import data, encoder, identity, report
 from .dual_stage import DualPlan, measure_dual, train_dual
 from .dualstylegan import DualDistilled, fit_sampler
 from .exemplars import Exemplars, dual_students, style_source
+from .judge import Judge
 
 TITLE = "Four looks of 24 exemplars (VToonify-D, trained on our own renders)"
 STAND_FOR = {"storybook": "storybook-05", "clay": "clay-08", "comic": "comic-17", "caricature": "caricature-08"}
@@ -46,8 +48,9 @@ class Plan:
     flicker_from: float = 0.7
     sharpen: int = 2000
     sharpen_lr: float = 1e-3
-    sharpen_weight: float = 0.05  # of the judge's verdict: a fifth of what colours pull at the picture
-    sharpen_r1: float = 0.5  # 10, as at 1024 px, keeps a judge of 128 px from learning anything in so short a time
+    sharpen_weight: float = 0.05  # of the judge's verdict
+    head_start: int = 150  # iterations in which the judge learns alone
+    judge_lr: float = 5e-4
     judge: int = 128  # side of the squares of its output that the discriminator sees
     dual: DualPlan = field(default_factory=DualPlan)
     identities: int = 640  # people from whom the identity encoder learns
@@ -105,6 +108,10 @@ def train_student(pairs: Pairs, start: Bundle, folder: Path, plan: Plan, device:
         return style_source(pairs, shown, LOOKS, EXEMPLARS, plan.batch, plan.hold_out, seed, plan.window, codes,
                             told_until, device)
 
+    def judge() -> Judge:
+        net = ConditionalPatches(len(LOOKS) * EXEMPLARS)
+        return Judge(net, device, plan.judge_lr, r1_weight=0.0, mixed=True, beta=0.5)
+
     few = min(3, plan.hold_out // len(LOOKS))
     samples = encoder.joined([held_out_pair(pairs, shown, np.arange(few * k, few * (k + 1)), look, codes, device)
                               for k, look in enumerate(LOOKS)])
@@ -114,8 +121,8 @@ def train_student(pairs: Pairs, start: Bundle, folder: Path, plan: Plan, device:
     trained = encoder.train(source(3, int(plan.told_until * plan.vtoonify)), parsing, config, folder / "vtoonify",
                             plan.vtoonify, start=students.state_dict(), flicker_from=plan.flicker_from, **more)[1]
     return encoder.train(source(31, 0), parsing, config, folder / "sharpen", plan.sharpen, start=trained.state_dict(),
-                         lr=plan.sharpen_lr, flicker_from=0.0, seed=31, judge=replace(encoder.JUDGE, size=plan.judge),
-                         sharpen=plan.sharpen_weight, r1=plan.sharpen_r1, styles=len(LOOKS) * EXEMPLARS, **more)[1]
+                         lr=plan.sharpen_lr, flicker_from=0.0, seed=31, judge=judge, square=plan.judge,
+                         sharpen=plan.sharpen_weight, head_start=plan.head_start, **more)[1]
 
 
 def train_studio_d(folder: str | Path, out: str | Path, plan: Plan | None = None, start: str = "studio-t",

@@ -31,7 +31,7 @@ from ..devices import autocast
 from ..images import to_tensor
 from ..metrics import feature_distance
 from ..models.encoders import ParsingNet, StyleEncoder
-from ..models.stylegan2 import MAPPING_LR, Generator
+from ..models.stylegan2 import MAPPING_LR, Discriminator, Generator
 from ..studio.shards import Pairs
 from . import data, loop
 from .ada import AdaptiveStrength
@@ -214,7 +214,7 @@ def adversarial(generator: Generator, images: Callable[[int], Tensor], folder: s
     torch.manual_seed(seed)
     generator.requires_grad_(True)  # a moving average, what `distill` returns, asks for no gradients
     device, config = generator.input.input.device, generator.config
-    judge = Judge(replace(config, size=until or config.size), device, lr, r1_weight, r1_every, mixed)
+    judge = Judge(Discriminator(replace(config, size=until or config.size)), device, lr, r1_weight, r1_every, mixed)
     optimizer = torch.optim.Adam(generator.parameters(), lr, betas=(0.0, 0.99))
     ema, steps = loop.EMA(generator), EvenSteps().to(device)
 
