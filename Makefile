@@ -25,7 +25,7 @@ train-default: $(FULL)
 	$(BIN)/python -m vtoonify_lib.training.default
 
 bench: $(CORE)
-	$(BIN)/python -m vtoonify_lib.bench
+	$(BIN)/vtoonify bench
 
 lint: $(FULL)
 	$(BIN)/ruff check .

@@ -11,7 +11,8 @@ from people import GREY, HOPPER, photograph, scene
 from vtoonify_lib.config import VToonifyError
 from vtoonify_lib.faces import FaceFinder, align_face, box_from_landmarks, cut, eye_distance, paste_back, plan_crop
 from vtoonify_lib.framing import ffhq_quad, published_crop_plan, working_image
-from vtoonify_lib.tracking import ClipTrack, FaceTrack, OneEuro, plan_clip, track_clip
+from vtoonify_lib.planning import plan_clip
+from vtoonify_lib.tracking import FaceTrack, OneEuro, SceneCuts, track_clip, track_people
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "preprocess.npz")
 
@@ -95,6 +96,12 @@ def test_paste_back_returns_the_frame_when_nothing_was_drawn():
     marked = paste_back(photo, np.zeros((plan.height, plan.width, 3), np.uint8), plan)
     assert (marked[:top] == photo[:top]).all() and (marked[:, right + 1:] == photo[:, right + 1:]).all()
     assert marked[(top + bottom) // 2, (left + right) // 2].max() == 0
+    half = np.zeros((8, 8), np.float32)
+    half[:, :4] = 1
+    beside = paste_back(photo, np.zeros((plan.height, plan.width, 3), np.uint8), plan, half)
+    middle = (top + bottom) // 2
+    assert beside[middle, left + (right - left) // 4].max() == 0
+    assert (beside[middle, right - 20] == photo[middle, right - 20]).all()
     step = np.abs(np.diff(marked[(top + bottom) // 2].astype(int), axis=0)).max()
     assert step <= np.abs(np.diff(photo[(top + bottom) // 2].astype(int), axis=0)).max() + 20, "no hard edge"
 
@@ -180,7 +187,7 @@ def test_face_lost_midway_and_found_again(finder):
 
 def test_frames_before_the_face_are_counted(finder):
     track = track_clip(walk([None] * 20 + [60] * 5), finder, 32)
-    assert track.first == 20 and track.lead() == 8, "0.8 s less half a second"
+    assert track.first == 20 and not track.found[:20].any() and track.found[20:].all()
 
 
 def test_clip_without_a_face(finder):
@@ -196,44 +203,42 @@ def test_follows_the_first_person_when_a_larger_one_enters(finder):
     assert track.most_faces == 2 and max(track.x) < 200 and track.cuts == []
 
 
+def two(xs, ys, size=(760, 300)):
+    """Frames with a face at each left edge of xs and, larger, of ys."""
+    for index, (x, y) in enumerate(zip(xs, ys, strict=True)):
+        people = ([] if x is None else [(x, 60, 240)]) + ([] if y is None else [(y, 0, 300)])
+        yield scene(*size, people), index / 25
+
+
+def test_two_people_have_a_track_each(finder):
+    xs, ys = np.linspace(10, 60, 15), [None] * 4 + [420] * 11
+    first, second = track_people(two(xs, ys), finder, 32, most=4, every=3)
+    assert first.found.all() and np.abs(np.asarray(first.x) - (262 * 0.4 + xs)).max() < 8
+    assert not second.found[:4].any() and second.found[6:].all() and second.frames == first.frames == 15
+    assert np.nanmedian(second.x) == pytest.approx(420 + 262 * 0.5, abs=8)
+    assert np.nanmedian(second.distance) > 1.15 * np.nanmedian(first.distance)
+    assert first.aligned is not None and second.aligned is not None and first.most_faces == 2
+
+
+def test_who_comes_back_is_the_same_person(finder):
+    (track,) = track_people(walk([60] * 5 + [None] * 20 + [70] * 5), finder, 32, most=4)
+    assert track.found[:5].all() and track.found[-4:].all() and not track.found[18:25].any()
+
+
+def test_when_all_places_are_taken_a_newcomer_gets_one_that_is_free(finder):
+    frames = [*two([20] * 4, [None] * 4), *two([None] * 16, [420] * 16)]
+    (track, newcomer) = track_people(((rgb, i / 25) for i, (rgb, _) in enumerate(frames)), finder, 32, most=2)
+    assert track.found[:4].all() and newcomer.found[-4:].all()
+
+
+def test_people_without_a_face(finder):
+    (track,) = track_people(walk([None] * 3), finder, 32, most=3)
+    assert track.frames == 3 and track.aligned is None and track.most_faces == 0
+
+
 def test_jump_to_another_place_is_a_cut(finder):
     track = track_clip(walk([20] * 5 + [300] * 5, size=(520, 240)), finder, 32)
     assert track.cuts == [5]
-
-
-def made_track(xs, distances, shape=(400, 800)) -> ClipTrack:
-    track = ClipTrack(frame_shape=shape)
-    for i, (x, d) in enumerate(zip(xs, distances, strict=True)):
-        track.times.append(i / 25)
-        track.x.append(x)
-        track.y.append(150)
-        track.distance.append(d)
-    return track
-
-
-def test_one_steady_crop_holds_a_face_that_moves_a_little():
-    plan = plan_clip(made_track(np.linspace(300, 340, 50), [40] * 50), in_size=128)
-    assert plan.steady
-    left, _, right, _ = plan.at(0).box
-    assert left <= 300 - 115 and right >= 340 + 115
-
-
-def test_crop_glides_after_a_face_that_moves_far():
-    xs = np.linspace(150, 650, 100)
-    plan = plan_clip(made_track(xs, [20] * 100), in_size=128)
-    sizes = {(p.width, p.height) for p in plan.plans}
-    assert not plan.steady and len(plan.plans) == 100 and len(sizes) == 1 and plan.width % 8 == plan.height % 8 == 0
-    centres = np.array([(p.box[0] + p.box[2]) / 2 for p in plan.plans])
-    assert np.abs(centres - xs).max() < 60 and np.abs(np.diff(centres)).max() < 8
-    assert plan.at(1000) == plan.plans[-1]
-
-
-def test_crop_zooms_with_a_face_that_comes_closer_and_does_not_smear_a_cut():
-    track = made_track([200.0] * 50 + [600.0] * 50, [20] * 50 + [60] * 50)
-    track.cuts.append(50)
-    plan = plan_clip(track, in_size=128)
-    assert plan.at(49).scale == pytest.approx(32 / 20) and plan.at(50).scale == pytest.approx(32 / 60)
-    assert plan.at(49).box[2] < 400 < plan.at(50).box[2]
 
 
 def test_one_euro_is_steady_at_rest_and_prompt_in_motion():
@@ -243,6 +248,17 @@ def test_one_euro_is_steady_at_rest_and_prompt_in_motion():
     smooth = OneEuro()
     moving = [smooth(np.full((68, 2), 4.0 * i), i / 25, 40.0)[0, 0] for i in range(50)]
     assert moving[-1] > 4.0 * 49 - 8
+
+
+def test_scene_cuts_are_found_and_fast_motion_is_none():
+    rng = np.random.default_rng(0)
+    one, other = (rng.integers(0, 256, (9, 16, 3), dtype=np.uint8).repeat(20, 0).repeat(20, 1) for _ in range(2))
+    cuts = SceneCuts()
+    assert [cuts.update(frame) for frame in [one] * 4 + [other] * 4] == [False] * 4 + [True] + [False] * 3
+    cuts = SceneCuts()
+    assert not any(cuts.update(np.roll(one, 2 * i, 1)) for i in range(40)), "a pan"
+    cuts = SceneCuts()
+    assert not any(cuts.update(np.clip(one.astype(int) // 2 + 10 * i, 0, 255).astype(np.uint8)) for i in range(12))
 
 
 def test_track_survives_times_that_stand_still(finder):

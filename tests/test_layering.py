@@ -8,20 +8,22 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "vtoonify_lib"
-FACES = {"faces", "framing", "tracking", "preprocessing", "images"}  # one job in five files
+FACES = {"faces", "framing", "tracking", "planning", "preprocessing", "images"}  # one job in six files
 LAYERS = [  # top to bottom; a module may import from lower rows, and from its own row
     {"cli", "panels", "notebook", "bench"},
     {"plotting"},
-    {"pipeline", "preview", "demo", "networks", "look", "recipe", "styles", "training", "metrics"},
+    {"pipeline", "animation", "quality", "preview", "demo", "networks", "look", "recipe", "styles", "training",
+     "metrics"},
     {"published"},
     {"synthesis", "blending", "losses", "checkpoints", "fast"},
     {"models", "faces", "parsing", "video", "studio", "unpickling", "downloads"} | FACES,
+    {"flow"},
     {"ops", "devices"},
     {"latents"},
     {"config"},
 ]
 CORNERS = {  # library → the only parts that know it
-    "cv2": FACES | {"parsing", "video"}, "dlib": FACES | {"training"}, "av": {"video"},
+    "cv2": FACES | {"animation", "parsing", "flow", "video"}, "dlib": FACES | {"training"}, "av": {"video"},
     "ipywidgets": {"panels", "notebook"}, "ipyvolume": {"panels"}, "moderngl": {"studio"},
     "matplotlib": {"plotting", "panels"}, "urllib": {"downloads"}, "pickletools": {"unpickling"},
 }

@@ -11,13 +11,13 @@ import torch
 from media_files import make_clip, make_sound, sound_packets
 from people import GREY, photograph, scene, write_clip
 
-from vtoonify_lib import devices, networks, pipeline
+from vtoonify_lib import animation, devices, networks, pipeline
 from vtoonify_lib.config import TINY, VToonifyError
 from vtoonify_lib.demo import demo
 from vtoonify_lib.devices import autocast, memory_errors, pick_device, pick_dtype
 from vtoonify_lib.images import to_image, to_tensor, write_image
 from vtoonify_lib.parsing import CLASS_NAMES, PALETTE, calm_background, network_input, parsing_picture
-from vtoonify_lib.pipeline import Toonifier, VideoResult
+from vtoonify_lib.pipeline import Look, Toonifier, VideoResult
 from vtoonify_lib.video import probe, read_frames
 
 
@@ -158,6 +158,28 @@ def test_clip_full_frame(toonifier, tmp_path):
     assert result.size == (640, 240) and abs(int(after[2][120, 620].mean()) - GREY) < 6
 
 
+def test_the_full_frame_keeps_what_is_no_person(toonifier, tmp_path, monkeypatch):
+    """Of the crop, only what one of the parsing maps takes for a person is drawn."""
+    def maps(crops):
+        logits = torch.zeros(len(crops), 19, *crops.shape[1:3])
+        logits[:, 0], logits[:, 1, :, : crops.shape[2] // 2] = 10, 20  # skin on the left, background on the right
+        return logits
+
+    monkeypatch.setattr(toonifier.networks, "parse", maps)
+    monkeypatch.setattr(toonifier, "painter", lambda *a: lambda crops: 255 - np.repeat(np.repeat(crops, 2, 1), 2, 2))
+    before = walk([60] * 2, width=640)[0]
+    drawn = toonifier.image(before, frame="full")
+    src = write_clip(tmp_path / "a.mp4", walk([60] * 2, width=640))
+    clip = list(read_frames(toonify(toonifier, src, tmp_path / "b.mp4", frame="full").path))[0].rgb
+    plan = toonifier.face_in(before).plan
+    left, _, right, _ = plan.box
+    row, quarter = 120, int((right - left) / 4)
+    for picture in (drawn, clip):
+        change = np.abs(picture[row].astype(int) - before[row]).mean(1)
+        assert change[int(left) + quarter - 8 : int(left) + quarter + 8].mean() > 20
+        assert change[int(left) + 3 * quarter :].mean() < 4
+
+
 def test_variable_frame_rate(toonifier, tmp_path):
     ticks = [0, 40, 70, 180, 181, 400]
     src = write_clip(tmp_path / "a.mp4", walk([60] * 6), ticks=ticks, sound=False)
@@ -180,20 +202,54 @@ def test_face_only_later(toonifier, tmp_path):
     assert len(after) == result.frames == 24 and result.faces_missed == 20
     assert abs(after[0].astype(int) - GREY).max() < 8, "shown as it was"
     assert after[22].std() > 8
-    assert any("appears after 0.8 s; the 8 frames before" in text for text in result.warnings)
+    assert any("not found in 20 of 24 frames" in text for text in result.warnings)
 
 
 def test_face_lost_midway(toonifier, tmp_path):
-    src = write_clip(tmp_path / "a.mp4", walk([60] * 4 + [None] * 24 + [60] * 2))
-    result = toonify(toonifier, src, tmp_path / "b.mp4")
-    assert probe(result.path).frame_count == 30
-    assert any("not found in" in text for text in result.warnings)
+    src = write_clip(tmp_path / "a.mp4", walk([60] * 4 + [None] * 60 + [60] * 2))
+    for frame in ("crop", "full"):
+        result = toonify(toonifier, src, tmp_path / f"{frame}.mp4", frame=frame)
+        after = [f.rgb.astype(int) for f in read_frames(result.path)]
+        assert len(after) == 66 and abs(after[34] - GREY).max() < 8, "the original, where there is nobody"
+        assert any("not found in" in text for text in result.warnings)
 
 
 def test_two_faces_in_a_clip(toonifier, tmp_path):
     frames = [scene(480, 300, [(0, 60, 240), (210, 0, 300)])] * 3
     result = toonify(toonifier, write_clip(tmp_path / "a.mp4", frames), tmp_path / "b.mp4")
     assert "2 faces were found; the largest is used" in result.warnings
+
+
+def test_everybody_is_drawn_with_a_look_of_their_own(toonifier, tmp_path, monkeypatch):
+    def animator(aligned, look, parse):
+        def draw(crops, seconds):
+            parse(crops)
+            return np.full((len(crops), crops.shape[1] * 2, crops.shape[2] * 2, 3), look.seed, np.uint8)
+        return draw
+
+    monkeypatch.setattr(toonifier, "animator", animator)
+    monkeypatch.setattr(toonifier.networks, "person_mask", lambda picture, logits: np.ones((8, 8), np.float32))
+    frames = [scene(760, 300, [(0, 60, 240), (420, 0, 300)])] * 16
+    src, looks = write_clip(tmp_path / "a.mp4", frames), [Look(seed=20), Look(seed=230)]
+    result = toonify(toonifier, src, tmp_path / "b.mp4", frame="full", faces="all", look=looks, padding=24)
+    shown = list(read_frames(result.path))[8].rgb.astype(int)
+    assert result.people == 2 and result.size == (760, 300) and result.warnings == ()
+    assert abs(shown[160, 105] - 20).max() < 12 and abs(shown[130, 551] - 230).max() < 12
+    largest = toonify(toonifier, src, tmp_path / "c.mp4", frame="full", faces=1, look=looks, padding=24)
+    shown = list(read_frames(largest.path))[8].rgb.astype(int)
+    assert largest.people == 1 and abs(shown[130, 551] - 20).max() < 12 and abs(shown[160, 105] - 20).max() > 30
+
+
+def test_everybody_in_a_picture(toonifier):
+    picture = scene(760, 300, [(0, 60, 240), (420, 0, 300)])
+    one, both = (toonifier.image(picture, frame="full", faces=faces, padding=24) for faces in (1, "all"))
+    left, right = (slice(100, 200), slice(60, 150)), (slice(80, 180), slice(500, 600))
+    assert (one[left] == picture[left]).all() and (one[right] != picture[right]).any()
+    assert (both[left] != picture[left]).any() and (both[right] == one[right]).all()
+    assert [face.plan.box[0] for face in toonifier.faces_in(picture)] == sorted(
+        face.plan.box[0] for face in toonifier.faces_in(picture))
+    with pytest.raises(VToonifyError, match="--frame full"):
+        toonifier.image(picture, faces="all")
 
 
 def test_face_that_walks_through_the_picture(toonifier, tmp_path):
@@ -243,7 +299,7 @@ def test_failure_midway_leaves_nothing(toonifier, tmp_path, monkeypatch):
     src = write_clip(tmp_path / "a.mp4", walk([60] * 8))
     calls = []
 
-    def painter(style, look):
+    def painter(style, look, parse):
         def draw(crops):
             calls.append(1)
             if len(calls) == 5:
@@ -267,7 +323,7 @@ def test_memory_does_not_grow_with_the_clip(toonifier, tmp_path, monkeypatch):
             weakref.finalize(frame.rgb, lambda: alive.__setitem__(0, alive[0] - 1))
             yield frame
 
-    monkeypatch.setattr(pipeline, "read_frames", counted)
+    monkeypatch.setattr(animation, "read_frames", counted)
     src = write_clip(tmp_path / "a.mp4", [scene()] * 80)
     assert toonify(toonifier, src, tmp_path / "b.mp4", frame="full").frames == 80
     assert alive[1] <= 16

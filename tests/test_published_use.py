@@ -136,7 +136,8 @@ def test_padding_and_the_full_frame(ready):
     assert narrow.size < crop.size and max(narrow.shape) <= 2 * 16 * SCALE
     full = toonifier.image(rgb, frame="full")
     plan = PUBLISHED.plan(rgb.shape, toonifier.finder.faces(rgb)[0].landmarks, 32, None)
-    assert (full == paste_back(rgb, crop, plan)).all() and (full[:, :20] == rgb[:, :20]).all()
+    mask = toonifier.networks.person_mask(crop, toonifier.networks.parse(PUBLISHED.cut(rgb, plan)[None]))
+    assert (full == paste_back(rgb, crop, plan, mask)).all() and (full[:, :20] == rgb[:, :20]).all()
 
 
 def test_style_assembly_has_the_published_numbers():
@@ -306,8 +307,8 @@ def test_a_clip_is_cut_and_drawn_as_published(ready, tmp_path, monkeypatch, name
     toonifier, drawn, looks = Toonifier.load(name, "cpu"), [], []
     painter = toonifier.painter
 
-    def watched(style, look):
-        draw = painter(style, look)
+    def watched(style, look, parse):
+        draw = painter(style, look, parse)
         looks.append(look)
         return lambda crops: drawn.append((crops[0], draw(crops))) or drawn[-1][1]
 
@@ -333,7 +334,7 @@ def test_a_clip_in_which_the_face_comes_late_and_walks(ready, tmp_path, monkeypa
         PUBLISHED, cut=lambda frame, plan: published_way.append(plan) or PUBLISHED.cut(frame, plan)))
     late = write_clip(tmp_path / "a.mp4", [scene(people=[])] * 14 + [scene()] * 2)
     result = toonifier.video(late, tmp_path / "b.mp4", frame="full", progress=False)
-    assert result.frames == 16 and any("appears after" in note for note in result.warnings)
+    assert result.frames == 16 and any("14 of them are left as they are" in n for n in result.warnings)
     assert 2 <= len(published_way) < 16 and result.size == (320, 240)
     published_way.clear()
     walk = write_clip(tmp_path / "c.mp4", [scene(800, 240, [(x, 0, 240)]) for x in np.linspace(-20, 620, 12)])

@@ -62,10 +62,10 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--accept-licence", action="store_true",
                         help="accept the licence of the published bundles (non-commercial) without being asked")
     style = argparse.ArgumentParser(add_help=False)
-    style.add_argument("--style", metavar="STYLE",
+    style.add_argument("--style", metavar="STYLE", action="append",
                        help="name of a style (`vtoonify styles` shows them) or its number, a picture with a face, a "
                             "saved .safetensors style, `new` for one that nobody drew, or a blend: "
-                            "comic-07:0.6,me.jpg:0.4")
+                            "comic-07:0.6,me.jpg:0.4; once more for the next person, from left to right")
     style.add_argument("--structure", metavar="X",
                        help="from 0, the face's features, to 1, the style's; in clips also keyframes, as "
                             "seconds:value: \"0:0, 2:1\"")
@@ -73,11 +73,13 @@ def _parser() -> argparse.ArgumentParser:
     style.add_argument("--seed", type=int, metavar="N", help="of the style `new` (default: 0)")
     region = argparse.ArgumentParser(add_help=False)
     region.add_argument("--frame", choices=("crop", "full"),
-                        help="crop: the toonified region around the face; full: the whole picture with that region "
-                             "blended in (default: crop)")
+                        help="crop: the toonified region around the face; full: the whole picture, in which people "
+                             "are drawn and the rest stays (default: crop)")
     region.add_argument("--padding", type=float, metavar="PX",
                         help="pixels kept on each side of the eyes, where the eyes are a quarter of the model's input "
                              "size apart (default: 200/256 of the input size)")
+    region.add_argument("--faces", metavar="WHOM",
+                        help="largest, all, or how many of the largest; several want --frame full (default: largest)")
     region.add_argument("--recipe", metavar="FILE", help="replay a recipe, which decides style, degrees and region")
     region.add_argument("--save-recipe", metavar="FILE", help="write down how this was made, to be replayed")
 
@@ -89,6 +91,12 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, parents=[common, style, region], help=f"toonify a {what}")
         command.add_argument("input", metavar="IN", help=f"{name} file")
         command.add_argument("output", metavar="OUT", help=f"{name} file to write; its ending says the format")
+        if run is _video:
+            command.add_argument("--no-smooth", action="store_true",
+                                 help="parse every frame for itself: no smoothing along the optical flow")
+            command.add_argument("--card", metavar="FILE",
+                                 help="picture file for a quality card: steadiness, landmarks, identity; numbers go to "
+                                      "a .json beside it")
         command.set_defaults(run=run)
 
     command = commands.add_parser("styles", help="list the styles of a bundle of ours; draw a contact sheet")
@@ -105,6 +113,16 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--device", default="auto", help="(default: %(default)s)")
     command.set_defaults(run=_style)
 
+    command = commands.add_parser("bench", help="seconds a frame and peak memory on this machine, plain and folded")
+    command.add_argument("--bundle", default="studio-t", metavar="NAME",
+                         help="a bundle, or `published`, `published-d`: the authors' sizes, with random weights "
+                              "(default: %(default)s)")
+    command.add_argument("--side", type=int, metavar="PX", help="side of the crop (default: head and shoulders)")
+    command.add_argument("--rounds", type=int, default=15, metavar="N", help="turns that are counted (default: 15)")
+    command.add_argument("--device", default="auto", help="(default: %(default)s)")
+    command.add_argument("--json", metavar="FILE", help="write the report there, too")
+    command.set_defaults(run=_bench)
+
     command = commands.add_parser("models", help="list the model bundles, here and published; remove published ones")
     which = command.add_mutually_exclusive_group()
     which.add_argument("--remove", metavar="NAME", help="delete a published bundle, and downloads no other one needs")
@@ -115,15 +133,29 @@ def _parser() -> argparse.ArgumentParser:
 
 
 # ---------------------------------------------------------------------------------------------- toonify
-def _look(arguments: argparse.Namespace) -> Look:
-    """The look that was asked for; what a published preset cannot do is said before it is fetched."""
+def _looks(arguments: argparse.Namespace) -> list[Look]:
+    """The looks that were asked for; what a published preset cannot do is said before it is fetched."""
     from .look import Look
     from .published import PRESETS
 
-    look = Look(arguments.style, arguments.structure, arguments.color, arguments.seed or 0)
-    if arguments.bundle in PRESETS:
-        look.within(PRESETS[arguments.bundle])
-    return look
+    looks = [Look(style, arguments.structure, arguments.color, arguments.seed or 0)
+             for style in arguments.style or [None]]
+    for look in looks:
+        if arguments.bundle in PRESETS:
+            look.within(PRESETS[arguments.bundle])
+    return looks
+
+
+def _faces(arguments: argparse.Namespace, frame: str) -> str | int:
+    """Whom to draw, checked before the model is fetched or loaded."""
+    from .planning import LARGEST, check_faces
+
+    asked = arguments.faces or LARGEST
+    faces = int(asked) if asked.isdigit() else asked
+    check_faces(faces, frame)
+    if arguments.style and len(arguments.style) > 1 and faces in (LARGEST, 1):
+        raise VToonifyError("several styles are for several people; ask for them with --faces all --frame full")
+    return faces
 
 
 def _recipe(arguments: argparse.Namespace) -> Recipe | None:
@@ -162,39 +194,46 @@ def _wishes(arguments: argparse.Namespace) -> tuple[Toonifier, dict[str, Any]]:
 
     usual_padding(0, arguments.padding)  # before the model is fetched or loaded
     recipe = _recipe(arguments)
-    how = recipe.arguments() if recipe else {"look": _look(arguments), "padding": arguments.padding,
-                                             "frame": arguments.frame or "crop"}
+    how = recipe.arguments() if recipe else {"padding": arguments.padding, "frame": arguments.frame or "crop"}
+    faces, looks = _faces(arguments, how["frame"]), [how.pop("look")] if recipe else _looks(arguments)
+    if arguments.save_recipe and len(looks) > 1:
+        raise VToonifyError("a recipe holds the style of one person; drop --save-recipe, or all but one --style")
     toonifier = _load(arguments)
     if recipe:
         recipe.check(toonifier.bundle)
-    how["look"] = toonifier.decide(how["look"])
+    looks = [toonifier.decide(look) for look in looks]
     if arguments.run is _image:
-        how["look"].still()
+        looks = [look.still() for look in looks]
     if arguments.save_recipe:
-        Recipe.of(toonifier.bundle, **how).save(arguments.save_recipe)
-    return toonifier, how
+        Recipe.of(toonifier.bundle, look=looks[0], **how).save(arguments.save_recipe)
+    return toonifier, {"look": looks, "faces": faces, **how}
 
 
 def _demo(arguments: argparse.Namespace) -> None:
     from .demo import demo
 
-    for result in demo(arguments.out, arguments.bundle or STYLED, arguments.device, _look(arguments),
-                       **_how(arguments)):
+    look, *more = _looks(arguments)
+    if more:
+        raise VToonifyError("the sample clip shows one person; give one --style")
+    for result in demo(arguments.out, arguments.bundle or STYLED, arguments.device, look, **_how(arguments)):
         _report(result)
 
 
 def _video(arguments: argparse.Namespace) -> None:
-    from .pipeline import check_video_paths
+    from .animation import check_video_paths
 
     check_video_paths(arguments.input, arguments.output)  # before the model is fetched or loaded
     toonifier, how = _wishes(arguments)
-    _report(toonifier.video(arguments.input, arguments.output, **how, progress=sys.stderr.isatty()))
+    _report(toonifier.video(arguments.input, arguments.output, **how, smooth=not arguments.no_smooth,
+                            card=arguments.card, progress=sys.stderr.isatty()))
 
 
 def _report(result) -> None:
     for sentence in result.warnings:
         print(f"vtoonify: note: {sentence}", file=sys.stderr)
     print(result)
+    if result.card is not None:
+        print(result.card)
 
 
 def _image(arguments: argparse.Namespace) -> None:
@@ -245,6 +284,22 @@ def _style(arguments: argparse.Namespace) -> None:
     toonifier = Toonifier.load(arguments.bundle, arguments.device)
     style = toonifier.style_of(arguments.input, refine=arguments.refine)
     print(save_style(arguments.output, style, toonifier.bundle))
+
+
+def _bench(arguments: argparse.Namespace) -> None:
+    """The report, and its JSON."""
+    import json
+
+    from . import bench
+    from .images import check_output
+
+    if arguments.rounds < 1:
+        raise VToonifyError(f"--rounds is {arguments.rounds}; it must be at least 1")
+    path = check_output(arguments.json) if arguments.json else None  # before the work is done
+    report = bench.run(arguments.bundle, arguments.side, arguments.rounds, arguments.device)
+    print(bench.as_text(report))
+    if path:
+        path.write_text(json.dumps(report, indent=1) + "\n")
 
 
 # ---------------------------------------------------------------------------------------------- models

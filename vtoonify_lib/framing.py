@@ -184,9 +184,10 @@ def published_cut(frame: np.ndarray, plan: CropPlan) -> np.ndarray:
     return cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR)[top:bottom, left:right]
 
 
-def paste_back(frame: np.ndarray, stylised: np.ndarray, plan: CropPlan) -> np.ndarray:
+def paste_back(frame: np.ndarray, stylised: np.ndarray, plan: CropPlan, share: np.ndarray | None = None) -> np.ndarray:
     """The frame [H,W,3] uint8 with the stylised crop (any size) put back in its place behind a soft edge.
 
+    share: how much of the crop is to be seen where, float32 [h,w] in [0,1] of any size; default all of it.
     Sides of the crop that coincide with the edge of the frame stay hard: there is nothing to blend with.
     """
     left, top, right, bottom = plan.box
@@ -199,6 +200,8 @@ def paste_back(frame: np.ndarray, stylised: np.ndarray, plan: CropPlan) -> np.nd
     width = max(2.0, FEATHER_FRACTION * min(x1 - x0, y1 - y0))
     mask = np.minimum.outer(_ramp(y1 - y0, width, y0 > 0, y1 < plan.frame_height),
                             _ramp(x1 - x0, width, x0 > 0, x1 < plan.frame_width))[..., None]
+    if share is not None:
+        mask *= cv2.resize(share, (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR)[..., None]
     result = frame.copy()
     region = result[y0:y1, x0:x1]
     region[...] = (region + mask * (picture.astype(np.float32) - region) + 0.5).astype(np.uint8)

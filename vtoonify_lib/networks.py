@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from . import fast, latents
@@ -20,12 +21,13 @@ from .devices import memory_errors, pick_dtype
 from .images import to_tensor
 from .look import Look
 from .models.psp import PSP
-from .parsing import network_input, parsing_logits
+from .parsing import network_input, parsing_logits, person_mask
 from .preprocessing import Preprocessing
 from .published import style_code
 from .styles import StyleCode, StyleTable
 
 Draw = Callable[[np.ndarray], np.ndarray]
+Parse = Callable[[np.ndarray], Tensor]
 
 
 class Networks:
@@ -97,13 +99,30 @@ class Networks:
             return latents.styled(face, exemplar, look.structure, look.color, layers)
         return latents.with_color_of(exemplar, torch.lerp(face, exemplar, float(look.color)))
 
-    def painter(self, style: Tensor, structure: float | None = None) -> Draw:
-        """The network with this style folded in: uint8 RGB [B,H,W,3] → [B,sH,sW,3]; H, W multiples of 8."""
+    def parse(self, crops: np.ndarray) -> Tensor:
+        """Parsing logits [B,19,H,W] of crops, uint8 RGB [B,H,W,3]; H, W multiples of 8."""
+        with torch.inference_mode(), self._memory(crops):
+            return parsing_logits(self.parsing, to_tensor(crops, self.device).to(self.dtype))
+
+    def person_mask(self, picture: np.ndarray, logits: Tensor) -> np.ndarray:
+        """Where the person is, in the drawing, uint8 RGB [sH,sW,3], or in the photograph with these logits [1,19,H,W].
+
+        → float32 [H,W] in [0,1], see `parsing.person_mask`.
+        """
+        size = (logits.shape[3], logits.shape[2])
+        small = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BOX))
+        return person_mask(logits[0], self.parse(small[None])[0])
+
+    def painter(self, style: Tensor, structure: float | None = None, parse: Parse | None = None) -> Draw:
+        """The network with this style folded in: uint8 RGB [B,H,W,3] → [B,sH,sW,3]; H, W multiples of 8.
+
+        parse  crops → logits, instead of `Networks.parse` (see `parsing.SteadyParsing`)
+        """
         network = self._folded(style)
 
         def draw(crops: np.ndarray) -> np.ndarray:
             with torch.inference_mode(), self._memory(crops):
-                x = self._input(crops)
+                x = self._input(crops, parse or self.parse)
                 return self.to_image(network(x) if structure is None else network(x, structure))
 
         return draw
@@ -119,7 +138,7 @@ class Networks:
             network = self._folded(style)
             with torch.inference_mode(), self._memory(crops):
                 if not kept:
-                    kept.extend(network.features(self._input(crops)))
+                    kept.extend(network.features(self._input(crops, self.parse)))
                 details = [feature.clone() for feature in kept]
                 return self.to_image(network.draw(details) if structure is None else network.draw(details, structure))
 
@@ -132,7 +151,6 @@ class Networks:
     def _memory(self, crops: np.ndarray) -> AbstractContextManager:
         return memory_errors(self.device, f"a crop of {crops.shape[2]}×{crops.shape[1]} px")
 
-    def _input(self, crops: np.ndarray) -> Tensor:
+    def _input(self, crops: np.ndarray, parse: Parse) -> Tensor:
         """What the network sees of crops, uint8 RGB [B,H,W,3]."""
-        rgb = to_tensor(crops, self.device)
-        return network_input(rgb, parsing_logits(self.parsing, rgb.to(self.dtype)))
+        return network_input(to_tensor(crops, self.device), parse(crops).to(self.device))

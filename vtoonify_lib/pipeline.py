@@ -1,81 +1,41 @@
 """Toonifier: a picture or a clip in, its cartoon out. The life of a frame (DESIGN): faces → crop → parsing → network.
 
-The style code is computed once per clip from an aligned crop of the best early frame, and folded into the weights. A
-clip is read twice: once to follow the face, once to draw, so that one steady crop can be chosen beforehand and memory
-does not grow with the clip. Ours or published, it goes the same way: what differs is in `networks`, `preprocessing` and
-`look`. Which weights, which faces, which codec: see `checkpoints`, `faces` and `video`.
+Ours or published, it goes the same way: what differs is in `networks`, `preprocessing` and `look`. How a clip is
+followed, drawn and written is in `animation`; which weights, which faces, which codec: see `checkpoints`, `faces` and
+`video`.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import closing
-from dataclasses import dataclass, replace
-from fractions import Fraction
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
-from tqdm.auto import tqdm
 
+from .animation import FACE_NEEDS, VideoResult, Wish, animate, several
 from .checkpoints import Bundle
 from .config import VToonifyError
 from .devices import pick_device
-from .faces import FaceFinder, align_face, cut, paste_back
+from .faces import Face as FoundFace
+from .faces import FaceFinder, align_face, paste_back
 from .framing import CropPlan, usual_padding
-from .images import check_output, check_source, read_image
+from .images import read_image
 from .look import AS_TRAINED, Look
-from .networks import Networks
+from .networks import Draw, Networks, Parse
+from .planning import ALL, LARGEST, check_faces
 from .preprocessing import OURS, PUBLISHED
 from .published import open_bundle
 from .styles import NEW, STYLE_SUFFIX, StyleCode, load_style
-from .tracking import ClipPlan, ClipTrack, plan_clip, track_clip
-from .video import FORMATS, VideoWriter, pipelined, probe, read_frames
 
 DEFAULT_BUNDLE = "studio-t"
 SAMPLE = Path(__file__).resolve().parent.parent / "data" / "samples" / "portrait.mp4"  # a clip of ours
-FACE_NEEDS = "a face must be upright, look roughly towards the camera and be at least 40 px wide"
-FRAMES = ("crop", "full")  # what comes out: the toonified region around the face, or the whole frame with it in place
-
-
-@dataclass(frozen=True)
-class VideoResult:
-    """What `Toonifier.video` did.
-
-    path          the file written
-    frames        frames written; as many as were read
-    size          width, height of the output in pixels
-    crop          width, height of the region the network saw
-    steady        one crop for the whole clip; False when it glides after the face
-    faces_found   frames in which the face was found;  faces_missed: the others
-    seconds       for everything;  of which tracking_seconds to follow the face
-    warnings      sentences for the user
-    """
-
-    path: Path
-    frames: int
-    size: tuple[int, int]
-    crop: tuple[int, int]
-    steady: bool
-    faces_found: int
-    faces_missed: int
-    seconds: float
-    tracking_seconds: float
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def seconds_per_frame(self) -> float:
-        """Time the user waited, face tracking and encoding included, over the frames."""
-        return self.seconds / max(self.frames, 1)
-
-    def __str__(self) -> str:
-        return (f"{self.path}: {self.frames} frames of {self.size[0]}×{self.size[1]}, {self.seconds_per_frame:.3f} "
-                f"seconds per frame ({self.tracking_seconds / max(self.frames, 1):.3f} of it to follow the face)")
+FRAMES = ("crop", "full")  # what comes out: the toonified region around the face, or all, with the person drawn
 
 
 class Face(NamedTuple):
@@ -116,101 +76,87 @@ class Toonifier:
 
     # ------------------------------------------------------------------ pictures
     def image(self, source: str | Path | np.ndarray | Image.Image, frame: str = "crop",
-              padding: float | None = None, look: Look = AS_TRAINED) -> np.ndarray:
-        """Toonify the largest face of a picture → uint8 RGB [H',W',3].
+              padding: float | None = None, look: Look | Sequence[Look] = AS_TRAINED, faces: str | int = LARGEST
+              ) -> np.ndarray:
+        """Toonify the largest face of a picture, or several → uint8 RGB [H',W',3].
 
         source: path, array or Pillow picture (see `images.read_image`). frame: "crop" gives the region around the face
-        at out_size/in_size times the working size, "full" the whole picture with the region blended in. padding: pixels
-        around the eye centre at working size, default 200/256 of in_size. look: exemplar and degrees.
-        Warns when there are several faces. Raises VToonifyError when there is none, and for a look the bundle has not.
+        at out_size/in_size times the working size, "full" the whole picture with the person blended in. padding: pixels
+        around the eye centre at working size, default 200/256 of in_size. look: exemplar and degrees; several: of the
+        people from left to right, the last one of all who follow. faces: "largest", "all", or how many, largest first;
+        more than one want frame="full".
+        Warns when there are several faces and one is drawn. Raises VToonifyError when there is none, and for a look the
+        bundle has not.
         """
         _check_frame(frame)
-        look = self.decide(look).still()
-        face = self.face_in(source, padding)
-        style = self.style_code(face.aligned, look)
-        picture = self.painter(style, look)(face.crop[None])[0]
-        return picture if frame == "crop" else paste_back(face.picture, picture, face.plan)
+        check_faces(faces, frame)
+        looks = [look.still() for look in self._looks(look)]
+        found = [self.face_in(source, padding)] if faces == LARGEST else self.faces_in(source, padding, faces)
+        result = found[0].picture
+        for number, face in enumerate(found):
+            look = looks[min(number, len(looks) - 1)]
+            picture = self.painter(self.style_code(face.aligned, look), look)(face.crop[None])[0]
+            if frame == "crop":
+                return picture
+            mask = self.networks.person_mask(picture, self.networks.parse(face.crop[None]))
+            result = paste_back(result, picture, face.plan, mask)
+        return result
 
     def face_in(self, source: str | Path | np.ndarray | Image.Image, padding: float | None = None) -> Face:
         """The largest face of a picture, cut out as the networks want it. Warnings and errors as `image`."""
         rgb = read_image(source)
-        faces = self.finder.faces(rgb)
-        if not faces:
+        faces = self._found(rgb, source)
+        if len(faces) > 1:
+            warnings.warn(several(len(faces)), stacklevel=3)
+        return self._face(rgb, faces[0].landmarks, padding)
+
+    def faces_in(self, source: str | Path | np.ndarray | Image.Image, padding: float | None = None,
+                 faces: str | int = ALL) -> list[Face]:
+        """`face_in` for all faces, or the so many largest, from left to right; those too small to be drawn are not."""
+        rgb, found, refused = read_image(source), [], None
+        for face in self._found(rgb, source):
+            try:
+                found.append((face.centre[0], self._face(rgb, face.landmarks, padding)))
+            except VToonifyError as error:
+                refused = error
+        if not found:
+            raise refused
+        return [face for _, face in sorted(found[: None if faces == ALL else faces], key=lambda pair: pair[0])]
+
+    def _found(self, rgb: np.ndarray, source: Any) -> list[FoundFace]:
+        """The detector's faces, largest first; `source` is for the message when there is none."""
+        found = self.finder.faces(rgb)
+        if not found:
             what = source if isinstance(source, str | Path) else "the picture"
             raise VToonifyError(f"no face was found in {what} ({rgb.shape[1]}×{rgb.shape[0]} px); {FACE_NEEDS}")
-        if len(faces) > 1:
-            warnings.warn(_several(len(faces)), stacklevel=3)
-        landmarks = faces[0].landmarks
+        return found
+
+    def _face(self, rgb: np.ndarray, landmarks: np.ndarray, padding: float | None) -> Face:
         plan = self.preprocessing.plan(rgb.shape, landmarks, self.config.in_size, padding)
         return Face(rgb, plan, self.preprocessing.cut(rgb, plan), align_face(rgb, landmarks, self.networks.face_size))
 
     # ------------------------------------------------------------------ clips
     def video(self, src: str | Path, dst: str | Path, frame: str = "crop", padding: float | None = None,
-              look: Look = AS_TRAINED, progress: bool = True) -> VideoResult:
+              look: Look | Sequence[Look] = AS_TRAINED, faces: str | int = LARGEST, smooth: bool = True,
+              card: str | Path | None = None, progress: bool = True) -> VideoResult:
         """Toonify a clip with its sound; every frame is kept, at its time. Arguments as `image`.
 
-        Frames from before the face first appears are left as they are. Raises VToonifyError for a clip without a face
+        smooth: parsing maps flow along with the picture (`parsing.SteadyParsing`); else each frame is for itself.
+        card: a picture file for the quality card (`quality`), with its numbers in a .json beside it.
+        Where the face is not there, the cartoon fades into the original. Raises VToonifyError for a clip without a face
         and for unusable input or output; nothing is left under the output's name then.
         """
-        start, src, dst = perf_counter(), Path(src), Path(dst)
         _check_frame(frame)
-        check_video_paths(src, dst)
-        look = self.decide(look)
-        padding = usual_padding(self.config.in_size, padding)
-        with VideoWriter(dst, source=src) as writer:  # opened first: it finds out soonest whether dst can be written
-            track, notes = self._track(src, progress)
-            if track.aligned is None:
-                raise VToonifyError(f"no face was found in any of the {track.frames} frames of {src}; {FACE_NEEDS}")
-            tracked = perf_counter()
-            plans = plan_clip(track, self.config.in_size, padding)
-            size = self._render(src, writer, track, plans, look, frame, progress)
-        found, seconds = int(track.found.sum()), perf_counter() - start
-        return VideoResult(dst, writer.frames, size, (plans.width, plans.height), plans.steady, found,
-                           track.frames - found, seconds, tracked - start, (*notes, *_notes(track, plans)))
-
-    def _track(self, src: Path, progress: bool) -> tuple[ClipTrack, list[str]]:
-        """First pass: where the face is, and what the reader had to complain about."""
-        total = probe(src).frame_count
-        with warnings.catch_warnings(record=True) as caught, closing(read_frames(src)) as frames:
-            warnings.simplefilter("always", UserWarning)
-            bar = tqdm(frames, total=total, desc="finding the face", unit="frame", leave=False, disable=not progress)
-            track = track_clip(((frame.rgb, float(frame.pts)) for frame in bar), self.finder,
-                               self.networks.face_size)
-        return track, [str(item.message) for item in caught if item.category is UserWarning]
-
-    def _render(self, src: Path, writer: VideoWriter, track: ClipTrack, plans: ClipPlan, look: Look, frame: str,
-                progress: bool) -> tuple[int, int]:
-        """Second pass: read and cut, draw, paste and write, the three at once. Returns width, height of the output."""
-        draw, start = self.animator(track.aligned, look), float(track.times[0])
-        lead, size = track.lead(), (0, 0)
-        cut_out = self.preprocessing.cut if plans.steady else cut  # a crop that glides lies between the pixels
-
-        def read() -> Iterator[_Job]:
-            with closing(read_frames(src)) as frames:
-                for index, item in enumerate(frames):
-                    plan, plain = plans.at(index), index < lead
-                    picture = cut(item.rgb, plan, grow=self.config.scale) if plain else cut_out(item.rgb, plan)
-                    yield _Job(item.pts, picture, plan, plain, item.rgb if frame == "full" else None)
-
-        def work(job: _Job) -> tuple[_Job, np.ndarray]:
-            return job, job.picture if job.plain else draw(job.picture[None], float(job.pts) - start)[0]
-
-        def write(done: tuple[_Job, np.ndarray]) -> None:
-            nonlocal size
-            job, picture = done
-            if job.whole is not None:
-                picture = job.whole if job.plain else paste_back(job.whole, picture, job.plan)
-            writer.write(picture, job.pts)
-            size = (picture.shape[1], picture.shape[0])
-            bar.update()
-
-        with warnings.catch_warnings(), tqdm(total=track.frames, desc="toonifying", unit="frame",
-                                             disable=not progress) as bar:
-            warnings.simplefilter("ignore", UserWarning)  # said in the first pass already
-            pipelined(read(), work, write)
-        return size
+        check_faces(faces, frame)
+        padding, card = usual_padding(self.config.in_size, padding), None if card is None else Path(card)
+        wish = Wish(frame, padding, self._looks(look), faces, smooth, card, progress)
+        return animate(self, Path(src), Path(dst), wish)
 
     # ------------------------------------------------------------------ styles
+    def _looks(self, look: Look | Sequence[Look]) -> tuple[Look, ...]:
+        """One look or several, decided."""
+        return tuple(self.decide(one) for one in ((look,) if isinstance(look, Look) else look))
+
     def decide(self, look: Look) -> Look:
         """The look with every wish decided: defaults filled in, pictures and style files read, new styles made."""
         look = look.of(self.bundle)
@@ -265,17 +211,21 @@ class Toonifier:
         """What an aligned face, uint8 RGB [S,S,3], is drawn in: w+ [1,L,D], or [1,1,D] for all layers alike."""
         return self.networks.style_code(aligned, self.decide(look).still())
 
-    def painter(self, style: torch.Tensor, look: Look = AS_TRAINED) -> Callable[[np.ndarray], np.ndarray]:
-        """The network with this style folded in: uint8 RGB [B,H,W,3] → [B,sH,sW,3]; H, W multiples of 8."""
-        return self.networks.painter(style, look.of(self.bundle).still().structure)
+    def painter(self, style: torch.Tensor, look: Look = AS_TRAINED, parse: Parse | None = None) -> Draw:
+        """The network with this style folded in: uint8 RGB [B,H,W,3] → [B,sH,sW,3]; H, W multiples of 8.
 
-    def animator(self, aligned: np.ndarray, look: Look) -> Callable[[np.ndarray, float], np.ndarray]:
+        parse: see `networks.Networks.painter`.
+        """
+        return self.networks.painter(style, look.of(self.bundle).still().structure, parse)
+
+    def animator(self, aligned: np.ndarray, look: Look, parse: Parse | None = None
+                 ) -> Callable[[np.ndarray, float], np.ndarray]:
         """`painter` for a face, with a look that may move: (crops, seconds) → pictures.
 
         A style that has moved is folded anew: 24 ms for studio-d on two cores.
         """
         if not look.moves:
-            draw = self.painter(self.style_code(aligned, look), look)
+            draw = self.painter(self.style_code(aligned, look), look, parse)
             return lambda crops, seconds: draw(crops)
         look, networks = self.decide(look), self.networks
         face, exemplar = networks.read(aligned), networks.exemplar_code(look)
@@ -283,7 +233,7 @@ class Toonifier:
         @lru_cache(maxsize=1)
         def painter(structure: float | None, color: float | None) -> Callable[[np.ndarray], np.ndarray]:
             now = replace(look, structure=structure, color=color)
-            return networks.painter(networks.mix(face, exemplar, now), structure)
+            return networks.painter(networks.mix(face, exemplar, now), structure, parse)
 
         def draw_at(crops: np.ndarray, seconds: float) -> np.ndarray:
             now = look.at(seconds)
@@ -292,45 +242,6 @@ class Toonifier:
         return draw_at
 
 
-@dataclass(frozen=True)
-class _Job:
-    """One frame on its way through `_render`."""
-
-    pts: Fraction
-    picture: np.ndarray          # the crop, at working size, or at output size when it stays plain
-    plan: CropPlan
-    plain: bool                  # shown before the face appears: not toonified
-    whole: np.ndarray | None     # the whole frame, when it is wanted
-
-
-def check_video_paths(src: str | Path, dst: str | Path) -> None:
-    """Raise VToonifyError when a clip cannot be read from `src` or not be written to `dst`, before any work is done."""
-    check_source(Path(src))
-    suffix = check_output(dst, src).suffix
-    if suffix.lower() not in FORMATS:
-        raise VToonifyError(f"{dst}: a clip cannot be written as '{suffix or 'a file without ending'}'; "
-                            f"use {', '.join(FORMATS)}")
-
-
 def _check_frame(frame: str) -> None:
     if frame not in FRAMES:
         raise VToonifyError(f"frame is {frame!r}; expected {' or '.join(FRAMES)}")
-
-
-def _several(count: int) -> str:
-    return f"{count} faces were found; the largest is used"
-
-
-def _notes(track: ClipTrack, plans: ClipPlan) -> list[str]:
-    """What the user should know about how the face was followed."""
-    notes = [_several(track.most_faces)] if track.most_faces > 1 else []
-    early = track.lead()
-    missed = track.frames - int(track.found.sum()) - early
-    if early:
-        seconds = track.times[track.first] - track.times[0]
-        notes.append(f"the face appears after {seconds:.1f} s; the {early} frames before are left as they are")
-    if missed:
-        notes.append(f"the face was not found in {missed} of {track.frames} frames; the crop stays where it was")
-    if not plans.steady:
-        notes.append("the face moves far, so the crop glides after it")
-    return notes

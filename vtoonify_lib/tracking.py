@@ -1,33 +1,29 @@
-"""Follow one face through a clip, and plan one crop for all of its frames.
+"""Follow a face through a clip, or several.
 
 `FaceTrack` sees frames one by one (file or webcam): the detector looks at every few frames and at once when the
 landmark fit is lost; in between the landmarks of the last frame say where to look. `track_clip` runs it over a clip and
-keeps four numbers a frame, never pixels, so that `plan_clip` can choose one steady crop that holds the face for the
-whole clip, or, when the face moves too far or comes much closer, a crop that glides after it. The published system
-takes the crop of the first frame and keeps it (SPEC §9); frames without a face are never dropped here.
+keeps four numbers a frame, never pixels; what is made of them, is in `planning`. `People` has a track for everybody.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 
+import cv2
 import numpy as np
 
-from .config import VToonifyError
 from .faces import UNSURE_SPREAD, Face, FaceFinder, align_face, box_from_landmarks, eye_centres, eye_distance
-from .framing import GRID, CropPlan, plan_around, usual_padding
 
 PATIENCE = 0.4          # seconds for which a good landmark fit is believed although the detector sees no face
 SLACK = 0.02            # spread that a second fit, from the box of the first one's landmarks, may lose
 SAME_FACE = 1.0         # a detection within this many box sides of the last one is the same person
 THOROUGH_EVERY = 10     # while no face is known, the slow search runs on every 10th frame only
-LEAD_IN = 0.5           # seconds before the first detection that surely show the face already
+CUT_GREY = 22.0         # grey levels, mean over the picture, that only another scene changes from frame to frame
+CUT_RATIO = 3.0         # and so many times what the frames before changed
 STYLE_WINDOW = 10.0     # seconds after the first detection in which the frame for the style code is chosen
-ROAM = 1.0              # eyes may roam this many paddings before one steady crop becomes wasteful
-ZOOM = 1.6              # eye distance may vary by this factor under one steady scale
-GLIDE = 0.7             # seconds, standard deviation of the smoothing of a gliding crop
 
 
 class OneEuro:
@@ -69,25 +65,28 @@ class FaceTrack:
         self.finder, self.every = finder, every
         self.most_faces, self.jumped = 0, False
         self._face: Face | None = None      # last face, unsmoothed; kept when lost, to know the same person again
-        self._following = False
+        self.following = False              # whether the last update found the face
         self._age = self._searches = 0      # frames since the detector looked; frames searched in vain
         self._seen = -np.inf                # time at which the detector last confirmed the face
         self._filter = OneEuro()
 
-    def update(self, rgb: np.ndarray, time: float) -> Face | None:
-        """Look at the next frame, uint8 RGB [H,W,3] shown at `time` seconds."""
+    def update(self, rgb: np.ndarray, time: float, seen: Sequence[Face] | None = None) -> Face | None:
+        """Look at the next frame, uint8 RGB [H,W,3] shown at `time` seconds.
+
+        seen: what a detector saw in it that may be this face, largest first; by default the track looks itself
+        """
         self.jumped = False
-        face, detected = self._follow(rgb) if self._following else None, False
-        if face is None or self._age + 1 >= self.every:
-            found = self._detect(rgb)
+        face, detected = self._follow(rgb) if self.following else None, False
+        if face is None or self._age + 1 >= self.every or seen:
+            found = self._detect(rgb, seen)
             detected = found is not None or (face is not None and self.finder.near(rgb, face) is not None)
             if not detected and (face is None or time - self._seen > PATIENCE):
-                self._following = False
+                self.following = False
                 return None
             face = found or face
         self._age = 0 if detected else self._age + 1
         self._seen = time if detected else self._seen
-        self._face, self._following, self._searches = face, True, 0
+        self._face, self.following, self._searches = face, True, 0
         if self.jumped:
             self._filter = OneEuro()
         return replace(face, landmarks=self._filter(face.landmarks, float(time), eye_distance(face.landmarks)))
@@ -102,20 +101,91 @@ class FaceTrack:
         lost = face.spread > UNSURE_SPREAD or not 0.8 < ratio < 1.25 or not (0 <= x < width and 0 <= y < height)
         return None if lost else face
 
-    def _detect(self, rgb: np.ndarray) -> Face | None:
+    def _detect(self, rgb: np.ndarray, seen: Sequence[Face] | None) -> Face | None:
         """The largest face, or the one that was followed, from the detector; fitted twice so that boxes agree."""
-        found = self.finder.faces(rgb, thorough=self._searches % THOROUGH_EVERY == 0)
+        found = self.finder.faces(rgb, self._searches % THOROUGH_EVERY == 0) if seen is None else seen
         self._searches += 1
         if not found:
             return None
         self.most_faces = max(self.most_faces, len(found))
         chosen, last = found[0], self._face
         if last is not None:
-            near = min(found, key=lambda face: float(np.hypot(*(face.centre - last.centre))))
-            self.jumped = float(np.hypot(*(near.centre - last.centre))) > SAME_FACE * max(near.side, last.side)
+            near = min(found, key=self.away)
+            self.jumped = self.away(near) > SAME_FACE
             chosen = chosen if self.jumped else near
         again = self.finder.fit(rgb, replace(chosen, box=box_from_landmarks(chosen.landmarks)))
         return again if again.spread <= chosen.spread + SLACK else chosen
+
+
+    def away(self, face: Face) -> float:
+        """How far a face is from where this one was last, in box sides; infinite before there was one."""
+        last = self._face
+        return np.inf if last is None else float(np.hypot(*(face.centre - last.centre))) / max(face.side, last.side)
+
+
+class People:
+    """Several faces at a time, each with a `FaceTrack` of its own: `faces = people.update(rgb, time)`.
+
+    most  people at most; who comes when so many are known takes the place of one who is not to be seen
+    """
+
+    def __init__(self, finder: FaceFinder, most: int, every: int = 5) -> None:
+        self.finder, self.most, self.every = finder, most, every
+        self.tracks: list[FaceTrack] = [FaceTrack(finder, every)] if most == 1 else []
+        self._count = 0
+        self._lost = True  # somebody, with the last frame
+
+    def update(self, rgb: np.ndarray, time: float) -> list[Face | None]:
+        """Look at the next frame, as `FaceTrack.update` → a face, or None, for each person known so far."""
+        if self.most == 1:
+            return [self.tracks[0].update(rgb, time)]
+        due = self._lost or self._count % self.every == 0
+        found = self.finder.faces(rgb, self._count % THOROUGH_EVERY == 0) if due else []
+        self._count += 1
+        followed = [track.following for track in self.tracks]
+        faces = [track.update(rgb, time, seen) for track, seen in self._shared_out(found)]
+        self._lost = not any(faces) or any(was and face is None for was, face in zip(followed, faces, strict=False))
+        return faces
+
+    def _shared_out(self, found: list[Face]) -> list[tuple[FaceTrack, list[Face]]]:
+        """Each track and the detection that is nearest to it; tracks are made for those that are nobody's."""
+        mine: dict[int, Face] = {}
+        left = list(range(len(found)))
+        near = sorted((track.away(face), who, i) for who, track in enumerate(self.tracks)
+                      for i, face in enumerate(found))
+        for away, who, i in near:
+            if away <= SAME_FACE and who not in mine and i in left:
+                mine[who] = found[i]
+                left.remove(i)
+        for i in left:  # largest first, as found
+            free = [who for who, track in enumerate(self.tracks) if who not in mine and not track.following]
+            if len(self.tracks) < self.most:
+                self.tracks.append(FaceTrack(self.finder, self.every))
+                mine[len(self.tracks) - 1] = found[i]
+            elif free:
+                mine[free[0]] = found[i]
+        return [(track, [mine[who]] if who in mine else []) for who, track in enumerate(self.tracks)]
+
+
+class SceneCuts:
+    """Tells where another scene begins: `cuts.update(rgb)` is True for its first frame, uint8 RGB [H,W,3].
+
+    That is where a frame, small and grey, differs from the one before by more than CUT_GREY levels, and by CUT_RATIO
+    times what the frames before it did: a camera that is moved fast changes every frame.
+    """
+
+    def __init__(self) -> None:
+        self._last: np.ndarray | None = None
+        self._usual = 0.0  # running mean of the differences
+
+    def update(self, rgb: np.ndarray) -> bool:
+        small = cv2.resize(cv2.cvtColor(cv2.resize(rgb, (128, 72), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY),
+                           (32, 18), interpolation=cv2.INTER_AREA).astype(np.float32)
+        change = 0.0 if self._last is None else float(np.abs(small - self._last).mean())
+        cut = change > CUT_GREY and change > CUT_RATIO * self._usual
+        self._usual += 0.2 * (min(change, CUT_GREY) - self._usual)
+        self._last = small
+        return cut
 
 
 # ------------------------------------------------------------------------------------------------ whole clips
@@ -124,7 +194,7 @@ class ClipTrack:
     """What is known about the face in each frame of a clip: four numbers a frame, and one aligned picture.
 
     times, x, y, distance   seconds; eye centre and eye distance in pixels, nan where no face was found
-    cuts                    frames at which the face jumped
+    cuts                    frames with which another scene begins, or at which the face jumped
     aligned                 aligned face [S,S,3] uint8 of the best early frame, for the style code; None without a face
     """
 
@@ -153,11 +223,16 @@ class ClipTrack:
         found = np.flatnonzero(self.found)
         return int(found[0]) if len(found) else None
 
-    def lead(self) -> int:
-        """How many frames are shown well before the face first appears: those are not to be toonified."""
-        if self.first is None:
-            return self.frames
-        return int(np.searchsorted(np.asarray(self.times), self.times[self.first] - LEAD_IN))
+    @property
+    def scenes(self) -> list[range]:
+        """The frames of each scene, between the cuts."""
+        edges = sorted({0, self.frames, *(cut for cut in self.cuts if 0 < cut < self.frames)})
+        return [range(start, end) for start, end in zip(edges[:-1], edges[1:], strict=True)]
+
+    def without_face(self) -> ClipTrack:
+        """The same frames, with somebody who is in none of them."""
+        nowhere = [array("d", [np.nan] * self.frames) for _ in range(3)]
+        return ClipTrack(array("d", self.times), *nowhere, list(self.cuts), self.frame_shape)
 
     def add(self, face: Face | None, time: float) -> None:
         """Append one frame."""
@@ -174,101 +249,25 @@ class ClipTrack:
 def track_clip(frames: Iterable[tuple[np.ndarray, float]], finder: FaceFinder, align_size: int,
                every: int = 5) -> ClipTrack:
     """Follow the largest face through (uint8 RGB [H,W,3], seconds) pairs; pixels are not kept."""
-    clip, track = ClipTrack(), FaceTrack(finder, every)
-    start = None
+    return track_people(frames, finder, align_size, 1, every)[0]
+
+
+def track_people(frames: Iterable[tuple[np.ndarray, float]], finder: FaceFinder, align_size: int, most: int,
+                 every: int = 5) -> list[ClipTrack]:
+    """`track_clip` for up to `most` people, in the order in which they appear; one track at least, face or none."""
+    clips, people, scenes = [ClipTrack()], People(finder, most, every), SceneCuts()
     for index, (rgb, time) in enumerate(frames):
-        clip.frame_shape = clip.frame_shape or rgb.shape
-        face = track.update(rgb, time)
-        clip.add(face, time)
-        if face is None:
-            continue
-        start = time if start is None else start
-        if track.jumped:
-            clip.cuts.append(index)
-        if face.score > clip.aligned_score and time - start <= STYLE_WINDOW:
-            clip.aligned, clip.aligned_score = align_face(rgb, face.landmarks, align_size), face.score
-    clip.most_faces = track.most_faces
-    return clip
-
-
-@dataclass(frozen=True)
-class ClipPlan:
-    """One crop for every frame of a clip, all of the same size: `plan.at(index)`.
-
-    steady: the same crop throughout; otherwise it glides after the face.
-    """
-
-    plans: tuple[CropPlan, ...]
-
-    @property
-    def steady(self) -> bool:
-        return len(self.plans) == 1
-
-    @property
-    def width(self) -> int:
-        return self.plans[0].width
-
-    @property
-    def height(self) -> int:
-        return self.plans[0].height
-
-    def at(self, index: int) -> CropPlan:
-        """The crop of frame `index`; the last one goes on if the clip turns out longer than it was."""
-        return self.plans[min(index, len(self.plans) - 1)]
-
-
-def plan_clip(track: ClipTrack, in_size: int, padding: float | None = None) -> ClipPlan:
-    """The crop for each frame: steady while the eyes stay within one padding, gliding otherwise.
-
-    Raises VToonifyError when the clip shows no face, or one too small.
-    """
-    found = track.found
-    if not found.any():
-        raise VToonifyError(f"no face was found in any of the {track.frames} frames")
-    padding = usual_padding(in_size, padding)
-    x, y, distance = (np.asarray(values) for values in (track.x, track.y, track.distance))
-    usual = float(np.median(distance[found]))
-    low, high = np.percentile(distance[found], (5, 95))
-    bounds = (x[found].min(), y[found].min(), x[found].max(), y[found].max())
-    plan = plan_around(track.frame_shape, bounds, usual, in_size, padding)
-    roam = max(bounds[2] - bounds[0], bounds[3] - bounds[1]) * plan.scale
-    if roam <= ROAM * padding and high / low <= ZOOM:
-        return ClipPlan((plan,))
-    return _glide(track, in_size, padding)
-
-
-def _glide(track: ClipTrack, in_size: int, padding: float) -> ClipPlan:
-    """A crop of one size whose centre and scale follow the face smoothly, and jump where the picture jumps."""
-    height, width = track.frame_shape[:2]
-    x, y, distance = _smoothed(track)
-    scale = in_size / 4 / distance
-    w = int(min(2 * padding, width * scale.min()) // GRID) * GRID
-    h = int(min(2 * padding, height * scale.min()) // GRID) * GRID
-    if min(w, h) < 2 * GRID:
-        raise VToonifyError(f"the picture is {width}×{height} px, too small around the face for a crop")
-    plans = []
-    for cx, cy, s in zip(x, y, scale, strict=True):
-        left = float(np.clip(cx * s - w / 2, 0, max(width * s - w, 0)))
-        top = float(np.clip(cy * s - h / 2, 0, max(height * s - h, 0)))
-        plans.append(CropPlan(float(s), left, top, left + w, top + h, width, height))
-    return ClipPlan(tuple(plans))
-
-
-def _smoothed(track: ClipTrack) -> np.ndarray:
-    """x, y, eye distance of every frame [3,N]: gaps filled, Gaussian in time, never across a cut."""
-    values = np.stack([np.asarray(track.x), np.asarray(track.y), np.asarray(track.distance)])
-    times, found = np.asarray(track.times), track.found
-    step = float(np.median(np.diff(times))) if len(times) > 1 else 1.0
-    sigma = GLIDE / max(step, 1e-3)
-    reach = int(3 * sigma) + 1
-    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    result = np.empty_like(values)
-    edges = [0, *(cut for cut in track.cuts if cut), len(times)]
-    for start, end in zip(edges[:-1], edges[1:], strict=True):
-        inside = np.flatnonzero(found[start:end]) + start
-        inside = inside if len(inside) else np.flatnonzero(found)
-        for row in range(3):
-            filled = np.interp(times[start:end], times[inside], values[row, inside])
-            padded = np.pad(filled, reach, mode="edge")
-            result[row, start:end] = np.convolve(padded, kernel / kernel.sum(), mode="valid")
-    return result
+        faces, cut = people.update(rgb, time), scenes.update(rgb)
+        while len(clips) < len(faces):
+            clips.append(clips[0].without_face())
+        for clip, face, jumped in zip_longest(clips, faces, [track.jumped for track in people.tracks]):
+            clip.frame_shape = clip.frame_shape or rgb.shape
+            clip.add(face, time)
+            if cut or jumped:
+                clip.cuts.append(index)
+            first = clip.first
+            if face is not None and face.score > clip.aligned_score and time - clip.times[first] <= STYLE_WINDOW:
+                clip.aligned, clip.aligned_score = align_face(rgb, face.landmarks, align_size), face.score
+    for clip in clips:
+        clip.most_faces = max([len(people.tracks), *(track.most_faces for track in people.tracks)])
+    return clips

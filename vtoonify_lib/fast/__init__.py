@@ -16,10 +16,10 @@ trained form's to about 1e-6. It has no gradients.
     layers      what they are made of        cost       parameters and multiply-adds
 """
 
-from .cost import Cost, count_macs, count_parameters, report_cost
+from .cost import Cost, count_bytes, count_macs, count_parameters, report_cost
 from .dualstyle import FoldedVToonifyD
 from .folding import fold, fold_batch_norm
 from .toonify import FoldedVToonify
 
-__all__ = ["Cost", "FoldedVToonify", "FoldedVToonifyD", "count_macs", "count_parameters", "fold", "fold_batch_norm",
-           "report_cost"]
+__all__ = ["Cost", "FoldedVToonify", "FoldedVToonifyD", "count_bytes", "count_macs", "count_parameters", "fold",
+           "fold_batch_norm", "report_cost"]

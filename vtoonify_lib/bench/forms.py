@@ -1,14 +1,12 @@
-"""Seconds per frame and peak memory of the plain and the folded networks: `python -m vtoonify_lib.bench --help`.
+"""The plain and the folded networks against each other, on one frame.
 
 The forms take turns, so that a busy machine slows all of them alike, and run under one allocator setting, which the
-table names: page faults of large buffers are a good part of the plain form's time. Memory is the peak of a process of
-its own, for peaks do not go down. Weights are random; times do not depend on them. Video decoding, face tracking and
-encoding are not in these numbers; `vtoonify demo` prints the whole.
+report names: page faults of large buffers are a good part of the plain form's time. Memory is the peak of a process of
+its own, for peaks do not go down.
 """
 
 from __future__ import annotations
 
-import argparse
 import copy
 import multiprocessing
 import os
@@ -16,24 +14,28 @@ import platform
 import re
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import fast
-from .config import INPUT_CHANNELS, PUBLISHED, PUBLISHED_D, STUDIO, VToonifyConfig
-from .devices import pick_device
-from .models.bisenet import PublishedParser
-from .models.encoders import ParsingNet
-from .models.vtoonify import MULTIPLE
-from .models.vtoonify_d import build_vtoonify
-from .parsing import network_input
+from .. import fast
+from ..config import PUBLISHED, PUBLISHED_D, VToonifyConfig
+from ..images import to_tensor
+from ..models.bisenet import PublishedParser
+from ..models.encoders import ParsingNet
+from ..models.vtoonify import MULTIPLE
+from ..models.vtoonify_d import build_vtoonify
+from ..parsing import network_input
+from ..pipeline import SAMPLE, Toonifier
+from ..video import read_frames
 
-CONFIGS = {"studio": STUDIO, "published": PUBLISHED, "published-d": PUBLISHED_D}
+SIZES = {"published": PUBLISHED, "published-d": PUBLISHED_D}
+"""Networks of the authors' sizes. Their weights are random; times do not depend on them."""
 
 SIDE = 200 / 128
 """Side of the crop in working sizes: head and shoulders."""
@@ -45,6 +47,34 @@ WARM_UP = 2
 """Turns before, in which libraries choose their algorithms and buffers are made."""
 
 Form = Callable[[], Tensor]
+
+
+class Subject(NamedTuple):
+    """What is measured: a VToonify as bundles hold it, its parsing network, a style code, a frame [1,3,H,W]."""
+
+    config: VToonifyConfig
+    network: nn.Module
+    parsing: nn.Module
+    w: Tensor
+    x: Tensor
+
+
+def subject(name: str, device: torch.device, side: int | None = None) -> Subject:
+    """A bundle and the face of the sample clip, or one of SIZES and noise; the frame is side × side pixels."""
+    if name in SIZES:
+        config = SIZES[name]
+        side = side or usual_side(config)
+        return Subject(config, *build(config, device), torch.randn(1, 3, side, side, device=device))
+    toonifier = Toonifier.load(name, str(device))
+    side, face = side or usual_side(toonifier.config), toonifier.face_in(next(read_frames(SAMPLE)).rgb)
+    network, parsing = (toonifier.bundle.network(part).to(device).eval() for part in ("vtoonify", "parsing"))
+    x = F.interpolate(to_tensor(face.crop, device), (side, side), mode="bilinear", antialias=True)
+    return Subject(toonifier.config, network, parsing, toonifier.style_code(face.aligned).to(device), x)
+
+
+def usual_side(config: VToonifyConfig) -> int:
+    """Pixels along each side of a crop of head and shoulders."""
+    return int(SIDE * config.in_size) // MULTIPLE * MULTIPLE
 
 
 def measure(forms: dict[str, Form], device: torch.device, rounds: int = ROUNDS) -> dict[str, float]:
@@ -88,23 +118,23 @@ def form_of(network: nn.Module, w: Tensor | None, folded: bool, dtype: torch.dty
     return lambda x: network(x.to(dtype), *styles)
 
 
-def peak_memory(config: VToonifyConfig, side: int, name: str, device: str) -> float | None:
-    """Peak in GB of a new process that draws one frame of side × side pixels, parsing included, with the form `name`.
+def peak_memory(name: str, form: str, side: int, device: str) -> float | None:
+    """Peak in GB of a new process that draws one frame of side × side pixels, parsing included, with one of `variants`.
 
     On a CPU all of the process counts, Python, libraries and unfolded weights too; on a GPU what torch had allocated
     there. None where that is not known.
     """
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak_here, (config, side, name, device))
+        return pool.apply(_peak_here, (name, form, side, device))
 
 
-def _peak_here(config: VToonifyConfig, side: int, name: str, device: str) -> float | None:
+def _peak_here(name: str, form: str, side: int, device: str) -> float | None:
     where = torch.device(device)
     with torch.inference_mode():
-        network, parsing, w = build(config, where)
-        draw, parse = (form_of(net, code, *variants(where)[name]) for net, code in ((network, w), (parsing, None)))
-        rgb = torch.randn(1, 3, side, side, device=where)
-        draw(network_input(rgb, parse(rgb)))
+        it = subject(name, where, side)
+        draw, parse = (form_of(net, code, *variants(where)[form]) for net, code in ((it.network, it.w),
+                                                                                    (it.parsing, None)))
+        draw(network_input(it.x, parse(it.x)))
     if where.type == "cuda":
         return torch.cuda.max_memory_allocated(where) / 1e9
     return peak_of_process()
@@ -124,15 +154,20 @@ def peak_of_process() -> float | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
-def table(title: str, forms: dict[str, Form], device: torch.device, rounds: int = ROUNDS
-          ) -> tuple[str, dict[str, float]]:
-    """Rows of seconds, speed relative to the first form, and relative error against it; and the seconds."""
+def compare(forms: dict[str, Form], device: torch.device, rounds: int = ROUNDS
+            ) -> tuple[dict[str, float], dict[str, float]]:
+    """Median seconds of each form, and how far its picture is from the first one's, relative."""
     with torch.inference_mode():
         seconds = measure(forms, device, rounds)
         pictures = {name: form().float() for name, form in forms.items()}
     first = pictures[next(iter(forms))]
-    errors = {name: f"{(picture - first).norm() / first.norm():.1e}" for name, picture in pictures.items()}
-    return rows(title, seconds, "error", errors), seconds
+    return seconds, {name: float((picture - first).norm() / first.norm()) for name, picture in pictures.items()}
+
+
+def table(title: str, forms: dict[str, Form], device: torch.device, rounds: int = ROUNDS) -> str:
+    """`compare` as rows: seconds, speed relative to the first form, relative error against it."""
+    seconds, errors = compare(forms, device, rounds)
+    return rows(title, seconds, "error", {name: f"{error:.1e}" for name, error in errors.items()})
 
 
 def rows(title: str, seconds: dict[str, float], last: str, values: dict[str, str]) -> str:
@@ -148,42 +183,3 @@ def setting(device: torch.device) -> str:
     allocator = " ".join(f"{key}={os.environ[key]}" for key in ("GLIBC_TUNABLES", "LD_PRELOAD") if os.environ.get(key))
     threads = torch.get_num_threads()
     return f"{device} ({name}), {threads} threads, torch {torch.__version__}, allocator: {allocator or 'default'}"
-
-
-def run(config: VToonifyConfig = STUDIO, side: int | None = None, rounds: int = ROUNDS, device: str = "auto") -> str:
-    """The whole report for one frame of side × side pixels, by default of head and shoulders."""
-    where = pick_device(device)
-    side = side or int(SIDE * config.in_size) // MULTIPLE * MULTIPLE
-    names = variants(where)
-    peaks = {name: peak_memory(config, side, name, str(where)) for name in names}
-    network, parsing, w = build(config, where)
-    x = torch.randn(1, INPUT_CHANNELS, side, side, device=where)
-    cost, out = fast.report_cost(config, side, side), round(side * config.scale)
-    parts = []
-    for title, net, code, source in (("VToonify", network, w, x), ("parsing network", parsing, None, x[:, :3])):
-        forms = {name: partial(form_of(net, code, *variant), source) for name, variant in names.items()}
-        parts.append(table(title, forms, where, rounds))
-    whole = {name: sum(seconds[name] for _, seconds in parts) for name in names}
-    memory = {name: "unknown" if peak is None else f"{peak:.2f} GB" for name, peak in peaks.items()}
-    return "\n".join([
-        setting(where),
-        f"{side}×{side} → {out}×{out}: {cost.parameters / 1e6:.1f} M parameters, "
-        f"{cost.parameters_used / 1e6:.1f} M of them used; {2 * cost.macs / 1e9:.1f} GFLOP a frame",
-        *(text for text, _ in parts),
-        rows("both", whole, "peak", memory),
-    ])
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Print the report that the command line asks for."""
-    parser = argparse.ArgumentParser(description="Seconds per frame and peak memory, plain and folded.")
-    parser.add_argument("--config", choices=CONFIGS, default="studio", help="sizes of the network (default: studio)")
-    parser.add_argument("--side", type=int, help="pixels along each side of the crop (default: head and shoulders)")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"turns that are counted (default: {ROUNDS})")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, … (default: auto)")
-    options = parser.parse_args(arguments)
-    print(run(CONFIGS[options.config], options.side, options.rounds, options.device))
-
-
-if __name__ == "__main__":
-    main()

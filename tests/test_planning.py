@@ -1,0 +1,97 @@
+"""Which crop each frame of a clip gets, and how much of the cartoon it shows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from vtoonify_lib.config import VToonifyError
+from vtoonify_lib.planning import FADE, MISSED, REACH, check_faces, choose_people, plan_clip, presence
+from vtoonify_lib.tracking import ClipTrack
+
+
+def made_track(xs, distances, shape=(400, 800)) -> ClipTrack:
+    track = ClipTrack(frame_shape=shape)
+    for i, (x, d) in enumerate(zip(xs, distances, strict=True)):
+        track.times.append(i / 25)
+        track.x.append(x)
+        track.y.append(150)
+        track.distance.append(d)
+    return track
+
+
+def test_one_steady_crop_holds_a_face_that_moves_a_little():
+    plan = plan_clip(made_track(np.linspace(300, 340, 50), [40] * 50), in_size=128)
+    assert plan.steady
+    left, _, right, _ = plan.at(0).box
+    assert left <= 300 - 115 and right >= 340 + 115
+
+
+def test_crop_glides_after_a_face_that_moves_far():
+    xs = np.linspace(150, 650, 100)
+    plan = plan_clip(made_track(xs, [20] * 100), in_size=128)
+    sizes = {(p.width, p.height) for p in plan.plans}
+    assert not plan.steady and len(plan.plans) == 100 and len(sizes) == 1 and plan.width % 8 == plan.height % 8 == 0
+    centres = np.array([(p.box[0] + p.box[2]) / 2 for p in plan.plans])
+    assert np.abs(centres - xs).max() < 60 and np.abs(np.diff(centres)).max() < 8
+    assert plan.at(1000) == plan.plans[-1]
+
+
+def test_crop_zooms_with_a_face_that_comes_closer_and_does_not_smear_a_cut():
+    track = made_track([200.0] * 50 + [600.0] * 50, [20] * 50 + [60] * 50)
+    track.cuts.append(50)
+    plan = plan_clip(track, in_size=128)
+    assert plan.at(49).scale == pytest.approx(32 / 20) and plan.at(50).scale == pytest.approx(32 / 60)
+    assert plan.at(49).box[2] < 400 < plan.at(50).box[2]
+
+
+def found_in(*frames: int, count: int = 100, cuts=()) -> ClipTrack:
+    """A track of 25 frames a second in which the face was found in these frames."""
+    track = made_track([300.0] * count, [40.0 if i in frames else np.nan for i in range(count)])
+    track.cuts.extend(cuts)
+    return track
+
+
+def test_the_cartoon_fades_in_and_out():
+    share = presence(found_in(*range(40, 60)))
+    assert (share[40:60] == 1).all() and (share[[0, 10, 90, 99]] == 0).all()
+    reach, fade = round(25 * REACH), round(25 * FADE)
+    assert share[40 - reach] == 1 and share[59 + reach] == 1 and 0 < share[39 - reach] < 1
+    assert (np.diff(share[:41]) >= 0).all() and np.diff(share).max() == pytest.approx(1 / fade, rel=0.01)
+
+
+def test_short_gaps_are_closed_and_long_ones_are_not():
+    gap = round(25 * MISSED)
+    assert (presence(found_in(10, 10 + gap, count=20 + gap)) == 1).all()
+    share = presence(found_in(10, 80))
+    assert share[45] == 0 and share[10] == share[80] == 1
+
+
+def test_nothing_fades_across_a_cut():
+    share = presence(found_in(*range(50), cuts=[50]))
+    assert (share[:50] == 1).all() and (share[50:] == 0).all()
+    assert (presence(found_in()) == 0).all()
+
+
+def person(x: float, distance: float, frames: int, count: int = 100) -> ClipTrack:
+    track = made_track([x] * count, [distance if i < frames else np.nan for i in range(count)])
+    track.x[frames:] = type(track.x)("d", [np.nan] * (count - frames))
+    track.aligned = np.zeros((8, 8, 3), np.uint8) if frames else None
+    return track
+
+
+def test_who_is_drawn_stands_from_left_to_right():
+    far, near, mistake, nobody = person(500, 20, 100), person(200, 60, 90), person(50, 90, 4), person(9, 9, 0)
+    tracks = [nobody, far, near, mistake]
+    assert choose_people(tracks, "all") == [near, far] and choose_people(tracks, 1) == [near]
+    assert choose_people(tracks, "largest") == [near] and choose_people(tracks, 5) == [near, far]
+    assert choose_people([nobody], "all") == [] and choose_people([nobody, mistake], "all") == [mistake]
+
+
+def test_wishes_for_faces():
+    for faces, frame in (("largest", "crop"), (1, "crop"), ("all", "full"), (3, "full")):
+        check_faces(faces, frame)
+    for faces, frame, message in (("two", "full", "expected largest, all or a number"), (0, "full", "a number from 1"),
+                                  (True, "full", "faces is True"), ("all", "crop", "--frame full")):
+        with pytest.raises(VToonifyError, match=message):
+            check_faces(faces, frame)
