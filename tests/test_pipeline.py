@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -96,11 +97,24 @@ def test_folded_half_precision_draws_the_same_picture(tiny_bundle, toonifier, mo
 def test_bfloat16_only_where_it_is_faster(gain, monkeypatch):
     seconds = {torch.float32: gain, torch.bfloat16: 1.0}
     monkeypatch.setattr(devices, "fast_bfloat16", devices.fast_bfloat16.__wrapped__)
+    monkeypatch.setattr(devices, "CPU_INFO", Path("/nowhere/cpuinfo"))
     monkeypatch.setattr(devices, "_conv_seconds", seconds.get)
     wanted = torch.bfloat16 if gain > 2 else torch.float32
     assert pick_dtype(torch.device("cpu")) == wanted
     with autocast("cpu"):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == wanted
+
+
+@pytest.mark.parametrize(("told", "fast"), [
+    ("vendor_id : GenuineIntel\nflags : fpu avx512_bf16 amx_bf16\n", True),
+    ("vendor_id : GenuineIntel\nflags : fpu avx512_bf16\n", False),
+    ("vendor_id : AuthenticAMD\nflags : fpu avx512_bf16\n", True),
+    ("vendor_id : AuthenticAMD\nflags : fpu avx2\n", False), ("Features : fp asimd bf16\n", None)])
+def test_what_a_processor_is_known_for(told, fast, tmp_path, monkeypatch):
+    (tmp_path / "cpuinfo").write_text(told)
+    monkeypatch.setattr(devices, "CPU_INFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(devices, "_conv_seconds", lambda dtype: 1.0 if fast is None else pytest.fail("measured"))
+    assert devices.fast_bfloat16.__wrapped__() == bool(fast)
 
 
 def test_devices(monkeypatch):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -30,8 +30,9 @@ from .networks import Parse
 from .parsing import SteadyParsing
 from .planning import LARGEST, ClipPlan, choose_people, plan_clip, presence
 from .quality import QualityCard, QualityMeter
-from .tracking import ClipTrack, track_people
-from .video import FORMATS, VideoWriter, pipelined, probe, read_frames
+from .recipe import Recipe
+from .tracking import ClipTrack, load_tracks, save_tracks, track_people
+from .video import FORMATS, SEGMENT, SegmentWriter, pipelined, probe, read_frames
 
 if TYPE_CHECKING:
     from .pipeline import Toonifier
@@ -103,14 +104,18 @@ class _Actor:
     track: ClipTrack
     plans: ClipPlan
     shares: np.ndarray
-    parse: Parse
+    parser: Callable[[], Parse]  # that remembers nothing yet
     draw: Callable[[np.ndarray, float], np.ndarray]  # with the maps that `latest` holds
     cut_out: Callable[[np.ndarray, CropPlan], np.ndarray]
     latest: list[Tensor]
 
+    def begin(self) -> None:
+        """A segment begins: what it shows may not depend on whether the one before was drawn just now."""
+        self._parse = self.parser()
+
     def drawing(self, crop: np.ndarray, seconds: float) -> tuple[np.ndarray, Tensor]:
         """The cartoon of a crop, the next of the clip, and its parsing map."""
-        self.latest[:] = [self.parse(crop[None])]
+        self.latest[:] = [self._parse(crop[None])]
         return self.draw(crop[None], seconds)[0], self.latest[0]
 
     def moved(self, crops: np.ndarray, parse: Parse) -> np.ndarray:
@@ -134,6 +139,7 @@ class _Part:
 class _Job(NamedTuple):
     """One frame on its way through `_render`; `whole` is the frame itself, when it is wanted."""
 
+    index: int
     pts: Fraction
     parts: list[_Part]
     whole: np.ndarray | None
@@ -145,32 +151,51 @@ def animate(toonifier: Toonifier, src: Path, dst: Path, wish: Wish) -> VideoResu
     check_video_paths(src, dst)
     if wish.card is not None:
         check_picture_name(check_output(wish.card, src))
-    with VideoWriter(dst, source=src) as writer:  # opened first: it finds out soonest whether dst can be written
-        tracks, notes = _track(toonifier, src, wish)
+    with SegmentWriter(dst, src, _job(toonifier, src, wish)) as writer:  # opened first: can dst be written?
+        tracks, notes = _track(toonifier, src, wish, writer.folder / "tracks.npz")
         tracked = perf_counter()
         actors = _cast(toonifier, tracks, wish)
         size, card = _render(toonifier, src, writer, actors, wish)
     found = np.any([actor.track.found for actor in actors], axis=0)
     if card is not None:
         card.save(wish.card)
-    plans, seconds = actors[0].plans, perf_counter() - start
-    return VideoResult(dst, writer.frames, size, (plans.width, plans.height), plans.steady, int(found.sum()),
-                       int((~found).sum()), seconds, tracked - start, (*notes, *_notes(actors, found, wish)),
-                       len(actors), card)
+    plans, seconds, shown = actors[0].plans, perf_counter() - start, probe(dst)
+    return VideoResult(dst, writer.frames, size or (shown.width, shown.height), (plans.width, plans.height),
+                       plans.steady, int(found.sum()), int((~found).sum()), seconds, tracked - start,
+                       (*notes, *_notes(actors, found, wish)), len(actors), card)
 
 
-def _track(toonifier: Toonifier, src: Path, wish: Wish) -> tuple[list[ClipTrack], list[str]]:
-    """First pass: where the faces are, from left to right; and what the reader had to complain about."""
+def _job(toonifier: Toonifier, src: Path, wish: Wish) -> dict[str, Any]:
+    """All that the drawn frames depend on: when it is the same, a broken-off job can go on."""
+    bundle, about = toonifier.bundle, src.stat()
+    looks = [Recipe.of(bundle, look, wish.padding, wish.frame).data() for look in wish.looks]
+    return {"source": [str(src.resolve()), about.st_size, about.st_mtime_ns], "looks": looks, "faces": wish.faces,
+            "smooth": wish.smooth, "precision": str(toonifier.networks.dtype), "format": 1}
+
+
+def _track(toonifier: Toonifier, src: Path, wish: Wish, kept: Path) -> tuple[list[ClipTrack], list[str]]:
+    """First pass: where the faces are, from left to right; and what the reader had to complain about.
+
+    kept  where that is noted, for a job that goes on
+    """
+    tracks, notes = load_tracks(kept) or _follow(toonifier, src, wish)
+    if tracks[0].frames > SEGMENT:
+        save_tracks(kept, tracks, notes)
+    chosen = choose_people(tracks, wish.faces)
+    if not chosen:
+        raise VToonifyError(f"no face was found in any of the {tracks[0].frames} frames of {src}; {FACE_NEEDS}")
+    return chosen, notes
+
+
+def _follow(toonifier: Toonifier, src: Path, wish: Wish) -> tuple[list[ClipTrack], list[str]]:
+    """Watch the whole clip."""
     total, most = probe(src).frame_count, 1 if wish.faces == LARGEST else MOST_FACES
     with warnings.catch_warnings(record=True) as caught, closing(read_frames(src)) as frames:
         warnings.simplefilter("always", UserWarning)
         bar = tqdm(frames, total=total, desc="finding the face", unit="frame", leave=False, disable=not wish.progress)
         tracks = track_people(((frame.rgb, float(frame.pts)) for frame in bar), toonifier.finder,
                               toonifier.networks.face_size, most)
-    chosen = choose_people(tracks, wish.faces)
-    if not chosen:
-        raise VToonifyError(f"no face was found in any of the {tracks[0].frames} frames of {src}; {FACE_NEEDS}")
-    return chosen, [str(item.message) for item in caught if item.category is UserWarning]
+    return tracks, [str(item.message) for item in caught if item.category is UserWarning]
 
 
 def _cast(toonifier: Toonifier, tracks: list[ClipTrack], wish: Wish) -> list[_Actor]:
@@ -182,21 +207,22 @@ def _cast(toonifier: Toonifier, tracks: list[ClipTrack], wish: Wish) -> list[_Ac
         except VToonifyError as error:
             refused = error
             continue
-        parse = toonifier.networks.parse
         latest: list[Tensor] = []
         draw = toonifier.animator(track.aligned, wish.looks[min(number, len(wish.looks) - 1)],
                                   lambda crops, latest=latest: latest[0])
-        actors.append(_Actor(track, plans, presence(track), SteadyParsing(parse, PARSE_EVERY) if wish.smooth else parse,
-                             draw, toonifier.preprocessing.cut if plans.steady else cut, latest))
+        parse = (lambda: SteadyParsing(toonifier.networks.parse, PARSE_EVERY)) if wish.smooth else (
+            lambda: toonifier.networks.parse)
+        actors.append(_Actor(track, plans, presence(track), parse, draw,
+                             toonifier.preprocessing.cut if plans.steady else cut, latest))
     if not actors:
         raise refused
     return actors
 
 
-def _render(toonifier: Toonifier, src: Path, writer: VideoWriter, actors: list[_Actor], wish: Wish
-            ) -> tuple[tuple[int, int], QualityCard | None]:
-    """Second pass: read and cut, draw, blend and write, all at once → width, height of the output; the card."""
-    start, size, full = float(actors[0].track.times[0]), (0, 0), wish.frame == "full"
+def _render(toonifier: Toonifier, src: Path, writer: SegmentWriter, actors: list[_Actor], wish: Wish
+            ) -> tuple[tuple[int, int] | None, QualityCard | None]:
+    """Second pass: read and cut, draw, blend and write, all at once → width, height of what was drawn; the card."""
+    start, size, full = float(actors[0].track.times[0]), None, wish.frame == "full"
     meter = None if wish.card is None else QualityMeter(toonifier, int((actors[0].shares == 1).sum()))
 
     def part(actor: _Actor, index: int, rgb: np.ndarray) -> _Part:
@@ -205,9 +231,10 @@ def _render(toonifier: Toonifier, src: Path, writer: VideoWriter, actors: list[_
         return _Part(share, plan, actor.cut_out(rgb, plan) if share else None, plain)
 
     def read() -> Iterator[_Job]:
-        with closing(read_frames(src)) as frames:
-            for index, item in enumerate(frames):
-                yield _Job(item.pts, [part(actor, index, item.rgb) for actor in actors], item.rgb if full else None)
+        with closing(read_frames(src, skip=writer.done)) as frames:
+            for index, item in enumerate(frames, start=writer.done):
+                parts = [part(actor, index, item.rgb) for actor in actors]
+                yield _Job(index, item.pts, parts, item.rgb if full else None)
 
     def drawn(actor: _Actor, part: _Part, seconds: float) -> _Part:
         if not part.share:
@@ -219,6 +246,9 @@ def _render(toonifier: Toonifier, src: Path, writer: VideoWriter, actors: list[_
 
     def work(job: _Job) -> _Job:
         seconds = float(job.pts) - start
+        if job.index % writer.length == 0:
+            for actor in actors:
+                actor.begin()
         return job._replace(parts=[drawn(*pair, seconds) for pair in zip(actors, job.parts, strict=True)])
 
     def write(job: _Job) -> None:
@@ -229,7 +259,7 @@ def _render(toonifier: Toonifier, src: Path, writer: VideoWriter, actors: list[_
         bar.update()
 
     with warnings.catch_warnings(), tqdm(total=actors[0].track.frames, desc="toonifying", unit="frame",
-                                         disable=not wish.progress) as bar:
+                                         initial=writer.done, disable=not wish.progress) as bar:
         warnings.simplefilter("ignore", UserWarning)  # said in the first pass already
         pipelined(read(), work, write)
     if meter is None:

@@ -1,4 +1,4 @@
-"""Command line: `vtoonify demo | image | video | styles | style | models`.
+"""Command line: `vtoonify demo | image | video | batch | styles | style | bench | models`.
 
 One clear line on stderr and exit code 2 for anything the user can mend, 130 after Ctrl-C, and never a half-written file
 under the final name. Heavy imports wait until a command runs, so that `--help` is instant.
@@ -37,14 +37,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments.run(arguments)
     except VToonifyError as error:
-        print(f"vtoonify: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"vtoonify: {' '.join(str(error).split())}{_kept(error)}", file=sys.stderr)
         return USAGE_ERROR
-    except KeyboardInterrupt:
-        print("vtoonify: interrupted; no output was written", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"vtoonify: interrupted; no output was written{_kept(stop)}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # `vtoonify models | head`
         sys.stderr.close()
     return 0
+
+
+def _kept(error: BaseException) -> str:
+    """What is not lost, if anything."""
+    return "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,7 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--bundle", metavar="NAME",
                         help="model bundle: a name from `vtoonify models`, or a folder (default: studio-t; for the "
                              "demo and where a style is asked for, studio-d); a published one is fetched if need be")
-    common.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: %(default)s)")
+    common.add_argument("--device", default="auto",
+                        help="auto, cpu, cuda, cuda:1, mps; for a batch also several: cuda:0,cuda:1 (default: "
+                             "%(default)s)")
     common.add_argument("--from", dest="source", metavar="SOURCE",
                         help="where to get a published bundle from: a folder with its files, or an address (default: "
                              "its repository on Hugging Face)")
@@ -92,12 +99,22 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("input", metavar="IN", help=f"{name} file")
         command.add_argument("output", metavar="OUT", help=f"{name} file to write; its ending says the format")
         if run is _video:
-            command.add_argument("--no-smooth", action="store_true",
-                                 help="parse every frame for itself: no smoothing along the optical flow")
+            _smooth(command)
             command.add_argument("--card", metavar="FILE",
                                  help="picture file for a quality card: steadiness, landmarks, identity; numbers go to "
                                       "a .json beside it")
         command.set_defaults(run=run)
+
+    command = commands.add_parser("batch", parents=[common, style, region],
+                                  help="toonify all clips and pictures in a folder; goes on where it was stopped")
+    command.add_argument("input", metavar="DIR", help="folder, with all its folders")
+    command.add_argument("output", metavar="OUT", help="folder for the results, and for batch.json, which lists them")
+    _smooth(command)
+    command.add_argument("--workers", type=int, metavar="N",
+                         help="files at a time (default: one for each device, or for each four processor cores)")
+    command.add_argument("--ray", metavar="ADDRESS",
+                         help="let a Ray cluster do it: its address, or `local` to start one on this machine")
+    command.set_defaults(run=_batch)
 
     command = commands.add_parser("styles", help="list the styles of a bundle of ours; draw a contact sheet")
     command.add_argument("sheet", nargs="?", metavar="SHEET", help="picture file for the contact sheet")
@@ -130,6 +147,11 @@ def _parser() -> argparse.ArgumentParser:
                        help="delete what was downloaded; bundles that were made of it stay")
     command.set_defaults(run=_models)
     return parser
+
+
+def _smooth(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--no-smooth", action="store_true",
+                         help="parse every frame for itself: no smoothing along the optical flow")
 
 
 # ---------------------------------------------------------------------------------------------- toonify
@@ -226,6 +248,23 @@ def _video(arguments: argparse.Namespace) -> None:
     toonifier, how = _wishes(arguments)
     _report(toonifier.video(arguments.input, arguments.output, **how, smooth=not arguments.no_smooth,
                             card=arguments.card, progress=sys.stderr.isatty()))
+
+
+def _batch(arguments: argparse.Namespace) -> None:
+    """All that a folder holds; exit code 1 when some of it could not be drawn."""
+    from .batch import MANIFEST, batch
+
+    *devices, arguments.device = arguments.device.split(",")
+    devices = [*devices, arguments.device] if devices else []
+    toonifier, how = _wishes(arguments)
+    outcomes = batch(arguments.input, arguments.output, toonifier, how | {"smooth": not arguments.no_smooth},
+                     arguments.workers, devices, arguments.ray, sys.stderr.isatty())
+    failed = {name: outcome["error"] for name, outcome in outcomes.items() if "error" in outcome}
+    for name, error in failed.items():
+        print(f"vtoonify: {name}: {error}", file=sys.stderr)
+    print(f"{len(outcomes) - len(failed)} of {len(outcomes)} files are in {arguments.output}; see {MANIFEST} there")
+    if failed:
+        sys.exit(1)
 
 
 def _report(result) -> None:

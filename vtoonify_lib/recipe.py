@@ -38,16 +38,20 @@ class Recipe:
 
     def save(self, path: str | Path) -> Path:
         """Write as JSON. VToonifyError when that is not possible."""
-        path, look = Path(path), self.look
-        styles = [part_to_json(part) for part in look.style] if isinstance(look.style, tuple) else look.style
-        data = {"format": RECIPE_FORMAT, "bundle": self.bundle, "weights": self.weights, "styles": styles,
-                "structure": _to_json(look.structure), "color": _to_json(look.color), "seed": look.seed,
-                "padding": self.padding, "frame": self.frame}
+        path = Path(path)
         try:
-            write_json(path, data)
+            write_json(path, self.data())
         except OSError as error:
             raise VToonifyError(f"the recipe {path} could not be written ({error.strerror})") from error
         return path
+
+    def data(self) -> dict[str, Any]:
+        """For JSON."""
+        look = self.look
+        styles = [part_to_json(part) for part in look.style] if isinstance(look.style, tuple) else look.style
+        return {"format": RECIPE_FORMAT, "bundle": self.bundle, "weights": self.weights, "styles": styles,
+                "structure": _to_json(look.structure), "color": _to_json(look.color), "seed": look.seed,
+                "padding": self.padding, "frame": self.frame}
 
     @classmethod
     def load(cls, path: str | Path) -> Recipe:

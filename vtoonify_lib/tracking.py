@@ -7,14 +7,18 @@ keeps four numbers a frame, never pixels; what is made of them, is in `planning`
 
 from __future__ import annotations
 
+import os
+import zipfile
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
+from pathlib import Path
 
 import cv2
 import numpy as np
 
+from .config import VToonifyError
 from .faces import UNSURE_SPREAD, Face, FaceFinder, align_face, box_from_landmarks, eye_centres, eye_distance
 
 PATIENCE = 0.4          # seconds for which a good landmark fit is believed although the detector sees no face
@@ -271,3 +275,38 @@ def track_people(frames: Iterable[tuple[np.ndarray, float]], finder: FaceFinder,
     for clip in clips:
         clip.most_faces = max([len(people.tracks), *(track.most_faces for track in people.tracks)])
     return clips
+
+
+def save_tracks(path: Path, tracks: Sequence[ClipTrack], notes: Sequence[str]) -> None:
+    """Write tracks and notes down, so that a clip need not be watched again. VToonifyError when the disk is full."""
+    arrays: dict[str, np.ndarray] = {"notes": np.array(notes, dtype=str), "count": np.array(len(tracks))}
+    for number, track in enumerate(tracks):
+        values = {name: np.asarray(getattr(track, name)) for name in ("times", "x", "y", "distance")}
+        values |= {"cuts": np.array(track.cuts, int), "shape": np.array(track.frame_shape, int),
+                   "score": np.array([track.aligned_score, track.most_faces])}
+        if track.aligned is not None:
+            values["aligned"] = track.aligned
+        arrays |= {f"{number}_{name}": value for name, value in values.items()}
+    part = path.with_suffix(".part.npz")
+    try:
+        np.savez(part, **arrays)
+        os.replace(part, path)
+    except OSError as error:
+        raise VToonifyError(f"{path} could not be written ({error.strerror}); nothing is saved") from error
+
+
+def load_tracks(path: Path) -> tuple[list[ClipTrack], list[str]] | None:
+    """What `save_tracks` wrote; None where there is nothing that can be read."""
+    try:
+        with np.load(path) as file:
+            kept = dict(file)
+        tracks = []
+        for number in range(int(kept["count"])):
+            get = lambda name, number=number: kept[f"{number}_{name}"]  # noqa: E731
+            numbers = [array("d", get(name)) for name in ("times", "x", "y", "distance")]
+            score, most = get("score").tolist()
+            tracks.append(ClipTrack(*numbers, get("cuts").tolist(), tuple(get("shape").tolist()), int(most),
+                                    kept.get(f"{number}_aligned"), score))
+        return tracks, kept["notes"].tolist()
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        return None

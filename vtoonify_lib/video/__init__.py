@@ -5,12 +5,16 @@ library that knows PyAV.
 """
 
 from .reading import Frame, VideoInfo, probe, read_frames, same_file
+from .segments import LENGTH as SEGMENT
+from .segments import SegmentWriter
 from .stages import pipelined
 from .writing import FORMATS, VideoWriter, side_by_side
 
 __all__ = [
     "FORMATS",
     "Frame",
+    "SEGMENT",
+    "SegmentWriter",
     "VideoInfo",
     "VideoWriter",
     "pipelined",

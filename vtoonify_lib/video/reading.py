@@ -81,8 +81,11 @@ def probe(path: str | Path) -> VideoInfo:
         return VideoInfo(Path(path), width, height, fps, count, duration, look.rotation, sound, name)
 
 
-def read_frames(path: str | Path) -> Iterator[Frame]:
-    """Frames of a video in order of showing, one at a time. A damaged file yields what can be read, then warns."""
+def read_frames(path: str | Path, skip: int = 0) -> Iterator[Frame]:
+    """Frames of a video in order of showing, one at a time. A damaged file yields what can be read, then warns.
+
+    skip  first frames that are not wanted: they are decoded, for the others' sake, but not made pictures of
+    """
     with open_video(path) as container:
         stream = picture_stream(container, path)
         stream.thread_type = "AUTO"
@@ -97,7 +100,8 @@ def read_frames(path: str | Path) -> Iterator[Frame]:
             pts = pts + step if frame.pts is None else seconds(frame.pts, frame.time_base) - start
             end = pts + (seconds(frame.duration, frame.time_base) if frame.duration else step)
             shown += 1
-            yield Frame(look.rgb(frame), pts)
+            if shown > skip:
+                yield Frame(look.rgb(frame), pts)
         if not shown:
             raise _no_frames(path)
         promised = _stated_duration(container, stream)

@@ -49,12 +49,14 @@ class VideoWriter:
     `source` is a video, whose times are followed, or sound alone. Use the writer as a context manager: the file appears
     under its name only when the block ends well; otherwise nothing stays.
     H.264 where there is an encoder for it, else VP9; 4:2:0, BT.709. An odd side grows by one repeated pixel.
+    sound: False leaves it out.
     VToonifyError: a folder that is missing or may not be written, `dst` the same file as `source`, an unknown ending,
     a full disk.
     """
 
-    def __init__(self, dst: str | Path, source: str | Path | None = None):
+    def __init__(self, dst: str | Path, source: str | Path | None = None, sound: bool = True):
         self.dst, self.source = Path(dst), None if source is None else Path(source)
+        self._with_sound = sound
         self.frames = 0
         self._temporary = self.dst.parent / f".vtoonify-{secrets.token_hex(4)}.part"
         self._stack = ExitStack()
@@ -64,20 +66,12 @@ class VideoWriter:
         self._reformat = VideoReformatter().reformat
 
     def __enter__(self) -> VideoWriter:
-        dst, folder = self.dst, self.dst.parent
-        if dst.suffix.lower() not in FORMATS:
-            raise VToonifyError(f"{dst} ends in {dst.suffix!r}; a video may end in {', '.join(FORMATS)}")
-        if not folder.is_dir():
-            raise VToonifyError(f"the folder {folder} does not exist; make it first")
-        if dst.is_dir():
-            raise VToonifyError(f"{dst} is a folder; name a file in it")
-        if self.source is not None and reading.same_file(dst, self.source):
-            raise VToonifyError(f"{dst} is the input itself; choose another name for the output")
+        check_target(self.dst, self.source)
         try:
             self._temporary.touch(exist_ok=False)
         except OSError as error:
             why = reading.reason(error)
-            raise VToonifyError(f"the folder {folder} cannot be written to ({why}); choose another") from None
+            raise VToonifyError(f"the folder {self.dst.parent} cannot be written to ({why}); choose another") from None
         self._stack.callback(self._temporary.unlink, missing_ok=True)
         return self
 
@@ -87,13 +81,13 @@ class VideoWriter:
             raise VToonifyError(f"a frame is {rgb.dtype} {list(rgb.shape)}; uint8 [height, width, 3] is expected")
         if self._size is None:
             self._size = rgb.shape[:2]
-            with self._as_our_error():
+            with writing_errors(self.dst):
                 self._start_streams(*self._size)
         if rgb.shape[:2] != self._size:
             raise VToonifyError(f"a frame is {rgb.shape[:2]}; the first one was {self._size}, and all must be the same")
         picture = self._picture(rgb)
         picture.pts = round(pts / self._tick)
-        with self._as_our_error():
+        with writing_errors(self.dst):
             if self._held is not None:
                 picture.pts = max(picture.pts, self._held.pts + 1)
                 if not self._follows:  # else it is one over the rate of the source
@@ -107,7 +101,7 @@ class VideoWriter:
             if kind is None:
                 if self._held is None:
                     raise VToonifyError(f"no frame was written to {self.dst}; nothing is saved")
-                with self._as_our_error():
+                with writing_errors(self.dst):
                     self._finish()
         finally:
             with suppress(av.FFmpegError, OSError):
@@ -136,7 +130,7 @@ class VideoWriter:
         colours.color_primaries = colours.color_trc = colours.colorspace = Colorspace.ITU709
         colours.color_range = ColorRange.MPEG
         self._duration = max(1, round(1 / (rate * self._tick)))
-        if source is not None and reading.sound_stream(source):
+        if source is not None and self._with_sound and reading.sound_stream(source):
             self._sound = SoundTrack(source, self._out, container, reading.start_of(source, stream))
 
     def _picture(self, rgb: np.ndarray) -> Any:
@@ -168,13 +162,27 @@ class VideoWriter:
         self._out.close()
         os.replace(self._temporary, self.dst)
 
-    @contextmanager
-    def _as_our_error(self) -> Iterator[None]:
-        try:
-            yield
-        except (av.FFmpegError, OSError) as error:
-            why = reading.reason(error)
-            raise VToonifyError(f"{self.dst} could not be written ({why}); nothing is saved") from error
+
+def check_target(dst: Path, source: Path | None) -> None:
+    """Raise VToonifyError when no video can be written to dst, or not from `source`."""
+    folder = dst.parent
+    if dst.suffix.lower() not in FORMATS:
+        raise VToonifyError(f"{dst} ends in {dst.suffix!r}; a video may end in {', '.join(FORMATS)}")
+    if not folder.is_dir():
+        raise VToonifyError(f"the folder {folder} does not exist; make it first")
+    if dst.is_dir():
+        raise VToonifyError(f"{dst} is a folder; name a file in it")
+    if source is not None and reading.same_file(dst, source):
+        raise VToonifyError(f"{dst} is the input itself; choose another name for the output")
+
+
+@contextmanager
+def writing_errors(dst: Path) -> Iterator[None]:
+    """Turn the errors of encoders and disks into one sentence."""
+    try:
+        yield
+    except (av.FFmpegError, OSError) as error:
+        raise VToonifyError(f"{dst} could not be written ({reading.reason(error)}); nothing is saved") from error
 
 
 def side_by_side(clips: Sequence[str | Path], dst: str | Path) -> None:

@@ -1,0 +1,170 @@
+"""Long work on a video: it breaks off, goes on, and ends in the same file."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from media_files import make_clip, sound_packets
+from people import scene, write_clip
+
+from vtoonify_lib.config import VToonifyError
+from vtoonify_lib.tracking import load_tracks, save_tracks, track_people
+from vtoonify_lib.video import SegmentWriter, VideoWriter, probe, read_frames, segments
+
+UNEVEN = dict(ticks=[0, 40, 70, 180, 181, 400, 900], time_base=Fraction(1, 1000))
+
+
+def copy(src: Path, dst: Path, length: int = 3, stop: int | None = None, job: dict | None = None) -> SegmentWriter:
+    """Copy a clip in segments; stop: raise KeyboardInterrupt before so manieth frame is written."""
+    with SegmentWriter(dst, src, job or {}, length) as writer:
+        for index, frame in enumerate(read_frames(src, skip=writer.done), start=writer.done):
+            if index == stop:
+                raise KeyboardInterrupt
+            writer.write(frame.rgb, frame.pts)
+    return writer
+
+
+@pytest.mark.parametrize("name", ["b.mp4", "b.mov", "b.mkv", "b.webm"])
+@pytest.mark.parametrize("recipe", [{}, UNEVEN], ids=["even", "uneven"])
+def test_times_frames_and_sound_survive_the_joints(tmp_path, name, recipe):
+    webm = dict(codec="libvpx-vp9", sound="libopus", sound_rate=48000, options={}) if name == "b.webm" else {}
+    src = make_clip(tmp_path / ("a.webm" if webm else "a.mp4"), frames=7, **webm, **recipe)
+    copy(src, tmp_path / name)
+    with VideoWriter(tmp_path / f"whole{name}", source=src) as writer:
+        for frame in read_frames(src):
+            writer.write(frame.rgb, frame.pts)
+    joined, whole = list(read_frames(tmp_path / name)), list(read_frames(tmp_path / f"whole{name}"))
+    assert [f.pts for f in joined] == [f.pts for f in whole] and len(joined) == 7
+    assert sound_packets(tmp_path / name) == sound_packets(src)
+    assert probe(tmp_path / name).duration_s == pytest.approx(probe(tmp_path / f"whole{name}").duration_s, abs=0.05)
+    assert np.mean([np.abs(a.rgb.astype(int) - b.rgb).mean() for a, b in zip(joined, whole, strict=True)]) < 3
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([src.name, name, f"whole{name}"])
+
+
+def test_after_a_break_it_ends_in_the_same_file(tmp_path):
+    src = make_clip(tmp_path / "a.mp4", frames=11)
+    whole = copy(src, tmp_path / "whole.mp4").dst.read_bytes()
+    dst = tmp_path / "b.mp4"
+    for stop, done in ((7, 6), (10, 9)):
+        with pytest.raises(KeyboardInterrupt) as stopped:
+            copy(src, dst, stop=stop)
+        assert not dst.exists() and f"{done} frames are kept" in stopped.value.__notes__[0]
+    assert copy(src, dst).frames == 11 and dst.read_bytes() == whole
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_nothing_is_kept_of_less_than_a_segment(tmp_path):
+    src = make_clip(tmp_path / "a.mp4", frames=5)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        copy(src, tmp_path / "b.mp4", stop=2)
+    assert not hasattr(stopped.value, "__notes__") and [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
+
+
+@pytest.mark.parametrize("change", ["job", "length", "missing", "garbage"])
+def test_what_belongs_to_another_job_is_thrown_away(tmp_path, change):
+    src, dst = make_clip(tmp_path / "a.mp4", frames=8), tmp_path / "b.mp4"
+    with pytest.raises(KeyboardInterrupt):
+        copy(src, dst, stop=7, job={"style": 1})
+    kept = tmp_path / ".b.mp4.vtoonify"
+    if change == "missing":
+        (kept / "00001.mp4").unlink()
+    if change == "garbage":
+        (kept / "job.json").write_text("{")
+    with SegmentWriter(dst, src, {"style": 1 + (change == "job")}, 3 + (change == "length")) as writer:
+        assert writer.done == 0 and [p.name for p in kept.iterdir()] == ["job.json"]
+        for frame in read_frames(src):
+            writer.write(frame.rgb, frame.pts)
+    assert probe(dst).frame_count == 8
+
+
+def test_a_full_disk_keeps_what_is_whole(tmp_path, monkeypatch):
+    src, dst = make_clip(tmp_path / "a.mp4", frames=8), tmp_path / "b.mp4"
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(segments, "join", lambda *a: (_ for _ in ()).throw(VToonifyError("b.mp4 could not be written")))
+        with pytest.raises(VToonifyError, match="could not be written") as failed:
+            copy(src, dst)
+    assert "frames are kept" in failed.value.__notes__[0] and not dst.exists()
+    with SegmentWriter(dst, src, {}, 3) as writer:
+        assert writer.done == 9  # all are there: nothing is left but to join them
+    assert probe(dst).frame_count == 8
+
+
+def test_targets_that_cannot_be(tmp_path):
+    src = make_clip(tmp_path / "a.mp4", frames=2)
+    for dst, message in ((tmp_path / "b.gif", "may end in"), (tmp_path / "no" / "b.mp4", "does not exist"),
+                         (src, "input itself")):
+        with pytest.raises(VToonifyError, match=message):
+            SegmentWriter(dst, src, {}).__enter__()
+    with pytest.raises(VToonifyError, match="no frame was written"), SegmentWriter(tmp_path / "b.mp4", src, {}):
+        pass
+    assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_tracks_come_back_as_they_were(tmp_path, landmark_file):
+    from vtoonify_lib.faces import FaceFinder
+
+    frames = [(scene(760, 300, [(0, 60, 240), (420, 0, 300)] if i else []), i / 25) for i in range(4)]
+    tracks = track_people(frames, FaceFinder(landmark_file), 32, most=3)
+    save_tracks(tmp_path / "t.npz", tracks, ["a note", "another"])
+    again, notes = load_tracks(tmp_path / "t.npz")
+    assert notes == ["a note", "another"] and len(again) == len(tracks) == 2
+    for a, b in zip(tracks, again, strict=True):
+        assert a.times == b.times and np.array_equal(a.x, b.x, equal_nan=True) and a.cuts == b.cuts
+        assert np.array_equal(a.aligned, b.aligned) and a.frame_shape == b.frame_shape and a.most_faces == b.most_faces
+    (tmp_path / "bad.npz").write_bytes(b"PK nonsense")
+    assert load_tracks(tmp_path / "bad.npz") is None and load_tracks(tmp_path / "none.npz") is None
+
+
+SLOWLY = """
+import sys, time
+from vtoonify_lib import animation
+from vtoonify_lib.pipeline import Toonifier
+from vtoonify_lib.video import segments
+toonifier = Toonifier.load(sys.argv[1], "cpu")
+animation.SEGMENT = 4
+real, length = animation.SegmentWriter, 4
+class Writer(real):
+    def __init__(self, *a): super().__init__(*a, length=length)
+    def write(self, *a):
+        super().write(*a)
+        print(self.frames, flush=True)
+        time.sleep(float(sys.argv[4]))
+animation.SegmentWriter = Writer
+toonifier.video(sys.argv[2], sys.argv[3], progress=False)
+"""
+
+
+def test_a_killed_run_goes_on_and_ends_in_the_same_file(tiny_bundle, tmp_path):
+    src = write_clip(tmp_path / "a.mp4", [scene(480, 240, [(40 + 2 * i, 0, 240)]) for i in range(14)])
+
+    def run(name: str, pause: float = 0.0) -> subprocess.Popen:
+        return subprocess.Popen([sys.executable, "-c", SLOWLY, str(tiny_bundle.folder), str(src), str(tmp_path / name),
+                                 str(pause)], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1],
+                                env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+    assert run("whole.mp4").wait(300) == 0
+    killed = run("b.mp4", 0.2)
+    while killed.stdout.readline().strip() != "10":
+        assert killed.poll() is None
+    killed.send_signal(signal.SIGKILL)
+    killed.wait(60)
+    kept = tmp_path / ".b.mp4.vtoonify"
+    assert not (tmp_path / "b.mp4").exists() and (kept / "tracks.npz").is_file()
+    assert len(json.loads((kept / "job.json").read_text())["starts"]) == 2
+    time.sleep(0.1)
+    again = run("b.mp4")
+    assert again.stdout.readline().strip() == "9" and again.wait(300) == 0
+    assert (tmp_path / "b.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes() and not kept.exists()

@@ -1,0 +1,217 @@
+"""Many clips and pictures, each for itself: by several processes on one machine, or by Ray actors on many.
+
+What is done is noted in OUT/batch.json: the same call again does what is left, and a clip that was broken off goes on
+where it was (`video.SegmentWriter`). One file that cannot be drawn stops none of the others. Ray (https://ray.io) is
+optional; its machines must see the same folders.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from pathlib import Path
+from queue import Empty
+from typing import Any, NamedTuple
+
+import torch
+from tqdm.auto import tqdm
+
+from .config import VToonifyError
+from .downloads import write_json
+from .images import write_image
+from .pipeline import Toonifier
+from .recipe import Recipe
+from .video import FORMATS
+
+CLIPS = {*FORMATS, ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ts", ".mts"}
+PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+MANIFEST = "batch.json"
+
+
+class Task(NamedTuple):
+    """One file: where it is, where its cartoon goes, and its name in the manifest."""
+
+    src: Path
+    dst: Path
+    name: str
+
+
+class Worker:
+    """Draws one file after the other on one device, with `threads` processor cores.
+
+    how  what `Toonifier.video` takes: look, frame, padding, faces, smooth
+    """
+
+    def __init__(self, bundle: str | Path, device: str, threads: int, how: Mapping[str, Any]) -> None:
+        torch.set_num_threads(threads)
+        self.toonifier, self.how = Toonifier.load(bundle, device), dict(how)
+
+    def draw(self, task: Task) -> tuple[Task, dict[str, Any]]:
+        """→ the task and what became of it: frames, seconds, warnings; or error, one sentence."""
+        try:
+            task.dst.parent.mkdir(parents=True, exist_ok=True)
+            if task.src.suffix.lower() in CLIPS:
+                done = self.toonifier.video(task.src, task.dst, **self.how, progress=False)
+                return task, {"frames": done.frames, "seconds": round(done.seconds, 2), "warnings": list(done.warnings)}
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", UserWarning)
+                write_image(task.dst, self.toonifier.image(task.src, **{k: v for k, v in self.how.items()
+                                                                        if k != "smooth"}))
+            return task, {"warnings": [str(item.message) for item in caught if item.category is UserWarning]}
+        except (VToonifyError, OSError) as error:
+            notes = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
+            return task, {"error": " ".join(str(error).split()) + notes}
+
+
+def batch(folder: str | Path, out: str | Path, toonifier: Toonifier, how: Mapping[str, Any], workers: int | None = None,
+          devices: Sequence[str] = (), ray: str | None = None, progress: bool = True) -> dict[str, dict[str, Any]]:
+    """Toonify all clips and pictures in a folder and its folders → name → what became of it, for all of them.
+
+    toonifier  of the bundle; the workers load it again
+    how        as for `Toonifier.video`, looks decided
+    workers    at a time; default one for each device, or for each four processor cores
+    devices    that the workers share; default that of `toonifier`
+    ray        address of a Ray cluster, or "local" to start one here
+    VToonifyError for folders that cannot be used, and for what is not installed; never for a single file.
+    """
+    folder, out = Path(folder), Path(out)
+    if not folder.is_dir():
+        raise VToonifyError(f"{folder} is no folder; give one with clips or pictures")
+    tasks = find_tasks(folder, out)
+    if not tasks:
+        raise VToonifyError(f"there are no clips and no pictures in {folder}")
+    devices = list(devices) or [str(toonifier.device)]
+    if workers is not None and workers < 1:
+        raise VToonifyError(f"workers is {workers}; it must be at least 1")
+    manifest = Manifest(out, _fingerprint(toonifier, how))
+    left = [task for task in tasks if not manifest.has(task)]
+    begin = (toonifier.bundle.folder, devices, workers, how)
+    with tqdm(total=len(tasks), initial=len(tasks) - len(left), desc="toonifying", unit="file",
+              disable=not progress) as bar:
+        for task, outcome in (_by_ray(left, ray, *begin) if ray else _by_processes(left, *begin)) if left else ():
+            manifest.note(task, outcome)
+            bar.update()
+    return {task.name: manifest.entries[task.name] for task in tasks}
+
+
+def find_tasks(folder: Path, out: Path) -> list[Task]:
+    """Every clip and picture below a folder, but for hidden ones and those in `out`, and a name for each result."""
+    tasks, taken = [], set()
+    for src in sorted(folder.rglob("*")):
+        kind, inside = src.suffix.lower(), src.relative_to(folder)
+        hidden = any(part.startswith(".") for part in inside.parts)
+        if kind not in CLIPS | PICTURES or hidden or src.is_dir() or out.resolve() in src.resolve().parents:
+            continue
+        ending = kind if kind in {*FORMATS, ".jpg", ".jpeg", ".png", ".webp"} else ".mp4" if kind in CLIPS else ".png"
+        dst = out / inside.with_suffix(ending)
+        dst = dst if dst not in taken else out / inside.parent / (inside.name + ending)
+        taken.add(dst)
+        tasks.append(Task(src, dst, str(inside)))
+    return tasks
+
+
+class Manifest:
+    """What became of each file: OUT/batch.json. Another bundle, look or region makes all of it anew."""
+
+    def __init__(self, out: Path, fingerprint: str) -> None:
+        self.path, self.fingerprint, self.entries = out / MANIFEST, fingerprint, {}
+        with suppress(OSError, ValueError, AttributeError):
+            self.entries = dict(json.loads(self.path.read_text(encoding="utf-8")).items())
+
+    def has(self, task: Task) -> bool:
+        """Whether the file was drawn before, just so, and is still there."""
+        entry = self.entries.get(task.name)
+        return (isinstance(entry, dict) and "error" not in entry and entry.get("made") == self._made(task)
+                and task.dst.is_file())
+
+    def note(self, task: Task, outcome: dict[str, Any]) -> None:
+        """Write down what became of a file."""
+        self.entries[task.name] = {"output": str(task.dst), "made": self._made(task), **outcome}
+        write_json(self.path, self.entries)
+
+    def _made(self, task: Task) -> list[Any]:
+        about = task.src.stat()
+        return [self.fingerprint, about.st_size, about.st_mtime_ns]
+
+
+def _fingerprint(toonifier: Toonifier, how: Mapping[str, Any]) -> str:
+    """What all the results depend on."""
+    looks = how["look"] if isinstance(how["look"], Sequence) else [how["look"]]
+    told = [Recipe.of(toonifier.bundle, look, how["padding"], how["frame"]).data() for look in looks]
+    return hashlib.sha256(json.dumps([told, how["faces"], how["smooth"]]).encode()).hexdigest()[:16]
+
+
+# -- who does it ------------------------------------------------------------------------------------------------------
+def _shares(devices: Sequence[str], workers: int | None, cores: int) -> tuple[int, int]:
+    """How many workers, and how many processor cores for each."""
+    gpus = any(not device.startswith("cpu") for device in devices)
+    count = workers or (len(devices) if gpus else max(1, cores // 4))
+    return count, max(1, cores // count)
+
+
+_worker: Worker | None = None  # of this process
+
+
+def _start(bundle: Path, devices: multiprocessing.Queue, threads: int, how: Mapping[str, Any]) -> None:
+    global _worker
+    with suppress(Empty):
+        _worker = Worker(bundle, devices.get(timeout=60), threads, how)
+
+
+def _draw_here(task: Task) -> tuple[Task, dict[str, Any]]:
+    return _worker.draw(task)
+
+
+def _by_processes(tasks: Sequence[Task], bundle: Path, devices: Sequence[str], workers: int | None,
+                  how: Mapping[str, Any]) -> Iterator[tuple[Task, dict[str, Any]]]:
+    count, threads = _shares(devices, workers, os.cpu_count() or 1)
+    count = min(count, len(tasks))
+    spawn = multiprocessing.get_context("spawn")
+    places = spawn.Queue()
+    for index in range(count):
+        places.put(devices[index % len(devices)])
+    pool = ProcessPoolExecutor(count, spawn, _start, (bundle, places, threads, how))
+    try:
+        for future in as_completed([pool.submit(_draw_here, task) for task in tasks]):
+            yield future.result()
+    except BrokenProcessPool:
+        raise VToonifyError("a worker was killed, perhaps for want of memory; use fewer --workers: the same command "
+                            "goes on with what is left") from None
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        places.cancel_join_thread()
+
+
+def _by_ray(tasks: Sequence[Task], address: str, bundle: Path, devices: Sequence[str], workers: int | None,
+            how: Mapping[str, Any]) -> Iterator[tuple[Task, dict[str, Any]]]:
+    """One actor for each device, wherever Ray finds it."""
+    try:
+        import ray
+        from ray.util import ActorPool
+    except ImportError:
+        raise VToonifyError("Ray is not installed; use `pip install ray`, or leave out --ray") from None
+    try:
+        ray.init(address=None if address == "local" else address, log_to_driver=False, ignore_reinit_error=True,
+                 include_dashboard=False if address == "local" else None)
+    except (ConnectionError, ValueError) as error:
+        raise VToonifyError(f"the Ray cluster {address!r} cannot be reached ({error})") from error
+    try:
+        there = ray.cluster_resources()
+        gpus = int(there.get("GPU", 0)) if not devices[0].startswith("cpu") else 0
+        count, threads = _shares(["cuda"] * gpus or ["cpu"], workers, int(there.get("CPU", 1)))
+        kind = ray.remote(num_cpus=threads, num_gpus=1 if gpus else 0)(Worker)
+        actors = [kind.remote(bundle, "cuda" if gpus else devices[0], threads, how)
+                  for _ in range(min(count, len(tasks)))]
+        yield from ActorPool(actors).map_unordered(lambda actor, task: actor.draw.remote(task), tasks)
+    except ray.exceptions.RayActorError as error:
+        raise VToonifyError(f"a Ray worker was lost ({str(error).splitlines()[0]}); the same command goes on with what "
+                            "is left") from error
+    finally:
+        ray.shutdown()

@@ -1,0 +1,157 @@
+"""A video written in segments: what is finished stays when work breaks off, and is joined without loss at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from contextlib import ExitStack, closing, suppress
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from ..config import VToonifyError
+from . import reading
+from .sound import SoundTrack
+from .writing import FORMATS, MP4_OPTIONS, VideoWriter, check_target, writing_errors
+
+LENGTH = 250  # frames of a segment
+
+
+class SegmentWriter:
+    """`VideoWriter` for long work: used again for the same job after a break, it begins after its last whole segment.
+
+    dst, source  as for `VideoWriter`
+    job          what the frames depend on, for JSON; what another job left behind is thrown away
+    done         (attribute) frames that need not be written again
+    folder       (attribute) beside dst, until that is there; whoever writes may keep notes of the work in it
+
+    Every segment has an encoder of its own, so that the packets are the same whether or not there was a break.
+    Errors as `VideoWriter`; when whole segments are kept, a note on the exception says so.
+    """
+
+    def __init__(self, dst: str | Path, source: str | Path, job: Mapping[str, Any], length: int = LENGTH):
+        self.dst, self.source, self.length = Path(dst), Path(source), length
+        self.folder = self.dst.with_name(f".{self.dst.name}.vtoonify")
+        self.frames = 0
+        self._job = json.loads(json.dumps(job))
+        self._starts: list[Fraction] = []  # when each whole segment begins
+        self._writer: VideoWriter | None = None
+        self._count = 0  # frames in the segment that is being written
+
+    @property
+    def done(self) -> int:
+        return len(self._starts) * self.length
+
+    def __enter__(self) -> SegmentWriter:
+        check_target(self.dst, self.source)
+        try:
+            state = json.loads((self.folder / "job.json").read_text())
+            whole = state["job"] == self._job and state["length"] == self.length
+            self._starts = [Fraction(start) for start in state["starts"]] if whole else []
+        except (OSError, ValueError, KeyError, TypeError):
+            whole = False
+        if not whole or not all(self._path(i).is_file() for i in range(len(self._starts))):
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self._starts = []
+        try:
+            self.folder.mkdir(exist_ok=True)
+            self._note()
+        except OSError as error:
+            why = reading.reason(error)
+            raise VToonifyError(f"the folder {self.dst.parent} cannot be written to ({why}); choose another") from None
+        self.frames = self.done
+        return self
+
+    def write(self, rgb: np.ndarray, pts: Fraction) -> None:
+        """Add a frame, as `VideoWriter.write`; the first one is number `done`."""
+        if self._writer is None:
+            self._start = pts
+            self._writer = VideoWriter(self._path(len(self._starts)), self.source, sound=False).__enter__()
+        self._writer.write(rgb, pts - self._start)
+        self.frames += 1
+        self._count += 1
+        if self._count == self.length:
+            self._finish_segment()
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        except VToonifyError as failure:
+            kind, error = VToonifyError, failure
+            raise
+        finally:
+            if kind is not None:
+                self._break_off(error)
+
+    def _finish(self) -> None:
+        if self._writer is not None:
+            self._finish_segment()
+        if not self._starts:
+            raise VToonifyError(f"no frame was written to {self.dst}; nothing is saved")
+        join([(self._path(i), start) for i, start in enumerate(self._starts)], self.dst, self.source)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _finish_segment(self) -> None:
+        self._writer, writer = None, self._writer
+        writer.__exit__(None, None, None)
+        self._starts.append(self._start)
+        self._count = 0
+        with writing_errors(self.dst):
+            self._note()
+
+    def _break_off(self, error: BaseException | None) -> None:
+        """Forget the segment that is not whole; without a whole one, everything."""
+        if self._writer is not None:
+            with suppress(VToonifyError):
+                self._writer.__exit__(KeyboardInterrupt, None, None)
+        if not self._starts:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        elif error is not None:
+            error.add_note(f"{self.done} frames are kept; the same command goes on from there")
+
+    def _note(self) -> None:
+        part = self.folder / "job.part"
+        part.write_text(json.dumps({"job": self._job, "length": self.length, "starts": [str(s) for s in self._starts]}))
+        os.replace(part, self.folder / "job.json")
+
+    def _path(self, index: int) -> Path:
+        return self.folder / f"{index:05d}{self.dst.suffix}"
+
+
+def join(segments: list[tuple[Path, Fraction]], dst: Path, source: Path) -> None:
+    """Copy the packets of segments, each beginning at its time in seconds, into one file with the sound of source."""
+    container, temporary = FORMATS[dst.suffix.lower()], dst.with_name(f".vtoonify-{secrets.token_hex(4)}.part")
+    with ExitStack() as stack, writing_errors(dst):
+        stack.callback(temporary.unlink, missing_ok=True)
+        original = stack.enter_context(reading.open_video(source))
+        options = MP4_OPTIONS if container in ("mp4", "mov") else {}
+        out = stack.enter_context(closing(av.open(str(temporary), "w", format=container, container_options=options)))
+        stream = sound = None
+        for path, start in segments:
+            with av.open(str(path)) as segment:
+                video = segment.streams.video[0]
+                if stream is None:
+                    stream = out.add_stream_from_template(video)
+                    stream.time_base = video.time_base
+                    if reading.sound_stream(original):
+                        began = reading.start_of(original, reading.picture_stream(original, source))
+                        sound = SoundTrack(original, out, container, began)
+                shift = round(start / reading.fraction(video.time_base))
+                for packet in segment.demux(video):
+                    if packet.dts is None:
+                        continue
+                    packet.pts, packet.dts, packet.stream = packet.pts + shift, packet.dts + shift, stream
+                    if sound:
+                        sound.mux_until(reading.seconds(packet.dts, packet.time_base))
+                    out.mux(packet)
+        if sound:
+            sound.mux_until(None)
+        out.close()
+        os.replace(temporary, dst)
