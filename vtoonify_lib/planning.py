@@ -36,7 +36,8 @@ def check_faces(faces: str | int, frame: str) -> None:
 def choose_people(tracks: list[ClipTrack], faces: str | int) -> list[ClipTrack]:
     """Who is to be drawn, from left to right: all who are seen long enough to be no mistake, or the largest of them."""
     seen = [track for track in tracks if track.aligned is not None]
-    sure = [track for track in seen if track.found.mean() * (track.times[-1] - track.times[0]) >= SURELY]
+    seconds = [track.found.mean() * (track.times[-1] - track.times[0]) for track in seen]
+    sure = [track for track, found in zip(seen, seconds, strict=True) if found >= min(SURELY, 0.5 * max(seconds))]
     largest = sorted(sure or seen[:1], key=lambda track: -np.nanmedian(track.distance))
     most = len(largest) if faces == ALL else 1 if faces == LARGEST else faces
     return sorted(largest[:most], key=lambda track: np.nanmean(track.x))

@@ -1,7 +1,8 @@
 """Reading video: what a file holds, and its frames one by one, upright and with their times.
 
 Times are exact fractions of seconds from the start of the file. A few frames are held whatever the length of the clip.
-High dynamic range is not tone-mapped, and of several picture or sound tracks only the first is read.
+High dynamic range is mapped to 8 bits (`hdr`), what is transparent stands before black, and of several picture or sound
+tracks only the first is read.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from av.stream import Disposition
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
 from ..config import VToonifyError
+from .hdr import tone_mapper
 
 HD_HEIGHT = 720
 """Untagged video is BT.601 below this height and BT.709 from it on, as players assume."""
@@ -196,6 +198,10 @@ class _Look:
         self._matrix = Colorspace.ITU709 if frame.height >= HD_HEIGHT else Colorspace.ITU601
         self._orient = _orientation(frame)
         self._reformat = VideoReformatter().reformat
+        colours = stream.codec_context
+        self._tone = tone_mapper(int(colours.color_trc), int(colours.color_primaries))
+        alpha = any(component.is_alpha for component in frame.format.components)
+        self._format = "rgb48le" if self._tone else "rgba" if alpha else "rgb24"
 
     @property
     def upright_size(self) -> tuple[int, int]:
@@ -214,11 +220,15 @@ class _Look:
             frame,
             width=width,
             height=height,
-            format="rgb24",
+            format=self._format,
             src_colorspace=self._matrix if frame.colorspace == UNTAGGED else None,
             interpolation=SCALING,
             threads=1,
         ).to_ndarray()
+        if self._tone:
+            picture = self._tone(picture)
+        elif self._format == "rgba":
+            picture = ((picture[..., :3].astype(np.uint16) * picture[..., 3:] + 127) // 255).astype(np.uint8)
         transpose, flip_y, flip_x = self._orient
         if transpose:
             picture = picture.transpose(1, 0, 2)
