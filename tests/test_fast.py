@@ -256,3 +256,43 @@ def test_folding_stays_on_the_device_of_the_network(config):
     net = build_vtoonify(config).to("meta")  # made elsewhere, and moved
     folded = fast.fold(net, torch.zeros(1, n_latent(config.out_size), config.generator.style_dim, device="meta"))
     assert {t.device.type for t in (*folded.parameters(), *folded.buffers())} == {"meta"}
+
+
+# ------------------------------------------------------------------------------------------ tiles
+
+
+@pytest.mark.parametrize("config", [TINY, SMALL])
+def test_tiles_make_the_same_picture(config):
+    network = fast.fold(shaken(config), random_code(config))
+    margin = fast.reach(network)
+    assert margin % network.multiple == 0 and margin < 128
+    x = torch.randn(1, INPUT_CHANNELS, 200, 312)
+    with torch.inference_mode():
+        whole, tiled = network(x), fast.draw_tiled(network, x, 64, margin, config.scale)
+        scanty = fast.draw_tiled(network, x, 64, network.multiple, config.scale)
+    assert relative(tiled, whole) < 1e-5 < relative(scanty, whole)
+
+
+def test_a_network_that_looks_at_everything_is_not_tiled():
+    with pytest.raises(VToonifyError, match="the whole frame at once"):
+        fast.reach(fast.fold(shaken(TINY_D), random_code(TINY_D)))
+
+
+def test_too_little_memory_means_smaller_tiles(monkeypatch):
+    network, x = fast.fold(shaken(TINY), random_code(TINY)), torch.randn(1, INPUT_CHANNELS, 256, 320)
+    with torch.inference_mode():
+        whole = network(x)
+        forward, seen = type(network).forward, []
+
+        def meagre(self, x):
+            seen.append(tuple(x.shape[2:]))
+            if x.shape[2] * x.shape[3] > 256 * 256:
+                raise RuntimeError("CUDA out of memory")
+            return forward(self, x)
+
+        monkeypatch.setattr(type(network), "forward", meagre)
+        assert relative(fast.draw_somehow(network, x), whole) < 1e-5
+        assert seen[0] == (256, 320) and max(h * w for h, w in seen[1:]) <= 256 * 256
+        monkeypatch.setattr(type(network), "forward", lambda *_: (_ for _ in ()).throw(RuntimeError("another error")))
+        with pytest.raises(RuntimeError, match="another error"):
+            fast.draw_somehow(network, x)

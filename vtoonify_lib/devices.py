@@ -88,14 +88,19 @@ def _conv_seconds(dtype: torch.dtype, rounds: int = 5) -> float:
     return min(times[1:])
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the memory of a device does not suffice."""
+    told = any(words in str(error).lower() for words in ("out of memory", "allocate memory"))
+    return told or isinstance(error, MemoryError | torch.OutOfMemoryError)
+
+
 @contextmanager
 def memory_errors(device: torch.device, what: str) -> Iterator[None]:
     """Turn torch's out-of-memory errors, which differ per device, into one sentence."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        told = any(words in str(error).lower() for words in ("out of memory", "allocate memory"))
-        if told or isinstance(error, MemoryError | torch.OutOfMemoryError):
+        if out_of_memory(error):
             raise VToonifyError(f"not enough memory on {device} for {what}; use a smaller padding, another device, "
                                 "or close other programs") from error
         raise

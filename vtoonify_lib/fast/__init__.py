@@ -14,12 +14,14 @@ trained form's to about 1e-6. It has no gradients.
 
     folding     fold(network, w, dtype)      toonify    VToonify-T      dualstyle  what VToonify-D adds to it
     layers      what they are made of        cost       parameters and multiply-adds
+    tiling      frames larger than the memory
 """
 
 from .cost import Cost, count_bytes, count_macs, count_parameters, report_cost
 from .dualstyle import FoldedVToonifyD
 from .folding import fold, fold_batch_norm
+from .tiling import draw_somehow, draw_tiled, reach
 from .toonify import FoldedVToonify
 
-__all__ = ["Cost", "FoldedVToonify", "FoldedVToonifyD", "count_bytes", "count_macs", "count_parameters", "fold",
-           "fold_batch_norm", "report_cost"]
+__all__ = ["Cost", "FoldedVToonify", "FoldedVToonifyD", "count_bytes", "count_macs", "count_parameters",
+           "draw_somehow", "draw_tiled", "fold", "fold_batch_norm", "reach", "report_cost"]

@@ -1,0 +1,74 @@
+"""Frames too large for the memory, drawn in tiles: the same picture, for VToonify-T is a convolution throughout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..config import INPUT_CHANNELS, VToonifyError
+from ..devices import out_of_memory
+from .toonify import FoldedVToonify
+
+PROBE = 256  # sides, in pixels, of the input on which `reach` is found out
+LEAST = 64   # side of the smallest tile
+
+
+def reach(network: FoldedVToonify) -> int:
+    """How many pixels of its input around a pixel can change it, rounded up to the network's multiple.
+
+    Found out: one pixel of the input is not a number, and so is every pixel of the output that looks at it.
+    VToonifyError where that is everything, as with the instance norms of VToonify-D.
+    """
+    where = next(network.parameters())
+    x = torch.zeros(1, INPUT_CHANNELS, PROBE, PROBE, device=where.device)
+    far = 0
+    for at in range(PROBE // 2, PROBE // 2 + network.multiple):  # each place within the coarsest pixel
+        probe = x.clone()
+        probe[..., at, at] = torch.nan
+        with torch.inference_mode():
+            spoilt = network(probe)[0].isnan().any(0)
+        rows = spoilt.any(1).nonzero().flatten().float() / spoilt.shape[0] * PROBE
+        far = max(far, at - int(rows.min()), int(rows.max()) - at)
+    if far >= PROBE // 2 - network.multiple:
+        raise VToonifyError("this network looks at the whole frame at once, so a frame cannot be drawn in tiles; use a "
+                            "smaller picture or less --padding")
+    return -(-(far + 1) // network.multiple) * network.multiple
+
+
+def draw_tiled(network: Callable[[Tensor], Tensor], x: Tensor, tile: int, margin: int, scale: int) -> Tensor:
+    """network(x) for x [B,C,H,W] → float32 [B,3,sH,sW] on the CPU, drawn in tiles of `tile` pixels, a multiple of 8.
+
+    margin  how far around a tile the network must see, see `reach`
+    """
+    height, width = x.shape[2:]
+    out = torch.empty(len(x), 3, height * scale, width * scale)
+    for top in range(0, height, tile):
+        for left in range(0, width, tile):
+            bottom, right = min(top + tile, height), min(left + tile, width)
+            y0, x0 = max(top - margin, 0), max(left - margin, 0)
+            part = network(x[..., y0 : min(bottom + margin, height), x0 : min(right + margin, width)])
+            core = part[..., (top - y0) * scale : (bottom - y0) * scale, (left - x0) * scale : (right - x0) * scale]
+            out[..., top * scale : bottom * scale, left * scale : right * scale] = core.float().cpu()
+    return out
+
+
+def draw_somehow(network: FoldedVToonify, x: Tensor) -> Tensor:
+    """network(x), whole if memory allows, else in ever smaller tiles; the last error when even LEAST is too large."""
+    try:
+        return network(x)
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        failed = error
+    margin, tile = reach(network), max(x.shape[2:]) // 2
+    while tile >= LEAST:
+        tile = tile // network.multiple * network.multiple
+        try:
+            return draw_tiled(network, x, tile, margin, network.config.scale)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            failed, tile = error, tile // 2
+    raise failed
