@@ -64,7 +64,8 @@ class ConditionalPatches(Conditioned):
 
     image [B,3,H,W] in [−1,1], sides multiples of 4; degree and style as in `Conditioned`. It is for finished drawings
     that lack only sharpness: it sees the picture, and its detail (less its local mean) louder beside it. After 200
-    iterations it tells every drawing of ours from its render, where StyleGAN2's is right three times of four.
+    iterations it tells every drawing of ours from its render, where StyleGAN2's is right three times of four. That does
+    not make it the better teacher: 1,500 iterations with it gained studio-d 0.2 dB on renders, and paled real faces.
     """
 
     def __init__(self, n_styles: int, width: int = 32):

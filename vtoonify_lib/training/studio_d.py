@@ -19,7 +19,7 @@ import torch
 from ..checkpoints import Bundle, load_bundle, save_bundle, save_tensors
 from ..config import VToonifyError
 from ..devices import pick_device
-from ..models.conditional import ConditionalPatches
+from ..models.conditional import ConditionalDiscriminator
 from ..models.encoders import StyleEncoder
 from ..studio.codes import style_codes
 from ..studio.exemplars import EXEMPLARS, LOOKS
@@ -48,9 +48,8 @@ class Plan:
     flicker_from: float = 0.7
     sharpen: int = 2000
     sharpen_lr: float = 1e-3
-    sharpen_weight: float = 0.05  # of the judge's verdict
-    head_start: int = 150  # iterations in which the judge learns alone
-    judge_lr: float = 5e-4
+    sharpen_weight: float = 0.05  # of the judge's verdict: a fifth of what colours pull at the picture
+    sharpen_r1: float = 0.5  # 10, as at 1024 px, keeps a judge of 128 px from learning anything in so short a time
     judge: int = 128  # side of the squares of its output that the discriminator sees
     dual: DualPlan = field(default_factory=DualPlan)
     identities: int = 640  # people from whom the identity encoder learns
@@ -109,8 +108,8 @@ def train_student(pairs: Pairs, start: Bundle, folder: Path, plan: Plan, device:
                             told_until, device)
 
     def judge() -> Judge:
-        net = ConditionalPatches(len(LOOKS) * EXEMPLARS)
-        return Judge(net, device, plan.judge_lr, r1_weight=0.0, mixed=True, beta=0.5)
+        net = ConditionalDiscriminator(replace(encoder.JUDGE, size=plan.judge), len(LOOKS) * EXEMPLARS)
+        return Judge(net, device, r1_weight=plan.sharpen_r1, mixed=True)
 
     few = min(3, plan.hold_out // len(LOOKS))
     samples = encoder.joined([held_out_pair(pairs, shown, np.arange(few * k, few * (k + 1)), look, codes, device)
@@ -122,7 +121,7 @@ def train_student(pairs: Pairs, start: Bundle, folder: Path, plan: Plan, device:
                             plan.vtoonify, start=students.state_dict(), flicker_from=plan.flicker_from, **more)[1]
     return encoder.train(source(31, 0), parsing, config, folder / "sharpen", plan.sharpen, start=trained.state_dict(),
                          lr=plan.sharpen_lr, flicker_from=0.0, seed=31, judge=judge, square=plan.judge,
-                         sharpen=plan.sharpen_weight, head_start=plan.head_start, **more)[1]
+                         sharpen=plan.sharpen_weight, **more)[1]
 
 
 def train_studio_d(folder: str | Path, out: str | Path, plan: Plan | None = None, start: str = "studio-t",
