@@ -16,7 +16,6 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import cv2
 import numpy as np
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -274,7 +273,8 @@ def _blend(job: _Job) -> np.ndarray:
         (part,) = job.parts
         if part.plain is None or part.drawn is None:
             return part.drawn if part.plain is None else part.plain
-        return cv2.addWeighted(part.drawn, part.share, part.plain, 1 - part.share, 0)
+        faded = part.share * part.drawn.astype(np.float32) + (1 - part.share) * part.plain
+        return (faded + 0.5).astype(np.uint8)
     picture = job.whole
     for part in sorted(job.parts, key=lambda part: -part.plan.scale):  # who is near, over who is far
         if part.drawn is not None:
