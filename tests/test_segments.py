@@ -50,6 +50,15 @@ def test_times_frames_and_sound_survive_the_joints(tmp_path, name, recipe):
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([src.name, name, f"whole{name}"])
 
 
+def test_times_that_stand_still_at_a_joint(tmp_path):
+    src = make_clip(tmp_path / "a.mp4", frames=6)
+    with SegmentWriter(tmp_path / "b.mp4", src, {}, 3) as writer:
+        for frame, tick in zip(read_frames(src), (0, 1, 2, 2, 2, 3), strict=True):
+            writer.write(frame.rgb, Fraction(tick, 25))
+    times = [frame.pts for frame in read_frames(tmp_path / "b.mp4")]
+    assert len(times) == 6 and times == sorted(set(times))
+
+
 def test_after_a_break_it_ends_in_the_same_file(tmp_path):
     src = make_clip(tmp_path / "a.mp4", frames=11)
     whole = copy(src, tmp_path / "whole.mp4").dst.read_bytes()
@@ -98,7 +107,7 @@ def test_a_full_disk_keeps_what_is_whole(tmp_path, monkeypatch):
             copy(src, dst)
     assert "frames are kept" in failed.value.__notes__[0] and not dst.exists()
     with SegmentWriter(dst, src, {}, 3) as writer:
-        assert writer.done == 9  # all are there: nothing is left but to join them
+        assert writer.done == writer.frames == 8  # all are there: nothing is left but to join them
     assert probe(dst).frame_count == 8
 
 
@@ -163,7 +172,7 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_file(tiny_bundle, tmp_path):
     killed.wait(60)
     kept = tmp_path / ".b.mp4.vtoonify"
     assert not (tmp_path / "b.mp4").exists() and (kept / "tracks.npz").is_file()
-    assert len(json.loads((kept / "job.json").read_text())["starts"]) == 2
+    assert len(json.loads((kept / "job.json").read_text())["segments"]) == 2
     time.sleep(0.1)
     again = run("b.mp4")
     assert again.stdout.readline().strip() == "9" and again.wait(300) == 0

@@ -59,7 +59,8 @@ def person_mask(*logits: torch.Tensor) -> np.ndarray:
 
     Head, hair and neck; clothes, hands and what is behind are not. A little wider than the maps say.
     """
-    found = torch.stack([one.float().softmax(0)[list(PERSON)].sum(0) for one in logits]).amax(0).cpu().numpy()
+    shares = [one.float().softmax(0)[PERSON].sum(0).cpu() for one in logits]  # steady maps are on the CPU already
+    found = torch.stack(shares).amax(0).numpy()
     side = max(found.shape)
     grown = cv2.dilate(found, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * (side // 64) + 1,) * 2))
     return cv2.GaussianBlur(grown, (0, 0), max(1.0, side / 100))

@@ -40,25 +40,27 @@ class SegmentWriter:
         self.folder = self.dst.with_name(f".{self.dst.name}.vtoonify")
         self.frames = 0
         self._job = json.loads(json.dumps(job))
-        self._starts: list[Fraction] = []  # when each whole segment begins
+        self._starts: list[Fraction] = []  # when each whole segment begins,
+        self._counts: list[int] = []  # and how many frames it has
         self._writer: VideoWriter | None = None
         self._count = 0  # frames in the segment that is being written
 
     @property
     def done(self) -> int:
-        return len(self._starts) * self.length
+        return sum(self._counts)
 
     def __enter__(self) -> SegmentWriter:
         check_target(self.dst, self.source)
         try:
             state = json.loads((self.folder / "job.json").read_text())
             whole = state["job"] == self._job and state["length"] == self.length
-            self._starts = [Fraction(start) for start in state["starts"]] if whole else []
+            self._starts = [Fraction(start) for start, _ in state["segments"]] if whole else []
+            self._counts = [int(count) for _, count in state["segments"]] if whole else []
         except (OSError, ValueError, KeyError, TypeError):
             whole = False
         if not whole or not all(self._path(i).is_file() for i in range(len(self._starts))):
             shutil.rmtree(self.folder, ignore_errors=True)
-            self._starts = []
+            self._starts, self._counts = [], []
         try:
             self.folder.mkdir(exist_ok=True)
             self._note()
@@ -102,6 +104,7 @@ class SegmentWriter:
         self._writer, writer = None, self._writer
         writer.__exit__(None, None, None)
         self._starts.append(self._start)
+        self._counts.append(self._count)
         self._count = 0
         with writing_errors(self.dst):
             self._note()
@@ -118,7 +121,8 @@ class SegmentWriter:
 
     def _note(self) -> None:
         part = self.folder / "job.part"
-        part.write_text(json.dumps({"job": self._job, "length": self.length, "starts": [str(s) for s in self._starts]}))
+        segments = [[str(start), count] for start, count in zip(self._starts, self._counts, strict=True)]
+        part.write_text(json.dumps({"job": self._job, "length": self.length, "segments": segments}))
         os.replace(part, self.folder / "job.json")
 
     def _path(self, index: int) -> Path:
@@ -133,7 +137,7 @@ def join(segments: list[tuple[Path, Fraction]], dst: Path, source: Path) -> None
         original = stack.enter_context(reading.open_video(source))
         options = MP4_OPTIONS if container in ("mp4", "mov") else {}
         out = stack.enter_context(closing(av.open(str(temporary), "w", format=container, container_options=options)))
-        stream = sound = None
+        stream, sound, last = None, None, -1
         for path, start in segments:
             with av.open(str(path)) as segment:
                 video = segment.streams.video[0]
@@ -147,7 +151,8 @@ def join(segments: list[tuple[Path, Fraction]], dst: Path, source: Path) -> None
                 for packet in segment.demux(video):
                     if packet.dts is None:
                         continue
-                    packet.pts, packet.dts, packet.stream = packet.pts + shift, packet.dts + shift, stream
+                    last = max(packet.dts + shift, last + 1)  # times that stand still go on by a tick
+                    packet.pts, packet.dts, packet.stream = last, last, stream
                     if sound:
                         sound.mux_until(reading.seconds(packet.dts, packet.time_base))
                     out.mux(packet)
