@@ -144,7 +144,7 @@ def test_ctrl_c_leaves_nothing_half_written(models, tmp_path):
     command = [sys.executable, "-m", "vtoonify_lib.cli", "video", src, dst, "--bundle", "tiny", "--device", "cpu"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 120
-        while not any(part.stat().st_size for part in tmp_path.glob(".*.part")):  # until writing is under way
+        while not any(part.stat().st_size for part in tmp_path.glob(".*/.*.part")):  # until writing is under way
             assert process.poll() is None and time.monotonic() < deadline, process.stderr.read()
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)

@@ -330,8 +330,8 @@ def test_failure_midway_leaves_nothing(toonifier, tmp_path, monkeypatch):
 def test_memory_does_not_grow_with_the_clip(toonifier, tmp_path, monkeypatch):
     alive = [0, 0]  # whole frames now, and at most
 
-    def counted(path):
-        for frame in read_frames(path):
+    def counted(path, skip=0):
+        for frame in read_frames(path, skip):
             alive[0] += 1
             alive[1] = max(alive)
             weakref.finalize(frame.rgb, lambda: alive.__setitem__(0, alive[0] - 1))

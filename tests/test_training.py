@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -25,14 +26,19 @@ from torch import nn
 
 from vtoonify_lib import latents
 from vtoonify_lib.config import TINY, GeneratorConfig, VToonifyError
-from vtoonify_lib.models.stylegan2 import Generator
+from vtoonify_lib.models.stylegan2 import Discriminator, Generator
 from vtoonify_lib.models.vtoonify import VToonify
 from vtoonify_lib.training import data, encoder, loop, paper, perception, stylegan
+from vtoonify_lib.training.judge import Judge
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # -- every kind of run, on one footing: start(folder, iterations) → the state it ends in ------------------------------
+def judge_on(device="cpu"):
+    return Judge(Discriminator(GeneratorConfig(32, channels=tuple((r, 8) for r in (4, 8, 16, 32)))), device)
+
+
 @pytest.fixture(scope="module")
 def runs(pairs, parsing, base, stylised):
     def renders(folder, n, **more):
@@ -40,8 +46,7 @@ def runs(pairs, parsing, base, stylised):
                                     **SMALL, **more))
 
     def sharpen(folder, n, **more):
-        judge = GeneratorConfig(32, channels=tuple((r, 8) for r in (4, 8, 16, 32)))
-        return renders(folder, n, judge=judge, flicker_from=0.0, **more)
+        return renders(folder, n, judge=judge_on, square=32, flicker_from=0.0, **more)
 
     def pure(folder, n, **more):
         source = paper.generator_source(base, stylised, students().style, TINY, BATCH)
@@ -133,9 +138,8 @@ def test_a_run_begun_on_a_gpu_goes_on_on_a_cpu(pairs, tmp_path):
         model = stylegan.distill(pairs, net, TINY.generator, tmp_path / "distill", n, batch=BATCH, hold_out=HOLD_OUT,
                                  device=device, **SMALL)
         source = encoder.render_source(pairs, BATCH, HOLD_OUT, device=device)
-        judge = GeneratorConfig(32, channels=tuple((r, 8) for r in (4, 8, 16, 32)))
-        student, _ = encoder.train(source, net, TINY, tmp_path / "renders", n, flicker_from=0.0, judge=judge,
-                                   device=device, **SMALL)
+        student, _ = encoder.train(source, net, TINY, tmp_path / "renders", n, flicker_from=0.0, square=32,
+                                   judge=partial(judge_on, device), device=device, **SMALL)
         assert stylegan.code_bank(model, pairs, HOLD_OUT).device.type == device
         assert all(v.isfinite().all() for v in state(net, model, student).values())
     assert torch.load(tmp_path / "renders" / "last.pt", weights_only=True)["iteration"] == 3
