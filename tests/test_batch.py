@@ -43,6 +43,10 @@ def test_what_is_drawn_and_under_which_name(folder):
 
 def test_a_worker_says_what_became_of_each_file(folder, tiny_bundle, tmp_path):
     worker = Worker(tiny_bundle.folder, "cpu", 1, HOW)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worker.toonifier, "image", lambda *a, **k: 1 / 0)
+        outcome = worker.draw(Task(folder / "b.png", tmp_path / "x.png", "b.png"))[1]
+    assert outcome["error"].startswith("ZeroDivisionError"), "it stops none of the others"
     outcomes = [worker.draw(task)[1] for task in find_tasks(folder, tmp_path / "out")]
     assert outcomes[0]["frames"] == 3 and outcomes[1] == {"warnings": []}
     assert "no face was found" in outcomes[2]["error"]
@@ -76,6 +80,7 @@ def test_the_manifest_knows_what_has_changed(tmp_path):
     assert not manifest.has(task)
     manifest.note(task, {"frames": 1})
     assert Manifest(dst.parent, "look").has(task) and not Manifest(dst.parent, "other").has(task)
+    assert not Manifest(dst.parent, "look").has(task._replace(dst=tmp_path / "other.mp4"))
     src.write_bytes(b"12")
     assert not Manifest(dst.parent, "look").has(task)
     manifest.note(task, {"error": "no face"})
@@ -87,7 +92,9 @@ def test_the_manifest_knows_what_has_changed(tmp_path):
 def test_what_cannot_be_is_said(folder, toonifier, tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     for source, more, message in ((tmp_path / "none", {}, "is no folder"), (tmp_path / "empty", {}, "no clips and no"),
-                                  (folder, {"workers": 0}, "at least 1")):
+                                  (folder, {"workers": 0}, "at least 1"),
+                                  (tmp_path / "out", {}, "another folder for the results")):
+        (tmp_path / "out").mkdir(exist_ok=True)
         with pytest.raises(VToonifyError, match=message):
             batch(source, tmp_path / "out", toonifier, HOW, progress=False, **more)
 

@@ -45,6 +45,12 @@ def test_flow_finds_a_shift_and_fetch_undoes_it():
     assert back.shape == a.shape and np.abs(back[inner].astype(int) - moved(a, 3)[inner]).mean() < 3
 
 
+@pytest.mark.parametrize("shape", [(16, 96), (16, 200), (24, 200), (200, 16), (8, 8)])
+def test_thin_pictures_do_not_crash(shape):
+    picture = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    assert dense_flow(picture, picture).shape == (*shape, 2)
+
+
 def test_fetch_takes_many_channels_and_goes_on_beyond_the_edge():
     source = np.random.default_rng(0).random((8, 6, 19)).astype(np.float32)
     assert np.allclose(fetch(source, np.zeros((8, 6, 2), np.float32)), source)

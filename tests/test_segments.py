@@ -78,7 +78,7 @@ def test_nothing_is_kept_of_less_than_a_segment(tmp_path):
     assert not hasattr(stopped.value, "__notes__") and [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
 
 
-@pytest.mark.parametrize("change", ["job", "length", "missing", "garbage"])
+@pytest.mark.parametrize("change", ["job", "length", "missing", "garbage", "half"])
 def test_what_belongs_to_another_job_is_thrown_away(tmp_path, change):
     src, dst = make_clip(tmp_path / "a.mp4", frames=8), tmp_path / "b.mp4"
     with pytest.raises(KeyboardInterrupt):
@@ -86,6 +86,8 @@ def test_what_belongs_to_another_job_is_thrown_away(tmp_path, change):
     kept = tmp_path / ".b.mp4.vtoonify"
     if change == "missing":
         (kept / "00001.mp4").unlink()
+    if change == "half":
+        (kept / "00001.mp4").write_bytes((kept / "00001.mp4").read_bytes()[:40])
     if change == "garbage":
         (kept / "job.json").write_text("{")
     with SegmentWriter(dst, src, {"style": 1 + (change == "job")}, 3 + (change == "length")) as writer:

@@ -151,6 +151,7 @@ def animate(toonifier: Toonifier, src: Path, dst: Path, wish: Wish) -> VideoResu
     if wish.card is not None:
         check_picture_name(check_output(wish.card, src))
     with SegmentWriter(dst, src, _job(toonifier, src, wish)) as writer:  # opened first: can dst be written?
+        kept = writer.done
         tracks, notes = _track(toonifier, src, wish, writer.folder / "tracks.npz")
         tracked = perf_counter()
         actors = _cast(toonifier, tracks, wish)
@@ -158,6 +159,8 @@ def animate(toonifier: Toonifier, src: Path, dst: Path, wish: Wish) -> VideoResu
     found = np.any([actor.track.found for actor in actors], axis=0)
     if card is not None:
         card.save(wish.card)
+    if card is not None and kept:
+        notes.append(f"{kept} frames were drawn before; the quality card is of the others")
     plans, seconds, shown = actors[0].plans, perf_counter() - start, probe(dst)
     return VideoResult(dst, writer.frames, size or (shown.width, shown.height), (plans.width, plans.height),
                        plans.steady, int(found.sum()), int((~found).sum()), seconds, tracked - start,
@@ -168,7 +171,9 @@ def _job(toonifier: Toonifier, src: Path, wish: Wish) -> dict[str, Any]:
     """All that the drawn frames depend on: when it is the same, a broken-off job can go on."""
     bundle, about = toonifier.bundle, src.stat()
     looks = [Recipe.of(bundle, look, wish.padding, wish.frame).data() for look in wish.looks]
-    return {"source": [str(src.resolve()), about.st_size, about.st_mtime_ns], "looks": looks, "faces": wish.faces,
+    weights = {name: about_it.get("sha256") for name, about_it in bundle.info["files"].items()}
+    return {"source": [str(src.resolve()), about.st_size, about.st_mtime_ns], "weights": weights, "looks": looks,
+            "faces": wish.faces,
             "smooth": wish.smooth, "precision": str(toonifier.networks.dtype), "format": 1}
 
 
@@ -200,14 +205,14 @@ def _follow(toonifier: Toonifier, src: Path, wish: Wish) -> tuple[list[ClipTrack
 def _cast(toonifier: Toonifier, tracks: list[ClipTrack], wish: Wish) -> list[_Actor]:
     """What draws each person. Who cannot be drawn, being too small, is left out while somebody can."""
     actors, refused = [], None
-    for number, track in enumerate(tracks):
+    for track in tracks:
         try:
             plans = plan_clip(track, toonifier.config.in_size, wish.padding)
         except VToonifyError as error:
             refused = error
             continue
         latest: list[Tensor] = []
-        draw = toonifier.animator(track.aligned, wish.looks[min(number, len(wish.looks) - 1)],
+        draw = toonifier.animator(track.aligned, wish.looks[min(len(actors), len(wish.looks) - 1)],
                                   lambda crops, latest=latest: latest[0])
         parse = (lambda: SteadyParsing(toonifier.networks.parse, PARSE_EVERY)) if wish.smooth else (
             lambda: toonifier.networks.parse)
@@ -263,8 +268,8 @@ def _render(toonifier: Toonifier, src: Path, writer: SegmentWriter, actors: list
         pipelined(read(), work, write)
     if meter is None:
         return size, None
-    return size, meter.card(lambda crops: actors[0].moved(crops, toonifier.networks.parse),
-                            float(actors[0].track.found.mean()))
+    anew = None if wish.looks[0].moves else lambda crops: actors[0].moved(crops, toonifier.networks.parse)
+    return size, meter.card(anew, float(actors[0].track.found.mean()))
 
 
 def _blend(job: _Job) -> np.ndarray:

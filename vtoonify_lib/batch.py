@@ -24,6 +24,7 @@ import torch
 from tqdm.auto import tqdm
 
 from .config import VToonifyError
+from .devices import pick_device
 from .downloads import write_json
 from .images import write_image
 from .pipeline import Toonifier
@@ -65,9 +66,10 @@ class Worker:
                 write_image(task.dst, self.toonifier.image(task.src, **{k: v for k, v in self.how.items()
                                                                         if k != "smooth"}))
             return task, {"warnings": [str(item.message) for item in caught if item.category is UserWarning]}
-        except (VToonifyError, OSError) as error:
+        except Exception as error:  # whatever it is, it must not stop the others
             notes = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
-            return task, {"error": " ".join(str(error).split()) + notes}
+            kind = "" if isinstance(error, VToonifyError | OSError) else f"{type(error).__name__}: "
+            return task, {"error": kind + " ".join(str(error).split()) + notes}
 
 
 def batch(folder: str | Path, out: str | Path, toonifier: Toonifier, how: Mapping[str, Any], workers: int | None = None,
@@ -84,10 +86,12 @@ def batch(folder: str | Path, out: str | Path, toonifier: Toonifier, how: Mappin
     folder, out = Path(folder), Path(out)
     if not folder.is_dir():
         raise VToonifyError(f"{folder} is no folder; give one with clips or pictures")
+    if folder.resolve() == out.resolve():
+        raise VToonifyError(f"clips and results are both to be in {folder}; give another folder for the results")
     tasks = find_tasks(folder, out)
     if not tasks:
         raise VToonifyError(f"there are no clips and no pictures in {folder}")
-    devices = list(devices) or [str(toonifier.device)]
+    devices = [str(pick_device(device)) for device in devices] or [str(toonifier.device)]
     if workers is not None and workers < 1:
         raise VToonifyError(f"workers is {workers}; it must be at least 1")
     manifest = Manifest(out, _fingerprint(toonifier, how))
@@ -129,7 +133,7 @@ class Manifest:
         """Whether the file was drawn before, just so, and is still there."""
         entry = self.entries.get(task.name)
         return (isinstance(entry, dict) and "error" not in entry and entry.get("made") == self._made(task)
-                and task.dst.is_file())
+                and entry.get("output") == str(task.dst) and task.dst.is_file())
 
     def note(self, task: Task, outcome: dict[str, Any]) -> None:
         """Write down what became of a file."""
@@ -137,7 +141,10 @@ class Manifest:
         write_json(self.path, self.entries)
 
     def _made(self, task: Task) -> list[Any]:
-        about = task.src.stat()
+        try:
+            about = task.src.stat()
+        except OSError:  # it was taken away meanwhile
+            return [self.fingerprint, None, None]
         return [self.fingerprint, about.st_size, about.st_mtime_ns]
 
 
@@ -204,8 +211,10 @@ def _by_ray(tasks: Sequence[Task], address: str, bundle: Path, devices: Sequence
         raise VToonifyError(f"the Ray cluster {address!r} cannot be reached ({error})") from error
     try:
         there = ray.cluster_resources()
+        cores, largest = int(there.get("CPU", 1)), max(int(node["Resources"].get("CPU", 1)) for node in ray.nodes())
         gpus = int(there.get("GPU", 0)) if not devices[0].startswith("cpu") else 0
-        count, threads = _shares(["cuda"] * gpus or ["cpu"], workers, int(there.get("CPU", 1)))
+        count, threads = _shares(["cuda"] * gpus or ["cpu"], workers, cores)
+        count, threads = min(count, gpus or cores), min(threads, largest)  # else Ray would wait for what never comes
         kind = ray.remote(num_cpus=threads, num_gpus=1 if gpus else 0)(Worker)
         actors = [kind.remote(bundle, "cuda" if gpus else devices[0], threads, how)
                   for _ in range(min(count, len(tasks)))]

@@ -173,7 +173,7 @@ def _faces(arguments: argparse.Namespace, frame: str) -> str | int:
     from .planning import LARGEST, check_faces
 
     asked = arguments.faces or LARGEST
-    faces = int(asked) if asked.isdigit() else asked
+    faces = int(asked) if asked.isdecimal() else asked
     check_faces(faces, frame)
     if arguments.style and len(arguments.style) > 1 and faces in (LARGEST, 1):
         raise VToonifyError("several styles are for several people; ask for them with --faces all --frame full")

@@ -8,14 +8,18 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+LEAST = 32  # px: thinner pictures are padded, for OpenCV crashes on them
+
 
 def dense_flow(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Where each pixel of `a` is found in `b`: uint8 RGB [H,W,3] both → float32 [H,W,2], x and y in pixels.
 
     Dense inverse search (Kroeger et al. 2016, arXiv 1603.03590), OpenCV's "fast" preset: 1 ms at 200×200.
     """
-    grey = [cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in (a, b)]
-    return cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST).calc(*grey, None)
+    height, width = a.shape[:2]
+    more = [(0, max(0, LEAST - side)) for side in (height, width)]
+    grey = [np.pad(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), more, mode="edge") for picture in (a, b)]
+    return cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST).calc(*grey, None)[:height, :width]
 
 
 def fetch(source: np.ndarray, flow: np.ndarray) -> np.ndarray:

@@ -92,12 +92,15 @@ class Toonifier:
         check_faces(faces, frame)
         looks = [look.still() for look in self._looks(look)]
         found = [self.face_in(source, padding)] if faces == LARGEST else self.faces_in(source, padding, faces)
-        result = found[0].picture
+        drawn = []
         for number, face in enumerate(found):
             look = looks[min(number, len(looks) - 1)]
-            picture = self.painter(self.style_code(face.aligned, look), look)(face.crop[None])[0]
-            if frame == "crop":
-                return picture
+            drawn.append(self.painter(self.style_code(face.aligned, look), look)(face.crop[None])[0])
+        if frame == "crop":
+            return drawn[0]
+        result = found[0].picture
+        near_last = sorted(zip(found, drawn, strict=True), key=lambda pair: -pair[0].plan.scale)
+        for face, picture in near_last:
             mask = self.networks.person_mask(picture, self.networks.parse(face.crop[None]))
             result = paste_back(result, picture, face.plan, mask)
         return result

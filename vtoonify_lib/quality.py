@@ -136,8 +136,11 @@ class QualityMeter:
             self._rows.append(tuple(p[int(SLICE_AT * len(p))] for p in (crop, picture)))
         self._last, self._count = (crop, picture), self._count + 1
 
-    def card(self, draw: Callable[[np.ndarray], np.ndarray], found: float) -> QualityCard:
-        """draw: crops, uint8 [1,h,w,3] → drawings, to see what it makes of moved ones; found: share of the frames."""
+    def card(self, draw: Callable[[np.ndarray], np.ndarray] | None, found: float) -> QualityCard:
+        """draw: crops, uint8 [1,h,w,3] → drawings, to see what it makes of moved ones; found: share of the frames.
+
+        draw None, for a look that moves: no equivariance.
+        """
         pairs = [(_enlarged(crop, picture), picture) for crop, picture in self._kept]
         shifts = mean_of(landmark_shift(self.toonifier.finder, *pair) for pair in pairs)
         errors = np.array(self._errors, np.float64).reshape(-1, 2)
@@ -147,7 +150,9 @@ class QualityMeter:
                            self._identity(pairs), np.empty(0))
         return replace(card, picture=_sheet(pairs, self._rows, str(card)))
 
-    def _equivariance(self, draw: Callable[[np.ndarray], np.ndarray]) -> float | None:
+    def _equivariance(self, draw: Callable[[np.ndarray], np.ndarray] | None) -> float | None:
+        if draw is None:
+            return None
         squares = []
         for index, (crop, picture) in enumerate(self._kept[:: max(1, len(self._kept) // MOVED)]):
             window = random_crop(*crop.shape[:2], rng=torch.Generator().manual_seed(index))

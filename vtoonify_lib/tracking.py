@@ -308,5 +308,5 @@ def load_tracks(path: Path) -> tuple[list[ClipTrack], list[str]] | None:
             tracks.append(ClipTrack(*numbers, get("cuts").tolist(), tuple(get("shape").tolist()), int(most),
                                     kept.get(f"{number}_aligned"), score))
         return tracks, kept["notes"].tolist()
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
         return None

@@ -61,7 +61,7 @@ def draw_somehow(network: FoldedVToonify, x: Tensor) -> Tensor:
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
-        failed = error
+        failed = error.with_traceback(None)  # which would keep the failed attempt's memory
     margin, tile = reach(network), max(x.shape[2:]) // 2
     while tile >= LEAST:
         tile = tile // network.multiple * network.multiple
@@ -70,5 +70,5 @@ def draw_somehow(network: FoldedVToonify, x: Tensor) -> Tensor:
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
-            failed, tile = error, tile // 2
+            failed, tile = error.with_traceback(None), tile // 2
     raise failed

@@ -6,8 +6,8 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ class SegmentWriter:
             self._counts = [int(count) for _, count in state["segments"]] if whole else []
         except (OSError, ValueError, KeyError, TypeError):
             whole = False
-        if not whole or not all(self._path(i).is_file() for i in range(len(self._starts))):
+        if not whole or not all(_readable(self._path(i)) for i in range(len(self._starts))):
             shutil.rmtree(self.folder, ignore_errors=True)
             self._starts, self._counts = [], []
         try:
@@ -75,7 +75,8 @@ class SegmentWriter:
         if self._writer is None:
             self._start = pts
             self._writer = VideoWriter(self._path(len(self._starts)), self.source, sound=False).__enter__()
-        self._writer.write(rgb, pts - self._start)
+        with self._named():
+            self._writer.write(rgb, pts - self._start)
         self.frames += 1
         self._count += 1
         if self._count == self.length:
@@ -102,7 +103,8 @@ class SegmentWriter:
 
     def _finish_segment(self) -> None:
         self._writer, writer = None, self._writer
-        writer.__exit__(None, None, None)
+        with self._named():
+            writer.__exit__(None, None, None)
         self._starts.append(self._start)
         self._counts.append(self._count)
         self._count = 0
@@ -119,6 +121,15 @@ class SegmentWriter:
         elif error is not None:
             error.add_note(f"{self.done} frames are kept; the same command goes on from there")
 
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Errors name the file that the user asked for, and do not say that all is lost."""
+        try:
+            yield
+        except VToonifyError as error:
+            said = str(error).replace(str(self._path(len(self._starts))), str(self.dst))
+            raise VToonifyError(said.replace("; nothing is saved", "")) from error
+
     def _note(self) -> None:
         part = self.folder / "job.part"
         segments = [[str(start), count] for start, count in zip(self._starts, self._counts, strict=True)]
@@ -127,6 +138,15 @@ class SegmentWriter:
 
     def _path(self, index: int) -> Path:
         return self.folder / f"{index:05d}{self.dst.suffix}"
+
+
+def _readable(path: Path) -> bool:
+    """Whether a segment is there, and whole enough to be opened: a power cut may have left half of it."""
+    try:
+        with reading.open_video(path) as segment:
+            return bool(segment.streams.video)
+    except VToonifyError:
+        return False
 
 
 def join(segments: list[tuple[Path, Fraction]], dst: Path, source: Path) -> None:
