@@ -197,13 +197,5 @@ def test_sharpening_asks_about_degree_and_style_and_resumes_to_the_bit(source, t
     assert names["style_mapper.weight"].shape[0] == 4
 
 
-def test_the_judge_has_a_head_start(source, tmp_path):
-    start, judge = duals().state_dict(), Judge(ConditionalPatches(len(LOOKS) * PER_LOOK, width=8), r1_weight=0.0)
-    before = state(judge.net)
-    after = train(source, tmp_path, 2, start=start, judge=lambda: judge, square=32, head_start=2)
-    assert all(equal(students.state_dict(), start) for students in after)
-    assert not equal(state(judge.net), before) and set(log_of(tmp_path)[0]) == {"iteration", "seconds", "judge"}
-
-
 def test_sheet_has_a_row_for_the_exemplars(source):
     assert encoder.sheet(duals(), parsing_net(), source(0)).size == (4 * 48, 4 * 48)

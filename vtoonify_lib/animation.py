@@ -155,14 +155,14 @@ def animate(toonifier: Toonifier, src: Path, dst: Path, wish: Wish) -> VideoResu
         tracks, notes = _track(toonifier, src, wish, writer.folder / "tracks.npz")
         tracked = perf_counter()
         actors = _cast(toonifier, tracks, wish)
-        size, card = _render(toonifier, src, writer, actors, wish)
+        card = _render(toonifier, src, writer, actors, wish)
     found = np.any([actor.track.found for actor in actors], axis=0)
     if card is not None:
         card.save(wish.card)
     if card is not None and kept:
         notes.append(f"{kept} frames were drawn before; the quality card is of the others")
     plans, seconds, shown = actors[0].plans, perf_counter() - start, probe(dst)
-    return VideoResult(dst, writer.frames, size or (shown.width, shown.height), (plans.width, plans.height),
+    return VideoResult(dst, writer.frames, (shown.width, shown.height), (plans.width, plans.height),
                        plans.steady, int(found.sum()), int((~found).sum()), seconds, tracked - start,
                        (*notes, *_notes(actors, found, wish)), len(actors), card)
 
@@ -173,8 +173,7 @@ def _job(toonifier: Toonifier, src: Path, wish: Wish) -> dict[str, Any]:
     looks = [Recipe.of(bundle, look, wish.padding, wish.frame).data() for look in wish.looks]
     weights = {name: about_it.get("sha256") for name, about_it in bundle.info["files"].items()}
     return {"source": [str(src.resolve()), about.st_size, about.st_mtime_ns], "weights": weights, "looks": looks,
-            "faces": wish.faces,
-            "smooth": wish.smooth, "precision": str(toonifier.networks.dtype), "format": 1}
+            "faces": wish.faces, "smooth": wish.smooth, "precision": str(toonifier.networks.dtype), "format": 1}
 
 
 def _track(toonifier: Toonifier, src: Path, wish: Wish, kept: Path) -> tuple[list[ClipTrack], list[str]]:
@@ -182,8 +181,9 @@ def _track(toonifier: Toonifier, src: Path, wish: Wish, kept: Path) -> tuple[lis
 
     kept  where that is noted, for a job that goes on
     """
-    tracks, notes = load_tracks(kept) or _follow(toonifier, src, wish)
-    if tracks[0].frames > SEGMENT:
+    known = load_tracks(kept)
+    tracks, notes = known or _follow(toonifier, src, wish)
+    if known is None and tracks[0].frames > SEGMENT:
         save_tracks(kept, tracks, notes)
     chosen = choose_people(tracks, wish.faces)
     if not chosen:
@@ -224,9 +224,9 @@ def _cast(toonifier: Toonifier, tracks: list[ClipTrack], wish: Wish) -> list[_Ac
 
 
 def _render(toonifier: Toonifier, src: Path, writer: SegmentWriter, actors: list[_Actor], wish: Wish
-            ) -> tuple[tuple[int, int] | None, QualityCard | None]:
-    """Second pass: read and cut, draw, blend and write, all at once → width, height of what was drawn; the card."""
-    start, size, full = float(actors[0].track.times[0]), None, wish.frame == "full"
+            ) -> QualityCard | None:
+    """Second pass: read and cut, draw, blend and write, all at once → the quality card, if there is to be one."""
+    start, full = float(actors[0].track.times[0]), wish.frame == "full"
     meter = None if wish.card is None else QualityMeter(toonifier, int((actors[0].shares == 1).sum()))
 
     def part(actor: _Actor, index: int, rgb: np.ndarray) -> _Part:
@@ -256,10 +256,7 @@ def _render(toonifier: Toonifier, src: Path, writer: SegmentWriter, actors: list
         return job._replace(parts=[drawn(*pair, seconds) for pair in zip(actors, job.parts, strict=True)])
 
     def write(job: _Job) -> None:
-        nonlocal size
-        picture = _blend(job)
-        writer.write(picture, job.pts)
-        size = (picture.shape[1], picture.shape[0])
+        writer.write(_blend(job), job.pts)
         bar.update()
 
     with warnings.catch_warnings(), tqdm(total=actors[0].track.frames, desc="toonifying", unit="frame",
@@ -267,9 +264,9 @@ def _render(toonifier: Toonifier, src: Path, writer: SegmentWriter, actors: list
         warnings.simplefilter("ignore", UserWarning)  # said in the first pass already
         pipelined(read(), work, write)
     if meter is None:
-        return size, None
+        return None
     anew = None if wish.looks[0].moves else lambda crops: actors[0].moved(crops, toonifier.networks.parse)
-    return size, meter.card(anew, float(actors[0].track.found.mean()))
+    return meter.card(anew, float(actors[0].track.found.mean()))
 
 
 def _blend(job: _Job) -> np.ndarray:

@@ -59,14 +59,10 @@ def warping_error(a: np.ndarray, b: np.ndarray, flow: np.ndarray, where: np.ndar
     scale = a.shape[1] / flow.shape[1]
     if scale != 1:
         size = (a.shape[1], a.shape[0])
-        flow = np.stack([_resized(flow[..., axis] * scale, size) for axis in (0, 1)], axis=2)
-        where = _resized(where.astype(np.float32), size) > 0.5
+        flow = np.stack([_to(flow[..., axis] * scale, size) for axis in (0, 1)], axis=2)
+        where = _to(where.astype(np.float32), size) > 0.5
     error = np.abs(fetch(b, flow).astype(np.float32) - a).mean(2)
     return float(error[where].mean()) if where.any() else float("nan")
-
-
-def _resized(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    return np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BILINEAR))
 
 
 @dataclass(frozen=True)
@@ -141,7 +137,7 @@ class QualityMeter:
 
         draw None, for a look that moves: no equivariance.
         """
-        pairs = [(_enlarged(crop, picture), picture) for crop, picture in self._kept]
+        pairs = [(_to(crop, picture.shape[1::-1]), picture) for crop, picture in self._kept]
         shifts = mean_of(landmark_shift(self.toonifier.finder, *pair) for pair in pairs)
         errors = np.array(self._errors, np.float64).reshape(-1, 2)
         errors = errors[~np.isnan(errors).any(1)]
@@ -193,8 +189,5 @@ def _sheet(pairs: list[tuple[np.ndarray, np.ndarray]], rows: list[tuple[np.ndarr
 
 
 def _to(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A picture, or one plane of numbers, at another size (width, height)."""
     return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))
-
-
-def _enlarged(crop: np.ndarray, picture: np.ndarray) -> np.ndarray:
-    return _to(crop, (picture.shape[1], picture.shape[0]))

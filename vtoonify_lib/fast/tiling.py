@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ PROBE = 256  # sides, in pixels, of the input on which `reach` is found out
 LEAST = 64   # side of the smallest tile
 
 
+@lru_cache(maxsize=1)
 def reach(network: FoldedVToonify) -> int:
     """How many pixels of its input around a pixel can change it, rounded up to the network's multiple.
 

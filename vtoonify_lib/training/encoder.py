@@ -189,7 +189,7 @@ def train(pairs: Callable[[int], Pair], parsing: ParsingNet, config: VToonifyCon
           flicker_from: float = 0.5, flicker_share: float = 0.25, seed: int = 3, seconds: float | None = None,
           sample_pairs: Pair | None = None, sample_every: int = 250, image_size: int = STYLE_IMAGE, width: int = 32,
           judge: Callable[[], Judge] | None = None, square: int = SQUARE, sharpen: float = SHARPEN_WEIGHT,
-          head_start: int = 0, device: str | torch.device = "cpu") -> tuple[Students, Students]:
+          device: str | torch.device = "cpu") -> tuple[Students, Students]:
     """Train a VToonify → (students, their moving average), resumable in `folder`.
 
     pairs          iteration → batch, see `render_source` and `paper.generator_source`
@@ -202,7 +202,6 @@ def train(pairs: Callable[[int], Pair], parsing: ParsingNet, config: VToonifyCon
     judge          makes the adversary that sharpens squares of the output, `square` pixels wide; None: no game. Where
                    the pairs have orders, it is asked about structure degrees and styles
     sharpen        weight of its verdict
-    head_start     first iterations in which the judge learns alone: a fresh one has nothing to teach
     device         where the networks are; the pairs must come there
     """
     if recipe not in RECIPES:
@@ -220,16 +219,12 @@ def train(pairs: Callable[[int], Pair], parsing: ParsingNet, config: VToonifyCon
     def step(i: int) -> dict[str, float]:
         pair, rng = pairs(i), loop.generator(seed + 100, i)
         about = () if pair.order is None else (pair.order.structure, pair.order.index)
-        if i < head_start:
-            with autocast(device):
-                fake, real = _square(stylise(students, parsing, pair), pair.y, square, rng)
-            return {"judge": rival.learn(real, fake, i, *about)}
         weight = flicker_weight(i, iterations, flicker_from)
         out, parts = _losses(students, parsing, pair, weight, flicker_share, rng)
         if rival:
             fake, real = _square(out, pair.y, square, rng)
             parts["sharp"] = sharpen * rival.verdict(fake, *about)
-        rate = loop.warm_cosine(lr, i - head_start, iterations - head_start, warmup=100, floor=0.02)
+        rate = loop.warm_cosine(lr, i, iterations, warmup=100, floor=0.02)
         loop.descend(sum(parts.values()), optimizer, rate, clip=1.0)
         ema.update(students, i)
         values = {name: float(value.detach()) for name, value in parts.items()}
