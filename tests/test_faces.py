@@ -198,7 +198,7 @@ def test_clip_without_a_face(finder):
 
 
 def test_follows_the_first_person_when_a_larger_one_enters(finder):
-    frames = [(scene(700, 300, [(0, 60, 240)] + ([(320, 0, 300)] if i > 4 else [])), i / 25) for i in range(12)]
+    frames = [(scene(700, 300, [(0, 60, 240)] + ([(320, 0, 300)] if i > 4 else [])), i / 25) for i in range(24)]
     track = track_clip(frames, finder, 32)
     assert track.most_faces == 2 and max(track.x) < 200 and track.cuts == []
 

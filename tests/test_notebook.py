@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from media_files import make_clip
+from media_files import make_clip, sound_times
 
 from vtoonify_lib import notebook
 from vtoonify_lib.config import VToonifyError
@@ -35,7 +35,7 @@ def test_here_setup_installs_nothing(commands, capsys, monkeypatch):
     notebook.setup()
     assert not commands
     said = capsys.readouterr().out
-    assert re.match(r"Ready: Python 3\.\d+\.\d+ on this machine, \d+ processor cores, full mode", said)
+    assert re.match(r"Ready: Python 3\.\d+\.\d+ on this machine, .*\d+ processor cores.*, full mode\n$", said)
 
 
 def test_here_setup_says_what_is_missing(commands, monkeypatch):
@@ -89,8 +89,38 @@ def test_excerpt_keeps_the_beginning_and_the_sound(tmp_path):
     clip = make_clip(tmp_path / "clip.mp4", frames=20)
     short = notebook.excerpt(clip, tmp_path / "short.mp4", seconds=0.2)
     assert len(list(read_frames(short))) == 5 and probe(short).has_audio
+    assert 0.1 < sound_times(short)[-1] <= 0.2  # and no more of it than of the picture
     assert len(list(read_frames(notebook.excerpt(clip, tmp_path / "one.mp4", seconds=0)))) == 1
     assert notebook.excerpt(clip, tmp_path / "unused.mp4") == clip and not (tmp_path / "unused.mp4").exists()
+
+
+def test_the_folder_for_results_is_in_the_drive_only_when_asked(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert notebook.out_folder() == notebook.out_folder("out", drive=True) == Path("out") and Path("out").is_dir()
+    mounted, made = [], []
+    colab = SimpleNamespace(drive=SimpleNamespace(mount=mounted.append))
+    monkeypatch.setitem(sys.modules, "google", SimpleNamespace(colab=colab))
+    monkeypatch.setitem(sys.modules, "google.colab", colab)
+    monkeypatch.setattr(Path, "mkdir", lambda self, **_: made.append(self))
+    assert notebook.out_folder() == Path("out") and not mounted
+    assert notebook.out_folder("mine", drive=True) == Path("/content/drive/MyDrive/mine")
+    assert mounted == ["/content/drive"] and made[-1] == Path("/content/drive/MyDrive/mine")
+
+
+def test_a_result_is_offered(tmp_path, monkeypatch):
+    import IPython.display
+
+    shown, sent = [], []
+    monkeypatch.setattr(IPython.display, "display", shown.append)
+    path = tmp_path / "mine.mp4"
+    path.touch()
+    notebook.offer(path)
+    assert isinstance(shown[0], IPython.display.FileLink) and shown[0].path == str(path)
+    colab = SimpleNamespace(files=SimpleNamespace(download=sent.append))
+    monkeypatch.setitem(sys.modules, "google", SimpleNamespace(colab=colab))
+    monkeypatch.setitem(sys.modules, "google.colab", colab)
+    notebook.offer(path)
+    assert sent == [str(path)] and len(shown) == 1
 
 
 # ---------------------------------------------------------------------------------------------- your own file

@@ -120,12 +120,22 @@ def test_a_click_on_the_pad_draws_once(explorer, monkeypatch):
     assert len(drawn) == 2 and all(slider.value == 1 for slider in explorer.layers)
 
 
-def test_layers_change_the_picture_and_cannot_be_saved(explorer):
+def test_layers_change_the_picture_and_a_recipe_keeps_them_with_all_that_is_chosen(explorer, styled):
     before = explorer.picture
     explorer.layers[-1].value = 0.0
     assert differ(explorer.picture, before) > 0.2
-    assert explorer.save() is None and "a recipe has no layers" in explorer.status.value
-    assert not explorer.out.exists()
+    seen = explorer.picture
+    explorer.seed.value, explorer.frame.value, explorer.padding = 7, "full", 80.0
+    explorer.keyframes["color"].value = "0:1, 2:0.5"
+    path = explorer.save()
+    kept = Recipe.load(path)
+    assert (kept.frame, kept.padding, str(kept.look.color)) == ("full", 80.0, "0:1, 2:0.5")
+    other = panels.Explorer(styled, PORTRAIT)
+    other.load(path)
+    assert (other.frame.value, other.padding, other.seed.value) == ("full", 80.0, 7)
+    assert other.layers[-1].value == 0.0 and other.keyframes["color"].value == "0:1, 2:0.5"
+    assert other.picture.shape != seen.shape  # another padding
+    assert Recipe.load(other.save()) == kept
 
 
 def test_the_wipe_uncovers_the_photograph(explorer):
@@ -159,7 +169,7 @@ def test_a_recipe_that_moves_is_shown_where_it_ends(explorer, styled, tmp_path):
 
 def test_a_style_can_be_new_or_come_from_a_picture_or_a_file(explorer, styled, tmp_path):
     explorer.seed.value = 5
-    button(explorer.view, "one nobody drew").click()
+    button(explorer.view, "the style of this seed, which nobody drew").click()
     assert explorer.parts[0][0] == styled.new_style(5)
     uploaded(button(explorer.view, "style of a picture"), SAMPLE.with_name("portrait_2.jpg"))
     style = explorer.parts[0][0]
@@ -198,8 +208,11 @@ def test_a_clip_is_toonified_with_what_is_seen(explorer, tmp_path, styled, monke
     explorer.gallery.buttons["comic-07"].click()
     explorer.keyframes["structure"].value = "0:0, 2:1"
     asked, real = [], styled.video
-    monkeypatch.setattr(styled, "video", lambda *a, **k: (asked.append(k["look"]), real(*a, progress=False, **k))[1])
+    monkeypatch.setattr(styled, "video", lambda *a: (asked.append(a[4]), real(*a, progress=False))[1])
+    offered = []
+    monkeypatch.setattr(panels.explorer, "offer", offered.append)
     path = explorer.clip(clip)
+    assert offered == [path]
     assert path == tmp_path / "out" / "short_toon.mp4" and path.is_file() and not explorer.status.details
     assert asked[0].style == (("comic-07", 1.0),) and str(asked[0].structure) == "0:0, 2:1"
     assert explorer.clip(PORTRAIT) is None and "is no clip" in explorer.status.value
@@ -222,7 +235,7 @@ def test_what_goes_wrong_within_another_step_stays_to_be_read(explorer, styled, 
     def broken(*_):
         raise VToonifyError("not enough memory")
 
-    monkeypatch.setattr(explorer.preview, "draw", broken)
+    monkeypatch.setattr(panels.explorer.Preview, "draw", broken)
     explorer.load(path)
     assert "not enough memory" in explorer.status.value
     monkeypatch.undo()
@@ -270,6 +283,12 @@ def test_without_ipyvolume_pictures_stand_in(styled, monkeypatch):
     assert isinstance(flat, widgets.Image) and len(flat.value) > 5000 and "shown flat" in told.value
     cut, told = panels.space_time(SAMPLE).children
     assert isinstance(cut, widgets.Image) and "shown as slices" in told.value
+
+
+def test_on_colab_pictures_stand_in(styled, monkeypatch):
+    monkeypatch.setattr(space, "on_colab", lambda: True)
+    flat, told = panels.style_space(styled.networks.styles).children[0].children[0].children
+    assert isinstance(flat, widgets.Image) and "shown flat" in told.value
 
 
 def test_a_clip_as_a_volume():

@@ -96,8 +96,12 @@ def test_curves_draw_every_number_of_a_log(shown, tmp_path):
         plotting.curves(log)
 
 
-def test_the_average_starts_at_the_first_value():
-    assert np.allclose(plotting._smooth(np.array([1.0, 1.0, 0.0]), 0.9), [1.0, 1.0, 0.9])
+def test_the_running_mean_is_centred_and_honest_at_the_ends():
+    line = np.arange(100.0)
+    assert np.allclose(plotting._running_mean(line), line)  # neither late nor early
+    wave = np.tile([0.0, 2.0], 50)
+    assert np.allclose(plotting._running_mean(wave)[10:-10], 1, atol=0.1)
+    assert np.allclose(plotting._running_mean(np.array([3.0, 1.0])), [3.0, 1.0])  # too few to average
 
 
 # ---------------------------------------------------------------------------------------------- clips

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from people import photograph
 
 from vtoonify_lib.config import VToonifyError
+from vtoonify_lib.latents import layer_names
 from vtoonify_lib.look import Keyframes, Look
 from vtoonify_lib.pipeline import Toonifier
-from vtoonify_lib.preview import Preview, layer_names, wipe
+from vtoonify_lib.preview import Preview, wipe
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +61,11 @@ def test_layers_choose_how_much_style_each_reads(styled, portrait):
     preview, count = Preview(styled, portrait), len(layer_names(styled.config.out_size))
     look = Look("comic", structure=1.0, color=1.0)
     whole = preview.draw(look)
-    assert near(preview.draw(look, [1.0] * count), whole)
+    assert near(preview.draw(replace(look, layers=[1.0] * count)), whole)
     fine = [0.0] * 7 + [1.0] * (count - 7)
     coarse = [1.0 - share for share in fine]
-    drawn = [preview.draw(look, layers).astype(int) for layers in (fine, coarse, [0.0] * count)]
+    drawn = [preview.draw(replace(look, layers=layers)).astype(int) for layers in (fine, coarse, [0.0] * count)]
+    assert near(styled.image(portrait, look=replace(look, layers=fine)), drawn[0])
     assert all(np.abs(a - whole).mean() > 1 for a in drawn)
     plain = preview.draw(Look("comic", structure=0.0, color=0.0)).astype(int)
     assert np.abs(drawn[0] - plain).mean() > np.abs(drawn[1] - plain).mean()  # colours live in the fine layers
@@ -69,8 +73,8 @@ def test_layers_choose_how_much_style_each_reads(styled, portrait):
 
 @pytest.mark.parametrize("layers", [[1.0], [2.0] * 14, [-0.1] + [1.0] * 13, [float("nan")] * 14])
 def test_layers_out_of_range_are_refused(styled, portrait, layers):
-    with pytest.raises(VToonifyError, match="expected 14 numbers from 0 to 1"):
-        Preview(styled, portrait).draw(Look("comic"), layers)
+    with pytest.raises(VToonifyError, match="numbers from 0 to 1"):
+        Preview(styled, portrait).draw(Look("comic", layers=layers))
 
 
 def test_what_cannot_be_drawn_is_said(styled, toonifier):

@@ -62,6 +62,15 @@ def layer_resolution(layer: int) -> int:
     return 2 ** ((layer + 1) // 2 + 2)
 
 
+def layer_names(size: int) -> list[str]:
+    """The style layers of a generator of `size` pixels, for people: "4²", "8² a", …, "256² rgb"."""
+    names = ["4²"]
+    for layer in range(1, n_latent(size) - 1):
+        r = layer_resolution(layer)
+        names.append(f"{r}² {'ab'[(layer + 1) % 2]}")
+    return [*names, f"{size}² rgb"]
+
+
 def kept_resolutions(size: int) -> tuple[int, ...]:
     """Resolutions above HANDOFF, in the order of synthesis."""
     return tuple(2**k for k in range(_K + 1, size.bit_length()))

@@ -15,6 +15,7 @@ import numpy as np
 
 from .checkpoints import Bundle
 from .config import VToonifyError
+from .latents import n_latent
 from .published import Preset, preset_of
 from .styles import Part, StyleTable, normalised, parse_blend
 
@@ -72,6 +73,7 @@ class Look:
     structure  0: the photograph's features … 1: the exemplar's; keyframes or "0:0, 2:1" in clips
     color      0: the face's colours … 1: the exemplar's; likewise
     seed       of the style "new", which nobody drew
+    layers     how much of the style each style layer reads, coarse first, 0 … 1 (`latents.layer_names`); None: all
     Raises VToonifyError for values of another type.
     """
 
@@ -79,6 +81,7 @@ class Look:
     structure: Degree | None = None
     color: Degree | None = None
     seed: int = 0
+    layers: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.style, list):
@@ -88,6 +91,8 @@ class Look:
             raise VToonifyError(f"style is {self.style!r}; expected a number, a name, a path or a blend of them")
         if not isinstance(self.seed, Integral) or self.seed < 0:
             raise VToonifyError(f"seed is {self.seed!r}; expected a whole number, 0 or more")
+        if self.layers is not None:
+            object.__setattr__(self, "layers", _shares(self.layers))
         for name in ("structure", "color"):
             value = getattr(self, name)
             if isinstance(value, str):
@@ -120,6 +125,8 @@ class Look:
         if style is not None and not isinstance(style, Integral):
             raise VToonifyError(f"{preset.name} knows its styles by number and takes no {style!r}; `vtoonify models` "
                                 "shows how many there are")
+        if self.layers is not None:
+            raise VToonifyError(f"{preset.name} takes no shares of layers; those are for bundles of ours")
         check = {"structure": preset.check_structure,
                  "color": lambda value: float(preset.check_color(value))}
         decided = replace(self, style=preset.check_style(style))
@@ -131,8 +138,8 @@ class Look:
         if preset is not None:
             return self.within(preset)
         if bundle.styles:
-            return self._of_table(StyleTable(bundle))
-        for name in ("style", "structure", "color"):
+            return self._of_table(StyleTable(bundle))._with_layers(n_latent(bundle.config.out_size))
+        for name in ("style", "structure", "color", "layers"):
             if getattr(self, name) is not None:
                 raise VToonifyError(f"{bundle.name} has one look, in one strength and in your colours; drop --{name}, "
                                     "or load studio-d or a published style: `vtoonify models` lists them")
@@ -148,8 +155,22 @@ class Look:
                              if getattr(self, name) is None})
         return decided._degrees(lambda name, value: _each(value, lambda degree: _checked(name, degree)))
 
+    def _with_layers(self, count: int) -> Look:
+        """Itself. VToonifyError when there are shares for another number of layers."""
+        if self.layers is not None and len(self.layers) != count:
+            raise VToonifyError(f"layers are {list(self.layers)}; expected {count} numbers from 0 to 1")
+        return self
+
     def _degrees(self, change: Callable[[str, Degree | None], Degree | None]) -> Look:
         return replace(self, structure=change("structure", self.structure), color=change("color", self.color))
+
+
+def _shares(layers: Sequence[float]) -> tuple[float, ...]:
+    """As numbers."""
+    shares = tuple(float(share) for share in layers)
+    if not all(0 <= share <= 1 for share in shares):
+        raise VToonifyError(f"layers are {list(shares)}; expected numbers from 0 to 1")
+    return shares
 
 
 def _each(value: Degree | None, check: Callable) -> Degree | None:

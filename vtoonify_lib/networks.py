@@ -96,7 +96,9 @@ class Networks:
             return face
         if self.styles is not None:
             layers = latents.n_latent(self.bundle.config.out_size)
-            return latents.styled(face, exemplar, look.structure, look.color, layers)
+            code, plain = (latents.styled(face, wanted, look.structure, look.color, layers)
+                           for wanted in (exemplar, face))
+            return code if look.layers is None else torch.lerp(plain, code, torch.tensor(look.layers)[None, :, None])
         return latents.with_color_of(exemplar, torch.lerp(face, exemplar, float(look.color)))
 
     def parse(self, crops: np.ndarray) -> Tensor:

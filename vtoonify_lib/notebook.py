@@ -20,6 +20,7 @@ from contextlib import closing
 from ctypes.util import find_library
 from importlib import metadata
 from pathlib import Path
+from time import perf_counter
 from typing import Any, TypeVar
 
 from .config import VToonifyError
@@ -27,8 +28,10 @@ from .config import VToonifyError
 ROOT = Path(__file__).resolve().parent.parent
 MODE_VARIABLE = "VTOONIFY_NOTEBOOK"  # environment variable: full or fast
 MODES = ("full", "fast")
-LEFT_ALONE = frozenset({"torch", "numpy", "ipywidgets", "opencv-python", "opencv-python-headless", "dlib", "dlib-bin"})
-"""Never installed on Colab: it brings them, in versions that fit its GPU, its front end and each other."""
+LEFT_ALONE = frozenset({"torch", "numpy", "ipywidgets", "opencv-python", "opencv-python-headless", "dlib", "dlib-bin",
+                        "ipyvolume", "ipywebrtc"})
+"""Never installed on Colab: it brings them, in versions that fit its GPU, its front end and each other, or it cannot
+show them."""
 
 WIDGET = "application/vnd.jupyter.widget-view+json"  # kind of an output that only a running kernel can draw
 
@@ -47,7 +50,7 @@ def setup(*extras: str) -> None:
     extras  groups of pyproject.toml that the notebook needs besides: "studio", "panels"
     Raises VToonifyError that says what is missing and what to do.
     """
-    missing = [text for text in _requirements(extras) if not _satisfied(text)]
+    begin, missing = perf_counter(), [text for text in _requirements(extras) if not _satisfied(text)]
     if on_colab():
         wanted = [text for text in missing if _name(text) not in LEFT_ALONE]
         if wanted:
@@ -58,8 +61,17 @@ def setup(*extras: str) -> None:
     elif missing:
         raise VToonifyError(f"this notebook's Python ({sys.executable}) lacks {', '.join(missing)}; start Jupyter with "
                             "`make lab`, which has everything")
-    where = "Google Colab" if on_colab() else f"this machine, {os.cpu_count()} processor cores"
-    print(f"Ready: Python {platform.python_version()} on {where}, {mode()} mode")
+    where = "Google Colab" if on_colab() else "this machine"
+    print(f"Ready: Python {platform.python_version()} on {where}, {_computer()}, {mode()} mode"
+          + (f", after {perf_counter() - begin:.0f} s" if on_colab() else ""))
+
+
+def _computer() -> str:
+    """What computes here."""
+    import torch
+
+    cores = f"{os.cpu_count()} processor cores"
+    return f"{torch.cuda.get_device_name()} and {cores}" if torch.cuda.is_available() else f"{cores}, no GPU"
 
 
 def _requirements(extras: Sequence[str] = ()) -> list[str]:
@@ -113,13 +125,40 @@ def pick(*, full: Choice, fast: Choice) -> Choice:
     return full if mode() == "full" else fast
 
 
+def out_folder(name: str = "out", drive: bool = False) -> Path:
+    """The folder for what a notebook writes, made if it is not there: beside it, or in your Google Drive.
+
+    drive  on Colab, asks for your Drive and uses its folder `name`, which stays when the machine is taken away
+    """
+    folder = Path(name)
+    if drive and on_colab():
+        from google.colab import drive as google_drive
+
+        google_drive.mount("/content/drive")
+        folder = Path("/content/drive/MyDrive") / name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def offer(path: str | Path) -> None:
+    """Bring a file to the reader: Colab's browser downloads it, elsewhere a link is shown."""
+    if on_colab():
+        from google.colab import files
+
+        files.download(str(path))
+        return
+    from IPython.display import FileLink, display
+
+    display(FileLink(path))
+
+
 def excerpt(src: str | Path, dst: str | Path, seconds: float | None = None) -> Path:
     """The first `seconds` of a clip, with its sound, written to `dst`; without `seconds`, `src` itself."""
     from .video import VideoWriter, read_frames
 
     if seconds is None:
         return Path(src)
-    with VideoWriter(dst, source=src) as writer, closing(read_frames(src)) as frames:
+    with VideoWriter(dst, source=src, until=seconds) as writer, closing(read_frames(src)) as frames:
         for frame in frames:
             if writer.frames and float(frame.pts) >= seconds:
                 break

@@ -35,21 +35,24 @@ LEAST_SIDE = 96         # below that a clip says nothing
 Picture = str | Path | np.ndarray | Image.Image
 
 
-def show(images: Picture | Sequence[Picture], titles: str | Sequence[str] = ()) -> None:
+def show(images: Picture | Sequence[Picture], titles: str | Sequence[str] = (), height: int = MAX_HEIGHT) -> None:
     """One picture, or several side by side: paths, Pillow pictures or arrays (see `images.read_image`)."""
     images = [images] if isinstance(images, Picture) else list(images)
-    grid(images, len(images), [titles] if isinstance(titles, str) else titles)
+    grid(images, len(images), [titles] if isinstance(titles, str) else titles, height)
 
 
-def grid(images: Sequence[Picture], columns: int, titles: Sequence[str] = ()) -> None:
-    """Pictures in rows of `columns`, each with its title if there are any; sizes may differ."""
-    _display_jpeg(_jpeg(_figure(images, columns, titles)))
+def grid(images: Sequence[Picture], columns: int, titles: Sequence[str] = (), height: int = MAX_HEIGHT) -> None:
+    """Pictures in rows of `columns`, each with its title if there are any; sizes may differ.
+
+    height  px, of one row at most; a row is never wider than WIDTH
+    """
+    _display_jpeg(_jpeg(_figure(images, columns, titles, height)))
 
 
-def curves(log: str | Path, columns: Sequence[str] = (), rate: float = 0.9) -> None:
+def curves(log: str | Path, columns: Sequence[str] = ()) -> None:
     """The numbers of a training log (CSV: first column the step, `seconds` left out), one panel each, logarithmic.
 
-    columns: which ones, default all. Faint: as logged; strong: exponential average with decay `rate`.
+    columns: which ones, default all. Faint: as logged; strong: the mean of each tenth of the log, as it runs.
     """
     with open(log, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -64,10 +67,11 @@ def curves(log: str | Path, columns: Sequence[str] = (), rate: float = 0.9) -> N
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         points = [(float(row[step]), float(row[name])) for row in rows if row[name]]  # a column may start late
         x, y = np.array(points).reshape(-1, 2).T
-        axes.plot(x, y, color="tab:blue", alpha=0.3)
-        axes.plot(x, _smooth(y, rate), color="tab:blue")
+        axes.plot(x, y, color="tab:blue", alpha=0.3, label="as logged")
+        axes.plot(x, _running_mean(y), color="tab:blue", label="running mean")
         axes.set(title=name, xlabel=step, yscale="log" if len(y) and (y > 0).all() else "linear")
         axes.grid(alpha=0.3)
+    figure.axes[0].legend(fontsize=7)
     _display_jpeg(_jpeg(figure))
 
 
@@ -118,7 +122,7 @@ def _display_html(text: str) -> None:
 
 
 # ---------------------------------------------------------------------------------------------- figures
-def _figure(images: Sequence[Picture], columns: int, titles: Sequence[str]) -> Figure:
+def _figure(images: Sequence[Picture], columns: int, titles: Sequence[str], height: int) -> Figure:
     """Columns as wide as their widest picture asks for when all have one height."""
     pictures = [read_image(image) for image in images]
     if not pictures or columns < 1:
@@ -128,7 +132,7 @@ def _figure(images: Sequence[Picture], columns: int, titles: Sequence[str]) -> F
     rows = -(-len(pictures) // columns)
     aspects = [max(p.shape[1] / p.shape[0] for p in pictures[c::columns] or pictures[:1]) for c in range(columns)]
     gap, line = 8, 24 * max((title.count("\n") + 1 for title in titles), default=0)  # px
-    tall = min(MAX_HEIGHT, (WIDTH - gap * (columns - 1)) / sum(aspects))
+    tall = min(height, (WIDTH - gap * (columns - 1)) / sum(aspects))
     size = np.array([sum(aspects) * tall + gap * (columns - 1), rows * (tall + line) + gap * (rows - 1)])
     figure = Figure(figsize=size / DPI, dpi=DPI)
     for i, picture in enumerate(pictures):
@@ -155,12 +159,12 @@ def _display_jpeg(data: bytes) -> None:
     display({"image/jpeg": b64encode(data).decode(), "text/plain": "<picture>"}, raw=True)
 
 
-def _smooth(values: np.ndarray, rate: float) -> np.ndarray:
-    """Exponential average that starts at the first value."""
-    out = np.array(values, dtype=float)
-    for i in range(1, len(out)):
-        out[i] = rate * out[i - 1] + (1 - rate) * out[i]
-    return out
+def _running_mean(values: np.ndarray) -> np.ndarray:
+    """Mean of the values around each, as many as a tenth of all; fewer at the ends, the same on both sides."""
+    reach, sums = len(values) // 20, np.concatenate([[0.0], np.cumsum(values)])
+    at = np.arange(len(values))
+    reach = np.minimum(reach, np.minimum(at, at[::-1]))
+    return (sums[at + reach + 1] - sums[at - reach]) / (2 * reach + 1)
 
 
 # ---------------------------------------------------------------------------------------------- clips

@@ -5,15 +5,11 @@ Widgets are in `panels`; here is only what they show.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
-from . import latents
-from .config import VToonifyError
 from .look import AS_TRAINED, Look
 from .pipeline import Toonifier
 
@@ -37,36 +33,11 @@ class Preview:
         """What is drawn, uint8 RGB [H,W,3]: the photograph's region at working size."""
         return self.face.crop
 
-    def draw(self, look: Look = AS_TRAINED, layers: Sequence[float] | None = None) -> np.ndarray:
-        """The cartoon, uint8 RGB [sH,sW,3], as `Toonifier.image` gives it.
-
-        layers  how much of the style each style layer reads, 0 … 1; `layer_names` says which they are; default all 1
-        """
+    def draw(self, look: Look = AS_TRAINED) -> np.ndarray:
+        """The cartoon, uint8 RGB [sH,sW,3], as `Toonifier.image` gives it."""
         networks = self.toonifier.networks
         look = self.toonifier.decide(look).still()
-        code = networks.mix(self._own, networks.exemplar_code(look), look)
-        if layers is not None:
-            code = self._partly(code, look, layers)
-        return self._repaint(code, look.structure)[0]
-
-    def _partly(self, code: torch.Tensor, look: Look, layers: Sequence[float]) -> torch.Tensor:
-        """w+ between the photograph's own and `code`, by layer."""
-        count = len(layer_names(self.toonifier.config.out_size))
-        share = torch.as_tensor(layers, dtype=code.dtype)
-        if share.shape != (count,) or not bool(((share >= 0) & (share <= 1)).all()):
-            raise VToonifyError(f"layers are {list(layers)}; expected {count} numbers from 0 to 1")
-        plain = self.toonifier.networks.mix(self._own, self._own, look)
-        plain, code = (latents.to_plus(w, count) for w in (plain, code))
-        return torch.lerp(plain, code, share[None, :, None])
-
-
-def layer_names(size: int) -> list[str]:
-    """The style layers of a generator of `size` pixels, for people: "4²", "8² a", …, "256² rgb"."""
-    names = ["4²"]
-    for layer in range(1, latents.n_latent(size) - 1):
-        r = latents.layer_resolution(layer)
-        names.append(f"{r}² {'ab'[(layer + 1) % 2]}")
-    return [*names, f"{size}² rgb"]
+        return self._repaint(networks.mix(self._own, networks.exemplar_code(look), look), look.structure)[0]
 
 
 def wipe(before: np.ndarray, after: np.ndarray, share: float) -> np.ndarray:

@@ -51,7 +51,7 @@ class Recipe:
         styles = [part_to_json(part) for part in look.style] if isinstance(look.style, tuple) else look.style
         return {"format": RECIPE_FORMAT, "bundle": self.bundle, "weights": self.weights, "styles": styles,
                 "structure": _to_json(look.structure), "color": _to_json(look.color), "seed": look.seed,
-                "padding": self.padding, "frame": self.frame}
+                "layers": look.layers, "padding": self.padding, "frame": self.frame}
 
     @classmethod
     def load(cls, path: str | Path) -> Recipe:
@@ -66,7 +66,8 @@ class Recipe:
             styles = data["styles"]
             if isinstance(styles, list):
                 styles = tuple(part_from_json(part) for part in styles)
-            look = Look(styles, _from_json(data["structure"]), _from_json(data["color"]), data["seed"])
+            look = Look(styles, _from_json(data["structure"]), _from_json(data["color"]), data["seed"],
+                        data.get("layers"))  # recipes had none once
             return cls(data["bundle"], data["weights"], look, data["padding"], data["frame"])
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, VToonifyError):

@@ -1,7 +1,8 @@
 """Follow a face through a clip, or several.
 
-`FaceTrack` sees frames one by one (file or webcam): the detector looks at every few frames and at once when the
-landmark fit is lost; in between the landmarks of the last frame say where to look. `track_clip` runs it over a clip and
+`FaceTrack` sees frames one by one (file or webcam): the detector looks around the face every few frames, at the whole
+picture now and then, and at once when the landmark fit is lost; in between the landmarks of the last frame say where
+to look. `track_clip` runs it over a clip and
 keeps four numbers a frame, never pixels; what is made of them, is in `planning`. `People` has a track for everybody.
 """
 
@@ -24,6 +25,7 @@ from .faces import UNSURE_SPREAD, Face, FaceFinder, align_face, box_from_landmar
 PATIENCE = 0.4          # seconds for which a good landmark fit is believed although the detector sees no face
 SLACK = 0.02            # spread that a second fit, from the box of the first one's landmarks, may lose
 SAME_FACE = 1.0         # a detection within this many box sides of the last one is the same person
+WIDE_EVERY = 4          # looks of the detector of which one is at the whole picture while the face is where it was
 THOROUGH_EVERY = 10     # while no face is known, the slow search runs on every 10th frame only
 CUT_GREY = 22.0         # grey levels, mean over the picture, that only another scene changes from frame to frame
 CUT_RATIO = 3.0         # and so many times what the frames before changed
@@ -71,6 +73,7 @@ class FaceTrack:
         self._face: Face | None = None      # last face, unsmoothed; kept when lost, to know the same person again
         self.following = False              # whether the last update found the face
         self._age = self._searches = 0      # frames since the detector looked; frames searched in vain
+        self._looks = 0                     # of the detector in a row that were around the face alone
         self._seen = -np.inf                # time at which the detector last confirmed the face
         self._filter = OneEuro()
 
@@ -82,7 +85,7 @@ class FaceTrack:
         self.jumped = False
         face, detected = self._follow(rgb) if self.following else None, False
         if face is None or self._age + 1 >= self.every or seen:
-            found = self._detect(rgb, seen)
+            found = self._detect(rgb, self._look(rgb, face) if seen is None else seen)
             detected = found is not None or (face is not None and self.finder.near(rgb, face) is not None)
             if not detected and (face is None or time - self._seen > PATIENCE):
                 self.following = False
@@ -105,10 +108,17 @@ class FaceTrack:
         lost = face.spread > UNSURE_SPREAD or not 0.8 < ratio < 1.25 or not (0 <= x < width and 0 <= y < height)
         return None if lost else face
 
-    def _detect(self, rgb: np.ndarray, seen: Sequence[Face] | None) -> Face | None:
-        """The largest face, or the one that was followed, from the detector; fitted twice so that boxes agree."""
-        found = self.finder.faces(rgb, self._searches % THOROUGH_EVERY == 0) if seen is None else seen
+    def _look(self, rgb: np.ndarray, face: Face | None) -> list[Face]:
+        """What the detector sees: around a face that is still followed, which costs a quarter, or everywhere."""
+        self._looks = 0 if face is None or self._looks + 1 == WIDE_EVERY else self._looks + 1
+        near = self.finder.near(rgb, face) if self._looks else None
+        if near is not None and near.score >= 0:
+            return [self.finder.fit(rgb, near)]
         self._searches += 1
+        return self.finder.faces(rgb, (self._searches - 1) % THOROUGH_EVERY == 0)
+
+    def _detect(self, rgb: np.ndarray, found: Sequence[Face]) -> Face | None:
+        """The largest of the faces seen, or the one that was followed; fitted twice so that boxes agree."""
         if not found:
             return None
         self.most_faces = max(self.most_faces, len(found))
@@ -119,7 +129,6 @@ class FaceTrack:
             chosen = chosen if self.jumped else near
         again = self.finder.fit(rgb, replace(chosen, box=box_from_landmarks(chosen.landmarks)))
         return again if again.spread <= chosen.spread + SLACK else chosen
-
 
     def away(self, face: Face) -> float:
         """How far a face is from where this one was last, in box sides; infinite before there was one."""
@@ -183,8 +192,9 @@ class SceneCuts:
         self._usual = 0.0  # running mean of the differences
 
     def update(self, rgb: np.ndarray) -> bool:
-        small = cv2.resize(cv2.cvtColor(cv2.resize(rgb, (128, 72), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY),
-                           (32, 18), interpolation=cv2.INTER_AREA).astype(np.float32)
+        step = max(1, max(rgb.shape) // 160)
+        small = cv2.resize(cv2.cvtColor(np.ascontiguousarray(rgb[::step, ::step]), cv2.COLOR_RGB2GRAY), (32, 18),
+                           interpolation=cv2.INTER_AREA).astype(np.float32)
         change = 0.0 if self._last is None else float(np.abs(small - self._last).mean())
         cut = change > CUT_GREY and change > CUT_RATIO * self._usual
         self._usual += 0.2 * (min(change, CUT_GREY) - self._usual)

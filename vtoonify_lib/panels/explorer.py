@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +12,13 @@ from PIL import Image
 
 from ..config import VToonifyError
 from ..images import VIDEO_SUFFIXES
+from ..latents import layer_names
 from ..look import Degree, Keyframes, Look
-from ..notebook import Picker
-from ..pipeline import SAMPLE, Toonifier
+from ..notebook import Picker, offer
+from ..pipeline import FRAMES, SAMPLE, Toonifier
+from ..planning import ALL, LARGEST
 from ..plotting import video
-from ..preview import Preview, layer_names, wipe
+from ..preview import Preview, wipe
 from ..recipe import Recipe
 from ..styles import STYLE_SUFFIX, Part, StyleCode
 from .parts import DegreePad, Gallery, Status, jpeg
@@ -51,8 +53,9 @@ class Explorer:
             slider.observe(lambda _: self.redraw(), "value")
         self.image = widgets.Image(format="jpeg", layout=widgets.Layout(max_width="100%"))
         self.uncover = widgets.FloatSlider(0.0, min=0.0, max=1.0, step=0.01, description="before", layout=WIDE)
-        self.uncover.observe(lambda _: self._show(), "value")
-        self.preview = Preview(toonifier, source)
+        self.uncover.observe(lambda _: self._shown(), "value")
+        self.padding: float | None = None  # of a recipe; None: the usual one
+        self.preview, self._source = Preview(toonifier, source), source
         self.picture = self.preview.crop
         self.view = self._arrange()
         self._listed()
@@ -61,8 +64,15 @@ class Explorer:
     # -- what is chosen ------------------------------------------------------------------------------------------
     @property
     def look(self) -> Look:
-        """Styles with their weights, and both degrees."""
-        return Look(tuple(self.parts), self.pad.structure.value, self.pad.color.value, self.seed.value)
+        """Styles with their weights, both degrees, and what the layers read of it."""
+        shares = [slider.value for slider in self.layers]
+        return Look(tuple(self.parts), self.pad.structure.value, self.pad.color.value, self.seed.value,
+                    shares if min(shares) < 1 else None)
+
+    def _moving(self) -> Look:
+        """The look for a clip: keyframes of the tab Clip, where given, replace the degrees."""
+        return replace(self.look, **{name: field.value for name, field in self.keyframes.items()
+                                     if field.value.strip()})
 
     def pick(self, style: str | StyleCode) -> None:
         """Take a style: alone, or when blending is on into the blend, from which a second click removes it."""
@@ -86,12 +96,15 @@ class Explorer:
                 self._draw()
 
     def _draw(self) -> None:
-        shares = [slider.value for slider in self.layers]
-        self.picture = self.preview.draw(self.look, shares if min(shares) < 1 else None)
+        self.picture = self.preview.draw(self.look)
         self._show()
 
     def _show(self) -> None:
         self.image.value = jpeg(wipe(self.preview.crop, self.picture, self.uncover.value))
+
+    def _shown(self) -> None:
+        with self.status.guard():
+            self._show()
 
     def _listed(self) -> None:
         """The styles of the blend, with a slider each; sliders say their weight."""
@@ -113,7 +126,7 @@ class Explorer:
     def open(self, source: str | Path | np.ndarray | Image.Image) -> None:
         """Another picture. The old one stays when there is no face in it."""
         with self.status.guard("finding the face"):
-            self.preview = Preview(self.toonifier, source)
+            self.preview, self._source = Preview(self.toonifier, source, self.padding), source
             self._draw()
 
     def take_style(self, source: str | Path, refine: int = 0) -> None:
@@ -124,15 +137,19 @@ class Explorer:
             style = look.style[0][0] if look else self.toonifier.style_of(path, refine=refine, progress=False)
             self.pick(style)
 
+    def invent(self) -> None:
+        """A style that nobody drew, the one of the seed."""
+        with self.status.guard():
+            self.pick(self.toonifier.new_style(self.seed.value))
+
     def save(self) -> Path | None:
         """Write the recipe that replays this look."""
         path = None
         with self.status.guard():
-            if any(slider.value < 1 for slider in self.layers):
-                raise VToonifyError("a recipe has no layers: put all sliders of the tab Layers back to 1, then save")
             self.out.mkdir(parents=True, exist_ok=True)
             name = self.recipe.value.strip().removesuffix(".json") or "recipe"
-            recipe = Recipe.of(self.toonifier.bundle, self.toonifier.decide(self.look))
+            look = self.toonifier.decide(self._moving())
+            recipe = Recipe.of(self.toonifier.bundle, look, self.padding, self.frame.value)
             path = recipe.save(self.out / f"{name}.json")
         if path:
             self.status.say(f"{path} is written; `vtoonify video IN OUT --recipe {path}` replays it")
@@ -143,8 +160,11 @@ class Explorer:
         with self.status.guard():
             recipe = Recipe.load(source)
             recipe.check(self.toonifier.bundle)
-            degrees = {name: self._end(name, getattr(recipe.look, name)) for name in self.keyframes}
-            self.parts = list(recipe.look.style)
+            look, self.padding, self.frame.value = recipe.look, recipe.padding, recipe.frame
+            self.preview = Preview(self.toonifier, self._source, self.padding)
+            degrees = {name: self._end(name, getattr(look, name)) for name in self.keyframes}
+            self.parts, self.seed.value = list(look.style), look.seed
+            self._set_layers(look.layers or [1.0] * len(self.layers))
             self._listed()
             self.pad.set(degrees["structure"], degrees["color"])
 
@@ -161,12 +181,12 @@ class Explorer:
             if source.suffix.lower() not in VIDEO_SUFFIXES:
                 raise VToonifyError(f"{source.name or 'nothing'} is no clip; pick a file that ends in one of "
                                     f"{', '.join(sorted(VIDEO_SUFFIXES))}")
-            moving = {name: field.value for name, field in self.keyframes.items() if field.value.strip()}
-            look = replace(self.look, **moving)
             self.out.mkdir(parents=True, exist_ok=True)
-            result = self.toonifier.video(source, self.out / f"{source.stem}_toon.mp4", look=look)
+            result = self.toonifier.video(source, self.out / f"{source.stem}_toon.mp4", self.frame.value, self.padding,
+                                          self._moving(), ALL if self.frame.value == "full" else LARGEST)
             print(result)
             video(result.path)
+            offer(result.path)
             return result.path
         return None
 
@@ -174,7 +194,7 @@ class Explorer:
     def _arrange(self) -> widgets.Widget:
         tabs = {"Style": self._style_tab(), "Degrees": self._degree_tab(),
                 "Layers": widgets.VBox([widgets.HTML("How much of the style each layer reads, coarse ones first"),
-                                        *self.layers, _button("all to 1", self._all_layers)]),
+                                        *self.layers, _button("all to 1", self.all_layers)]),
                 "Recipe": self._recipe_tab(), "Clip": self._clip_tab()}
         tab = widgets.Tab(list(tabs.values()), layout=widgets.Layout(width="560px"))
         for i, title in enumerate(tabs):
@@ -187,7 +207,7 @@ class Explorer:
         self.blend = widgets.ToggleButton(False, description="blend several", icon="plus")
         self.weights = widgets.VBox()
         self.seed = widgets.BoundedIntText(0, min=0, max=10**6, description="seed", layout=NARROW)
-        new = _button("one nobody drew", lambda: self.pick(self.toonifier.new_style(self.seed.value)))
+        new = _button("the style of this seed, which nobody drew", self.invent)
         steps = widgets.BoundedIntText(0, min=0, max=1000, description="refine", layout=NARROW)
         from_picture = self._file_button("style of a picture", f"image/*,{STYLE_SUFFIX}",
                                          lambda path: self.take_style(path, steps.value))
@@ -208,8 +228,10 @@ class Explorer:
         self.screen = widgets.Output()
         self.keyframes = {name: widgets.Text("", placeholder="0:0, 2:1", description=name)
                           for name in ("structure", "color")}
+        self.frame = widgets.ToggleButtons(options=FRAMES, value=FRAMES[0], description="frame")
+        self.frame.tooltips = ("the region around the face", "everybody's head, in the whole picture")
         path = widgets.Text(str(SAMPLE), description="clip", layout=WIDE)
-        return widgets.VBox([
+        return widgets.VBox([self.frame,
             widgets.HTML("Degrees that move, as seconds:value; empty: as set"), *self.keyframes.values(),
             widgets.HBox([path, _button("toonify it", lambda: self.clip(path.value))]),
             self._file_button("toonify my clip", "video/*", self.clip), self.screen])
@@ -218,15 +240,26 @@ class Explorer:
         """A button that takes one file and hands its path to `use`."""
         button = widgets.FileUpload(accept=accept, multiple=False, description=title, layout=SNUG)
         picker = Picker(button)
-        button.observe(lambda _: use(picker.path) if picker.path else None, "value")
+
+        def picked(_: object) -> None:
+            with self.status.guard():
+                path = picker.path
+                if path:
+                    use(path)
+
+        button.observe(picked, "value")
         return button
 
-    def _all_layers(self) -> None:
-        self._quiet = True
-        for slider in self.layers:
-            slider.value = 1.0
-        self._quiet = False
+    def all_layers(self) -> None:
+        """Every layer reads all of the style again."""
+        self._set_layers([1.0] * len(self.layers))
         self.redraw()
+
+    def _set_layers(self, shares: Sequence[float]) -> None:
+        self._quiet = True
+        for slider, share in zip(self.layers, shares, strict=True):
+            slider.value = share
+        self._quiet = False
 
 
 def _button(title: str, do: Callable[[], object]) -> widgets.Button:

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ..config import VToonifyError
+from ..notebook import on_colab
 from ..styles import StyleTable
 from ..video import read_frames
 from .parts import Gallery, jpeg
@@ -72,8 +73,7 @@ def style_space(table: StyleTable, on_pick: Callable[[str], None] | None = None)
 def _scatters(points: np.ndarray, looks: Sequence[str], names: Sequence[str], pick: Callable[[str], None]
               ) -> tuple[widgets.Widget, list[tuple[Any, list[str]]]]:
     """ipyvolume's figure, and for each look its points with their names."""
-    import ipyvolume as ipv
-
+    ipv = _ipyvolume()
     figure, made = ipv.figure(width=SIDE, height=SIDE), []
     for look, colour in zip(dict.fromkeys(looks), LOOK_COLOURS, strict=False):
         index = [i for i, each in enumerate(looks) if each == look]
@@ -121,8 +121,7 @@ def space_time(clip: str | Path) -> widgets.Widget:
     """A clip as a block, time going into the depth: what holds still is a straight grain, what flickers is noise."""
     block = volume(clip)
     try:
-        import ipyvolume as ipv
-
+        ipv = _ipyvolume()
         figure = ipv.figure(width=SIDE, height=SIDE)
         ipv.volshow(np.ascontiguousarray(block[:, ::-1].astype(np.float32) / 255), level=[0.2, 0.5, 0.8],
                     opacity=[0.03, 0.05, 0.08], controls=False)
@@ -142,6 +141,15 @@ def slices(block: np.ndarray) -> Image.Image:
         axes.set_title(title, fontsize=9)
         axes.set_axis_off()
     return _drawn(figure)
+
+
+def _ipyvolume() -> Any:
+    """The library. VToonifyError on Colab, where its figures would stay empty for lack of JavaScript."""
+    if on_colab():
+        raise VToonifyError("ipyvolume's figures stay empty on Colab")
+    import ipyvolume
+
+    return ipyvolume
 
 
 def _drawn(figure: Figure) -> Image.Image:

@@ -49,14 +49,15 @@ class VideoWriter:
     `source` is a video, whose times are followed, or sound alone. Use the writer as a context manager: the file appears
     under its name only when the block ends well; otherwise nothing stays.
     H.264 where there is an encoder for it, else VP9; 4:2:0, BT.709. An odd side grows by one repeated pixel.
-    sound: False leaves it out.
+    sound: False leaves it out. until: seconds at which it ends; None: where its file does.
     VToonifyError: a folder that is missing or may not be written, `dst` the same file as `source`, an unknown ending,
     a full disk.
     """
 
-    def __init__(self, dst: str | Path, source: str | Path | None = None, sound: bool = True):
+    def __init__(self, dst: str | Path, source: str | Path | None = None, sound: bool = True,
+                 until: float | None = None):
         self.dst, self.source = Path(dst), None if source is None else Path(source)
-        self._with_sound = sound
+        self._with_sound, self._until = sound, until
         self.frames = 0
         self._temporary = self.dst.parent / f".vtoonify-{secrets.token_hex(4)}.part"
         self._stack = ExitStack()
@@ -158,7 +159,7 @@ class VideoWriter:
         packets[-1].duration = self._duration  # the others last until the next one
         self._out.mux(packets)
         if self._sound:
-            self._sound.mux_until(None)
+            self._sound.mux_until(self._until)
         self._out.close()
         os.replace(self._temporary, self.dst)
 
