@@ -278,6 +278,34 @@ def test_a_network_that_looks_at_everything_is_not_tiled():
         fast.reach(fast.fold(shaken(TINY_D), random_code(TINY_D)))
 
 
+@pytest.mark.parametrize("config, degree", [(TINY, ()), (TINY_D, (0.5,))])
+def test_too_little_memory_means_smaller_batches(config, degree, monkeypatch):
+    network, x = fast.fold(shaken(config), random_code(config)), torch.randn(5, INPUT_CHANNELS, 64, 64)
+    with torch.inference_mode():
+        whole = network(x, *degree)
+        forward, seen = type(network).forward, []
+
+        def meagre(self, x, *degree):
+            seen.append(len(x))
+            if len(x) > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return forward(self, x, *degree)
+
+        monkeypatch.setattr(type(network), "forward", meagre)
+        assert relative(fast.draw_somehow(network, x, *degree), whole) < 1e-5 and seen == [5, 3, 2, 1, 2]
+
+
+def test_too_little_memory_for_one_frame_of_d_is_said(monkeypatch):
+    network = fast.fold(shaken(TINY_D), random_code(TINY_D))
+
+    def never(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(type(network), "forward", never)
+    with pytest.raises(torch.OutOfMemoryError):
+        fast.draw_somehow(network, torch.randn(2, INPUT_CHANNELS, 64, 64), 0.5)
+
+
 def test_too_little_memory_means_smaller_tiles(monkeypatch):
     network, x = fast.fold(shaken(TINY), random_code(TINY)), torch.randn(1, INPUT_CHANNELS, 256, 320)
     with torch.inference_mode():

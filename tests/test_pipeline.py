@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,14 +13,14 @@ import torch
 from media_files import make_clip, make_sound, sound_packets
 from people import GREY, photograph, scene, write_clip
 
-from vtoonify_lib import animation, devices, networks, pipeline
+from vtoonify_lib import animation, devices, drawing, networks, pipeline
 from vtoonify_lib.config import TINY, VToonifyError
 from vtoonify_lib.demo import demo
 from vtoonify_lib.devices import autocast, memory_errors, pick_device, pick_dtype
 from vtoonify_lib.images import to_image, to_tensor, write_image
 from vtoonify_lib.parsing import CLASS_NAMES, PALETTE, calm_background, network_input, parsing_picture
 from vtoonify_lib.pipeline import Look, Toonifier, VideoResult
-from vtoonify_lib.video import probe, read_frames
+from vtoonify_lib.video import SegmentWriter, probe, read_frames
 
 
 def test_every_class_has_a_name_and_a_colour_of_its_own():
@@ -132,6 +133,20 @@ def test_devices(monkeypatch):
     assert pick_dtype(torch.device("cpu")) == torch.bfloat16 and pick_dtype(torch.device("mps")) == torch.float32
 
 
+def test_a_gpu_takes_as_many_frames_as_half_its_memory_holds(monkeypatch):
+    assert devices.frames_that_fit(torch.device("cpu"), lambda: 1 / 0) == 1
+    used = {"now": 100, "peak": 100}
+    for name, value in {"reset_peak_memory_stats": lambda _: None, "memory_allocated": lambda _: used["now"],
+                        "max_memory_allocated": lambda _: used["peak"]}.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+
+    def drawn(need, free):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, 10**6))
+        return devices.frames_that_fit(torch.device("cuda"), lambda: used.update(peak=100 + need))
+
+    assert [drawn(100, 1000), drawn(100, 10**5), drawn(1000, 1000)] == [5, devices.MOST_AT_ONCE, 1]
+
+
 def test_out_of_memory_is_one_sentence():
     for error in (torch.OutOfMemoryError("CUDA"), MemoryError(), RuntimeError("can't allocate memory: 9 bytes")):
         with pytest.raises(VToonifyError, match="not enough memory on cpu for a crop; use a smaller"):
@@ -163,6 +178,21 @@ def test_clip_keeps_frames_times_and_sound(toonifier, tmp_path):
     assert result.size == (result.crop[0] * TINY.scale, result.crop[1] * TINY.scale) == after[0].rgb.shape[1::-1]
     assert 0 < result.tracking_seconds < result.seconds and "12 frames" in str(result)
     assert [p.name for p in sorted(tmp_path.iterdir())] == ["a.mp4", "b.mp4"]
+
+
+def test_several_frames_at_a_time_give_the_same_clip(toonifier, tmp_path, monkeypatch):
+    src = write_clip(tmp_path / "a.mp4", [*walk(range(40, 60, 2)), np.full((240, 320, 3), GREY, np.uint8)] * 3)
+    monkeypatch.setattr(animation, "SegmentWriter", lambda *a: SegmentWriter(*a, 10))
+    one = [f.rgb for f in read_frames(toonify(toonifier, src, tmp_path / "one.mp4").path)]
+    monkeypatch.setattr(drawing, "frames_that_fit", lambda device, draw_one: (draw_one(), 4)[1])
+    groups, real = [], drawing._Stage.draw
+    monkeypatch.setattr(drawing._Stage, "draw", lambda self, jobs: (groups.append(len(jobs)), real(self, jobs))[1])
+    four = [f.rgb for f in read_frames(toonify(toonifier, src, tmp_path / "four.mp4").path)]
+    assert groups == [4, 4, 2, 4, 4, 2, 4, 4, 2, 3]  # never across the edge of a segment
+    assert len(one) == len(four) == 33
+    assert max(np.abs(a.astype(int) - b).mean() for a, b in zip(one, four, strict=True)) < 2  # coded apart
+    moving = SimpleNamespace(looks=(Look(structure="0:0, 1:1"),))
+    assert drawing._at_once(toonifier, [], moving) == 1  # it is folded anew for each frame
 
 
 def test_clip_full_frame(toonifier, tmp_path):
@@ -337,7 +367,7 @@ def test_memory_does_not_grow_with_the_clip(toonifier, tmp_path, monkeypatch):
             weakref.finalize(frame.rgb, lambda: alive.__setitem__(0, alive[0] - 1))
             yield frame
 
-    monkeypatch.setattr(animation, "read_frames", counted)
+    monkeypatch.setattr(drawing, "read_frames", counted)
     src = write_clip(tmp_path / "a.mp4", [scene()] * 80)
     assert toonify(toonifier, src, tmp_path / "b.mp4", frame="full").frames == 80
     assert alive[1] <= 16

@@ -8,37 +8,29 @@ does not grow with the clip.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
-from fractions import Fraction
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from .config import VToonifyError
-from .faces import cut, paste_back
-from .framing import CropPlan
+from .drawing import Actor, Wish, cast, draw_clip
 from .images import check_output, check_picture_name, check_source
-from .look import Look
-from .networks import Parse
-from .parsing import SteadyParsing
-from .planning import LARGEST, ClipPlan, choose_people, plan_clip, presence
-from .quality import QualityCard, QualityMeter
+from .planning import LARGEST, choose_people
+from .quality import QualityCard
 from .recipe import Recipe
 from .tracking import ClipTrack, load_tracks, save_tracks, track_people
-from .video import FORMATS, SEGMENT, SegmentWriter, pipelined, probe, read_frames
+from .video import FORMATS, SEGMENT, SegmentWriter, probe, read_frames
 
 if TYPE_CHECKING:
     from .pipeline import Toonifier
 
 MOST_FACES = 8   # that are followed at a time
 FACE_NEEDS = "a face must be upright, look roughly towards the camera and be at least 40 px wide"
-PARSE_EVERY = 2  # of a clip every so manieth frame is parsed; the others take over what was known
 
 
 @dataclass(frozen=True)
@@ -80,70 +72,6 @@ class VideoResult:
                 f"seconds per frame ({self.tracking_seconds / max(self.frames, 1):.3f} of it to follow the face)")
 
 
-@dataclass(frozen=True)
-class Wish:
-    """How a clip is to be toonified, see `Toonifier.video`.
-
-    looks  decided; the first is that of the leftmost person, the last that of all who follow
-    """
-
-    frame: str
-    padding: float
-    looks: tuple[Look, ...]
-    faces: str | int
-    smooth: bool
-    card: Path | None
-    progress: bool
-
-
-@dataclass
-class _Actor:
-    """One person of a clip: where, how much of the cartoon each frame shows, and how it is drawn."""
-
-    track: ClipTrack
-    plans: ClipPlan
-    shares: np.ndarray
-    parser: Callable[[], Parse]  # that remembers nothing yet
-    draw: Callable[[np.ndarray, float], np.ndarray]  # with the maps that `latest` holds
-    cut_out: Callable[[np.ndarray, CropPlan], np.ndarray]
-    latest: list[Tensor]
-
-    def begin(self) -> None:
-        """A segment begins: what it shows may not depend on whether the one before was drawn just now."""
-        self._parse = self.parser()
-
-    def drawing(self, crop: np.ndarray, seconds: float) -> tuple[np.ndarray, Tensor]:
-        """The cartoon of a crop, the next of the clip, and its parsing map."""
-        self.latest[:] = [self._parse(crop[None])]
-        return self.draw(crop[None], seconds)[0], self.latest[0]
-
-    def moved(self, crops: np.ndarray, parse: Parse) -> np.ndarray:
-        """The cartoons of crops, uint8 [1,h,w,3], that are not of the clip."""
-        self.latest[:] = [parse(crops)]
-        return self.draw(crops, 0.0)
-
-
-@dataclass(frozen=True)
-class _Part:
-    """One person in one frame, on the way through `_render`."""
-
-    share: float                 # of the cartoon, 0 … 1; the rest is the original
-    plan: CropPlan
-    crop: np.ndarray | None      # at working size, where some of the cartoon is to be seen
-    plain: np.ndarray | None     # the crop at output size, where some of it is to be seen
-    drawn: np.ndarray | None = None
-    mask: np.ndarray | None = None  # where the person is, at working size
-
-
-class _Job(NamedTuple):
-    """One frame on its way through `_render`; `whole` is the frame itself, when it is wanted."""
-
-    index: int
-    pts: Fraction
-    parts: list[_Part]
-    whole: np.ndarray | None
-
-
 def animate(toonifier: Toonifier, src: Path, dst: Path, wish: Wish) -> VideoResult:
     """`Toonifier.video`."""
     start = perf_counter()
@@ -154,8 +82,8 @@ def animate(toonifier: Toonifier, src: Path, dst: Path, wish: Wish) -> VideoResu
         kept = writer.done
         tracks, notes = _track(toonifier, src, wish, writer.folder / "tracks.npz")
         tracked = perf_counter()
-        actors = _cast(toonifier, tracks, wish)
-        card = _render(toonifier, src, writer, actors, wish)
+        actors = cast(toonifier, tracks, wish)
+        card = draw_clip(toonifier, src, writer, actors, wish)
     found = np.any([actor.track.found for actor in actors], axis=0)
     if card is not None:
         card.save(wish.card)
@@ -202,88 +130,6 @@ def _follow(toonifier: Toonifier, src: Path, wish: Wish) -> tuple[list[ClipTrack
     return tracks, [str(item.message) for item in caught if item.category is UserWarning]
 
 
-def _cast(toonifier: Toonifier, tracks: list[ClipTrack], wish: Wish) -> list[_Actor]:
-    """What draws each person. Who cannot be drawn, being too small, is left out while somebody can."""
-    actors, refused = [], None
-    for track in tracks:
-        try:
-            plans = plan_clip(track, toonifier.config.in_size, wish.padding)
-        except VToonifyError as error:
-            refused = error
-            continue
-        latest: list[Tensor] = []
-        draw = toonifier.animator(track.aligned, wish.looks[min(len(actors), len(wish.looks) - 1)],
-                                  lambda crops, latest=latest: latest[0])
-        parse = (lambda: SteadyParsing(toonifier.networks.parse, PARSE_EVERY)) if wish.smooth else (
-            lambda: toonifier.networks.parse)
-        actors.append(_Actor(track, plans, presence(track), parse, draw,
-                             toonifier.preprocessing.cut if plans.steady else cut, latest))
-    if not actors:
-        raise refused
-    return actors
-
-
-def _render(toonifier: Toonifier, src: Path, writer: SegmentWriter, actors: list[_Actor], wish: Wish
-            ) -> QualityCard | None:
-    """Second pass: read and cut, draw, blend and write, all at once → the quality card, if there is to be one."""
-    start, full = float(actors[0].track.times[0]), wish.frame == "full"
-    meter = None if wish.card is None else QualityMeter(toonifier, int((actors[0].shares == 1).sum()))
-
-    def part(actor: _Actor, index: int, rgb: np.ndarray) -> _Part:
-        plan, share = actor.plans.at(index), float(actor.shares[min(index, len(actor.shares) - 1)])
-        plain = cut(rgb, plan, grow=toonifier.config.scale) if share < 1 and not full else None
-        return _Part(share, plan, actor.cut_out(rgb, plan) if share else None, plain)
-
-    def read() -> Iterator[_Job]:
-        with closing(read_frames(src, skip=writer.done)) as frames:
-            for index, item in enumerate(frames, start=writer.done):
-                parts = [part(actor, index, item.rgb) for actor in actors]
-                yield _Job(index, item.pts, parts, item.rgb if full else None)
-
-    def drawn(actor: _Actor, part: _Part, seconds: float) -> _Part:
-        if not part.share:
-            return part
-        picture, maps = actor.drawing(part.crop, seconds)
-        if meter is not None and actor is actors[0] and part.share == 1:
-            meter.add(part.crop, picture)
-        return replace(part, drawn=picture, mask=toonifier.networks.person_mask(picture, maps) if full else None)
-
-    def work(job: _Job) -> _Job:
-        seconds = float(job.pts) - start
-        if job.index % writer.length == 0:
-            for actor in actors:
-                actor.begin()
-        return job._replace(parts=[drawn(*pair, seconds) for pair in zip(actors, job.parts, strict=True)])
-
-    def write(job: _Job) -> None:
-        writer.write(_blend(job), job.pts)
-        bar.update()
-
-    with warnings.catch_warnings(), tqdm(total=actors[0].track.frames, desc="toonifying", unit="frame",
-                                         initial=writer.done, disable=not wish.progress) as bar:
-        warnings.simplefilter("ignore", UserWarning)  # said in the first pass already
-        pipelined(read(), work, write)
-    if meter is None:
-        return None
-    anew = None if wish.looks[0].moves else lambda crops: actors[0].moved(crops, toonifier.networks.parse)
-    return meter.card(anew, float(actors[0].track.found.mean()))
-
-
-def _blend(job: _Job) -> np.ndarray:
-    """What is to be seen of a frame: the drawing, the original, or both while one fades into the other."""
-    if job.whole is None:
-        (part,) = job.parts
-        if part.plain is None or part.drawn is None:
-            return part.drawn if part.plain is None else part.plain
-        faded = part.share * part.drawn.astype(np.float32) + (1 - part.share) * part.plain
-        return (faded + 0.5).astype(np.uint8)
-    picture = job.whole
-    for part in sorted(job.parts, key=lambda part: -part.plan.scale):  # who is near, over who is far
-        if part.drawn is not None:
-            picture = paste_back(picture, part.drawn, part.plan, part.share * part.mask)
-    return picture
-
-
 def check_video_paths(src: str | Path, dst: str | Path) -> None:
     """Raise VToonifyError when a clip cannot be read from `src` or not be written to `dst`, before any work is done."""
     check_source(Path(src))
@@ -298,7 +144,7 @@ def several(count: int) -> str:
     return f"{count} faces were found; the largest is used"
 
 
-def _notes(actors: list[_Actor], found: np.ndarray, wish: Wish) -> list[str]:
+def _notes(actors: list[Actor], found: np.ndarray, wish: Wish) -> list[str]:
     """What the user should know about how the faces were followed."""
     most, frames = actors[0].track.most_faces, len(found)
     notes = [several(most)] if most > 1 and wish.faces == LARGEST else []

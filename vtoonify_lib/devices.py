@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import platform
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch.nn.functional import conv2d
 
 from .config import VToonifyError
 
+MOST_AT_ONCE = 8  # frames of a clip
 DEVICES = ("cpu", "cuda", "mps", "xpu")
 CPU_INFO = Path("/proc/cpuinfo")
 BFLOAT16_GAIN = 1.3  # so much faster than float32 a convolution must be before bfloat16 is worth its rounding
@@ -75,6 +77,15 @@ def _known_bfloat16(path: Path) -> bool | None:
     return "amx_bf16" in has or ("avx512_bf16" in has and "AuthenticAMD" in told)
 
 
+def processor() -> str:
+    """The name of this machine's processor, for people."""
+    try:
+        told = re.search(r"^model name\s*:\s*(.+)$", CPU_INFO.read_text(), re.MULTILINE)
+    except OSError:
+        told = None
+    return told[1] if told else platform.processor() or platform.machine()
+
+
 def _conv_seconds(dtype: torch.dtype, rounds: int = 5) -> float:
     """The best time of a 3x3 convolution of 64 channels over 64×64 pixels; the first round only warms up."""
     x, weight = (torch.zeros(shape, dtype=dtype).to(memory_format=torch.channels_last)
@@ -92,6 +103,20 @@ def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that the memory of a device does not suffice."""
     told = any(words in str(error).lower() for words in ("out of memory", "allocate memory"))
     return told or isinstance(error, MemoryError | torch.OutOfMemoryError)
+
+
+def frames_that_fit(device: torch.device, draw_one: Callable[[], object]) -> int:
+    """How many frames a device should draw at a time: on CUDA what half of its free memory holds, else one.
+
+    draw_one  draws a frame as large as they will be, to see what it needs
+    """
+    if device.type != "cuda":
+        return 1
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    draw_one()
+    needed = torch.cuda.max_memory_allocated(device) - before
+    return max(1, min(MOST_AT_ONCE, torch.cuda.mem_get_info(device)[0] // 2 // max(needed, 1)))
 
 
 @contextmanager

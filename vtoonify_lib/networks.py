@@ -125,7 +125,7 @@ class Networks:
         def draw(crops: np.ndarray) -> np.ndarray:
             with torch.inference_mode(), self._memory(crops):
                 x = self._input(crops, parse or self.parse)
-                return self.to_image(fast.draw_somehow(network, x) if structure is None else network(x, structure))
+                return self.to_image(fast.draw_somehow(network, x, *([] if structure is None else [structure])))
 
         return draw
 

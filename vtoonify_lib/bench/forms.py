@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import multiprocessing
 import os
-import platform
 import re
 import sys
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 
 from .. import fast
 from ..config import PUBLISHED, PUBLISHED_D, VToonifyConfig
+from ..devices import processor
 from ..images import to_tensor
 from ..models.bisenet import PublishedParser
 from ..models.encoders import ParsingNet
@@ -179,7 +179,7 @@ def rows(title: str, seconds: dict[str, float], last: str, values: dict[str, str
 
 def setting(device: torch.device) -> str:
     """One line that a number needs beside it: machine, threads, versions, allocator."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     allocator = " ".join(f"{key}={os.environ[key]}" for key in ("GLIBC_TUNABLES", "LD_PRELOAD") if os.environ.get(key))
     threads = torch.get_num_threads()
     return f"{device} ({name}), {threads} threads, torch {torch.__version__}, allocator: {allocator or 'default'}"

@@ -10,7 +10,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from ..animation import PARSE_EVERY
+from ..drawing import PARSE_EVERY
 from ..look import AS_TRAINED, Look
 from ..parsing import SteadyParsing
 from ..pipeline import SAMPLE, Toonifier

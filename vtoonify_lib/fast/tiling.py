@@ -1,4 +1,6 @@
-"""Frames too large for the memory, drawn in tiles: the same picture, for VToonify-T is a convolution throughout."""
+"""Frames too large for the memory: a batch in halves, one frame in tiles; the same picture, for VToonify-T is a
+convolution throughout.
+"""
 
 from __future__ import annotations
 
@@ -56,14 +58,21 @@ def draw_tiled(network: Callable[[Tensor], Tensor], x: Tensor, tile: int, margin
     return out
 
 
-def draw_somehow(network: FoldedVToonify, x: Tensor) -> Tensor:
-    """network(x), whole if memory allows, else in ever smaller tiles; the last error when even LEAST is too large."""
+def draw_somehow(network: FoldedVToonify, x: Tensor, *degree: float) -> Tensor:
+    """network(x, *degree), whole if memory allows, else a batch in halves, a frame in ever smaller tiles.
+
+    The last error when even LEAST is too large, and for a single frame of VToonify-D, whose norms see all of it.
+    """
     try:
-        return network(x)
+        return network(x, *degree)
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
         failed = error.with_traceback(None)  # which would keep the failed attempt's memory
+    if len(x) > 1:
+        return torch.cat([draw_somehow(network, half, *degree).cpu() for half in x.chunk(2)])
+    if degree:
+        raise failed
     margin, tile = reach(network), max(x.shape[2:]) // 2
     while tile >= LEAST:
         tile = tile // network.multiple * network.multiple

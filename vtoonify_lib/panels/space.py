@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from io import BytesIO
@@ -123,8 +124,10 @@ def space_time(clip: str | Path) -> widgets.Widget:
     try:
         ipv = _ipyvolume()
         figure = ipv.figure(width=SIDE, height=SIDE)
-        ipv.volshow(np.ascontiguousarray(block[:, ::-1].astype(np.float32) / 255), level=[0.2, 0.5, 0.8],
-                    opacity=[0.03, 0.05, 0.08], controls=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # where nothing changes its gradients have no direction
+            ipv.volshow(np.ascontiguousarray(block[:, ::-1].astype(np.float32) / 255), level=[0.2, 0.5, 0.8],
+                        opacity=[0.03, 0.05, 0.08], controls=False)
         return figure
     except Exception as error:
         return _picture(slices(block), f"shown as slices, ipyvolume is not at hand ({type(error).__name__})")
