@@ -233,9 +233,10 @@ def test_demo_draws_every_look(bundle, tmp_path, monkeypatch):
 def test_a_recipe_replays_to_the_bit(toonifier, bundle, tmp_path):
     art = write_image(tmp_path / "art.png", scene(480, 400, [(0, 0, 400)]))
     look = toonifier.decide(Look(f"{art}:1,clay:2,new:1", 0.7, 0.2, seed=5))
-    recipe = Recipe.load(Recipe.of(bundle, look, 20, "full").save(tmp_path / "r.json"))
+    recipe = Recipe.load(Recipe.of(bundle, look, 20, "full", "all", False).save(tmp_path / "r.json"))
     art.unlink()
-    assert recipe == Recipe("styled", recipe.weights, look, 20, "full")
+    assert recipe == Recipe("styled", recipe.weights, look, 20, "full", "all", False)
+    assert recipe.arguments(clip=True) == recipe.arguments() | {"smooth": False}
     again = toonifier.image(photograph(), **recipe.arguments())
     assert (again == toonifier.image(photograph(), "full", 20, look)).all()
     moving = Recipe.of(bundle, toonifier.decide(Look("clay", "0:0, 2:1")))
@@ -286,6 +287,25 @@ def test_image_with_style_and_recipe(named, tmp_path, capsys):
     assert code == 2 and "keyframes are for clips" in err
     code, _, err = run(capsys, "image", src, tmp_path / "d.png", "--style", "clay", "--save-recipe", "/proc/no/r.json")
     assert code == 2 and err.count("\n") == 1 and not (tmp_path / "d.png").exists()
+
+
+def test_a_recipe_keeps_whom_to_draw(named, tmp_path, capsys):
+    src = write_image(tmp_path / "a.png", scene(760, 300, [(0, 40, 240), (400, 20, 260)]))
+    both = ("--style", "clay", "--frame", "full", "--faces", "all", "--device", "cpu")
+    code, _, err = run(capsys, "image", src, tmp_path / "b.png", *both, "--save-recipe", tmp_path / "r.json")
+    assert code == 0, err
+    replay = ("--recipe", tmp_path / "r.json", "--device", "cpu")
+    code, _, err = run(capsys, "image", src, tmp_path / "c.png", *replay)
+    assert code == 0 and "largest" not in err
+    assert (read_image(tmp_path / "b.png") == read_image(tmp_path / "c.png")).all()
+    code, _, err = run(capsys, "image", src, tmp_path / "d.png", *replay, "--faces", "all")
+    assert code == 2 and "drop --faces, or --recipe" in err
+    code, _, err = run(capsys, "video", src, tmp_path / "d.mp4", *replay, "--no-smooth")
+    assert code == 2 and "drop --no-smooth, or --recipe" in err
+    old = json.loads((tmp_path / "r.json").read_text())
+    del old["faces"], old["smooth"], old["layers"]
+    (tmp_path / "r.json").write_text(json.dumps(old))
+    assert (Recipe.load(tmp_path / "r.json").faces, Recipe.load(tmp_path / "r.json").smooth) == ("largest", True)
 
 
 def test_video_with_keyframes(named, tmp_path, capsys):

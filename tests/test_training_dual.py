@@ -186,7 +186,7 @@ def test_destylise_and_refine_come_nearer_to_an_artwork(dual, lessons):
 
 
 def likeness_of(dual, picture, net):
-    loss, full = refinement._likeness(dual, picture, net)
+    loss, full = refinement._likeness(dual, picture, net, None)
 
     @torch.no_grad()
     def likeness(who, codes):

@@ -36,7 +36,7 @@ from vtoonify_lib.models.stylegan2 import Discriminator, Generator
 from vtoonify_lib.models.vtoonify import VToonify
 from vtoonify_lib.parsing import CLASS_NAMES
 from vtoonify_lib.pipeline import Toonifier
-from vtoonify_lib.training import data, default, encoder, loop, paper, perception, stylegan
+from vtoonify_lib.training import criteria, data, default, encoder, loop, paper, perception, stylegan
 from vtoonify_lib.training.judge import Judge
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -253,9 +253,9 @@ def test_picture_loss_sees_colours_and_edges():
     y = torch.zeros(1, 3, 8, 8)
     step = torch.cat([torch.zeros(1, 3, 8, 4), torch.ones(1, 3, 8, 4)], 3)
     ones = torch.ones(1, 1, 8, 8)
-    assert encoder.picture_loss(y + 0.5, y, ones).item() == pytest.approx(0.5)
-    assert encoder.picture_loss(step, y, ones).item() == pytest.approx(0.5 + encoder.EDGE_WEIGHT / 7)
-    assert encoder.picture_loss(y, y, ones) == 0
+    assert criteria.picture_loss(y + 0.5, y, ones).item() == pytest.approx(0.5)
+    assert criteria.picture_loss(step, y, ones).item() == pytest.approx(0.5 + criteria.EDGE_WEIGHT / 7)
+    assert criteria.picture_loss(y, y, ones) == 0
 
 
 def test_the_judge_learns_and_its_verdict_leaves_it_alone():

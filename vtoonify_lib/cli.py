@@ -186,10 +186,11 @@ def _recipe(arguments: argparse.Namespace) -> Recipe | None:
 
     if arguments.recipe is None:
         return None
-    given = [name for name in ("style", "structure", "color", "seed", "frame", "padding")
-             if getattr(arguments, name) is not None]
+    given = [name for name in ("style", "structure", "color", "seed", "frame", "padding", "faces", "no_smooth")
+             if getattr(arguments, name, None) not in (None, False)]
     if given:
-        raise VToonifyError(f"a recipe decides everything about the picture; drop --{given[0]}, or --recipe")
+        raise VToonifyError("a recipe decides everything about the picture; drop "
+                            f"--{given[0].replace('_', '-')}, or --recipe")
     recipe = Recipe.load(arguments.recipe)
     arguments.bundle = arguments.bundle or recipe.bundle
     return recipe
@@ -216,8 +217,14 @@ def _wishes(arguments: argparse.Namespace) -> tuple[Toonifier, dict[str, Any]]:
 
     usual_padding(0, arguments.padding)  # before the model is fetched or loaded
     recipe = _recipe(arguments)
-    how = recipe.arguments() if recipe else {"padding": arguments.padding, "frame": arguments.frame or "crop"}
-    faces, looks = _faces(arguments, how["frame"]), [how.pop("look")] if recipe else _looks(arguments)
+    if recipe:
+        how = recipe.arguments(clip=arguments.run is not _image)
+        looks = [how.pop("look")]
+    else:
+        frame = arguments.frame or "crop"
+        how = {"padding": arguments.padding, "frame": frame, "faces": _faces(arguments, frame)}
+        how |= {} if arguments.run is _image else {"smooth": not arguments.no_smooth}
+        looks = _looks(arguments)
     if arguments.save_recipe and len(looks) > 1:
         raise VToonifyError("a recipe holds the style of one person; drop --save-recipe, or all but one --style")
     toonifier = _load(arguments)
@@ -228,7 +235,7 @@ def _wishes(arguments: argparse.Namespace) -> tuple[Toonifier, dict[str, Any]]:
         looks = [look.still() for look in looks]
     if arguments.save_recipe:
         Recipe.of(toonifier.bundle, look=looks[0], **how).save(arguments.save_recipe)
-    return toonifier, {"look": looks, "faces": faces, **how}
+    return toonifier, {"look": looks, **how}
 
 
 def _demo(arguments: argparse.Namespace) -> None:
@@ -246,8 +253,8 @@ def _video(arguments: argparse.Namespace) -> None:
 
     check_video_paths(arguments.input, arguments.output)  # before the model is fetched or loaded
     toonifier, how = _wishes(arguments)
-    _report(toonifier.video(arguments.input, arguments.output, **how, smooth=not arguments.no_smooth,
-                            card=arguments.card, progress=sys.stderr.isatty()))
+    _report(toonifier.video(arguments.input, arguments.output, **how, card=arguments.card,
+                            progress=sys.stderr.isatty()))
 
 
 def _batch(arguments: argparse.Namespace) -> None:
@@ -257,7 +264,7 @@ def _batch(arguments: argparse.Namespace) -> None:
     *devices, arguments.device = arguments.device.split(",")
     devices = [*devices, arguments.device] if devices else []
     toonifier, how = _wishes(arguments)
-    outcomes = batch(arguments.input, arguments.output, toonifier, how | {"smooth": not arguments.no_smooth},
+    outcomes = batch(arguments.input, arguments.output, toonifier, how,
                      arguments.workers, devices, arguments.ray, sys.stderr.isatty())
     failed = {name: outcome["error"] for name, outcome in outcomes.items() if "error" in outcome}
     for name, error in failed.items():

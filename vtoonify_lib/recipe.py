@@ -16,6 +16,7 @@ from .checkpoints import Bundle
 from .config import VToonifyError
 from .downloads import write_json
 from .look import Degree, Keyframes, Look
+from .planning import LARGEST
 from .styles import part_from_json, part_to_json
 
 RECIPE_FORMAT = "vtoonify-recipe-1"
@@ -23,18 +24,21 @@ RECIPE_FORMAT = "vtoonify-recipe-1"
 
 @dataclass(frozen=True)
 class Recipe:
-    """bundle: its name; weights: start of the sha256 of its VToonify; look: decided; padding, frame: as for `image`."""
+    """bundle: its name; weights: start of the sha256 of its VToonify; look: decided; the others: as for `video`."""
 
     bundle: str
     weights: str
     look: Look
     padding: float | None = None
     frame: str = "crop"
+    faces: str | int = LARGEST
+    smooth: bool = True
 
     @classmethod
-    def of(cls, bundle: Bundle, look: Look, padding: float | None = None, frame: str = "crop") -> Recipe:
+    def of(cls, bundle: Bundle, look: Look, padding: float | None = None, frame: str = "crop",
+           faces: str | int = LARGEST, smooth: bool = True) -> Recipe:
         """For a bundle and a look that its Toonifier has decided (`Toonifier.decide`)."""
-        return cls(bundle.name, weights_of(bundle), look, padding, frame)
+        return cls(bundle.name, weights_of(bundle), look, padding, frame, faces, smooth)
 
     def save(self, path: str | Path) -> Path:
         """Write as JSON. VToonifyError when that is not possible."""
@@ -51,7 +55,8 @@ class Recipe:
         styles = [part_to_json(part) for part in look.style] if isinstance(look.style, tuple) else look.style
         return {"format": RECIPE_FORMAT, "bundle": self.bundle, "weights": self.weights, "styles": styles,
                 "structure": _to_json(look.structure), "color": _to_json(look.color), "seed": look.seed,
-                "layers": look.layers, "padding": self.padding, "frame": self.frame}
+                "layers": look.layers, "padding": self.padding, "frame": self.frame,
+                "faces": self.faces, "smooth": self.smooth}
 
     @classmethod
     def load(cls, path: str | Path) -> Recipe:
@@ -67,8 +72,9 @@ class Recipe:
             if isinstance(styles, list):
                 styles = tuple(part_from_json(part) for part in styles)
             look = Look(styles, _from_json(data["structure"]), _from_json(data["color"]), data["seed"],
-                        data.get("layers"))  # recipes had none once
-            return cls(data["bundle"], data["weights"], look, data["padding"], data["frame"])
+                        data.get("layers"))
+            recent = {name: data[name] for name in ("faces", "smooth") if name in data}  # older recipes lack them
+            return cls(data["bundle"], data["weights"], look, data["padding"], data["frame"], **recent)
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, VToonifyError):
                 raise VToonifyError(f"{path}: {error}") from error
@@ -83,9 +89,10 @@ class Recipe:
             raise VToonifyError(f"the recipe was made with other weights of {self.bundle} than these, so it cannot be "
                                 "replayed; make it again")
 
-    def arguments(self) -> dict[str, Any]:
-        """What `Toonifier.image` and `.video` take."""
-        return {"look": self.look, "padding": self.padding, "frame": self.frame}
+    def arguments(self, clip: bool = False) -> dict[str, Any]:
+        """What `Toonifier.image` takes, or for a clip `.video`."""
+        how = {"look": self.look, "padding": self.padding, "frame": self.frame, "faces": self.faces}
+        return how | {"smooth": self.smooth} if clip else how
 
 
 def weights_of(bundle: Bundle) -> str:

@@ -74,6 +74,9 @@ class Explorer:
         return replace(self.look, **{name: field.value for name, field in self.keyframes.items()
                                      if field.value.strip()})
 
+    def _faces(self) -> str:
+        return ALL if self.frame.value == "full" else LARGEST
+
     def pick(self, style: str | StyleCode) -> None:
         """Take a style: alone, or when blending is on into the blend, from which a second click removes it."""
         with self.status.guard():
@@ -149,7 +152,7 @@ class Explorer:
             self.out.mkdir(parents=True, exist_ok=True)
             name = self.recipe.value.strip().removesuffix(".json") or "recipe"
             look = self.toonifier.decide(self._moving())
-            recipe = Recipe.of(self.toonifier.bundle, look, self.padding, self.frame.value)
+            recipe = Recipe.of(self.toonifier.bundle, look, self.padding, self.frame.value, self._faces())
             path = recipe.save(self.out / f"{name}.json")
         if path:
             self.status.say(f"{path} is written; `vtoonify video IN OUT --recipe {path}` replays it")
@@ -183,7 +186,7 @@ class Explorer:
                                     f"{', '.join(sorted(VIDEO_SUFFIXES))}")
             self.out.mkdir(parents=True, exist_ok=True)
             result = self.toonifier.video(source, self.out / f"{source.stem}_toon.mp4", self.frame.value, self.padding,
-                                          self._moving(), ALL if self.frame.value == "full" else LARGEST)
+                                          self._moving(), self._faces())
             print(result)
             video(result.path)
             offer(result.path)

@@ -22,12 +22,13 @@ from .. import latents
 from ..checkpoints import Bundle
 from ..config import GeneratorConfig, VToonifyError
 from ..devices import autocast
-from ..metrics import feature_distance
 from ..models.dualstylegan import DualStyleGAN
 from ..models.encoders import ParsingNet, StyleEncoder
 from ..models.sampler import style_sampler
-from . import data, loop
-from .encoder import FEATURE_WEIGHT, STYLE_IMAGE, Order, detail_mask, picture_loss, rows
+from . import loop
+from .criteria import Criterion, OurLosses, picture_loss
+from .encoder import STYLE_IMAGE, Order, detail_mask, rows
+from .judge import Judge
 from .stylegan import Distilled, fit_mapping
 
 WALK = (0.1, 0.2, 1.0)  # shares of the pre-training after which one more resolution of structure joins in: l = 7, 6, 5
@@ -160,30 +161,38 @@ Lesson = tuple[Tensor, Tensor, Order]  # photograph, what it looks like in the o
 
 def teach(model: DualDistilled, lessons: Callable[[int], Lesson], parsing: ParsingNet, folder: str | os.PathLike,
           iterations: int, until: int | None = None, lr: float = 2e-3, seed: int = 13, seconds: float | None = None,
-          sample_every: int = 250, fixed_style: bool = False) -> DualDistilled:
+          sample_every: int = 250, fixed_style: bool = False, criterion: Criterion | None = None,
+          judge: Callable[[], Judge] | None = None, norm: float | None = None) -> DualDistilled:
     """Teach the extrinsic path and the style encoder the styles → the moving average, resumable in `folder`.
 
     lessons      iteration → photograph [B,3,·,·], its render in the style at the order's degrees [B,3,S,S], order; see
                  `exemplars.portrait_source`
     fixed_style  leave the style encoder as it is, whose codes another network reads too
+    criterion    the losses of the pictures; None: ours. The published stage: `criteria.PublishedStyleLosses`, a judge
+                 (its verdict counts 1), and norm 0.01
+    judge        makes the adversary that sees all of the picture; None: no game
+    norm         weight of Σ‖ModRes weights‖; None: ours, NORM_WEIGHT times the mean square of each kernel
     """
     dual = model.generator
     optimizer, ema = _learner([dual.style, dual.res, *([] if fixed_style else [model.style])], model, lr)
     kernels = [p for p in dual.res.parameters() if p.ndim == 4]
-    parsing = parsing.eval().requires_grad_(False)
+    criterion = criterion or OurLosses(parsing.eval().requires_grad_(False), whole=128)
+    rival = judge() if judge else None
 
     def step(i: int) -> dict[str, float]:
         photo, target, order = lessons(i)
         with autocast(photo.device):
             out = model(photo, order, until)
-            a, b = (data.half(p) if p.shape[-1] > 128 else p for p in (out, target.to(out.dtype)))
-            parts = {"picture": picture_loss(out.float(), target, detail_mask(None, target)),
-                     "feature": FEATURE_WEIGHT * feature_distance(parsing, a, b).mean(),
-                     "norm": NORM_WEIGHT * torch.stack([p.float().square().mean() for p in kernels]).mean()}
+            parts = criterion(out, target, detail_mask(None, target), order.exemplar)
+            parts["norm"] = (NORM_WEIGHT * torch.stack([p.float().square().mean() for p in kernels]).mean()
+                             if norm is None else norm * sum(p.float().norm() for p in dual.res.parameters()))
+        if rival:
+            parts["sharp"] = rival.verdict(out.float())
         rate = loop.warm_cosine(lr, i, iterations, warmup=100, floor=0.03)
         loop.descend(sum(parts.values()), optimizer, rate, clip=1.0)
         ema.update(model, i)
-        return {name: float(value.detach()) for name, value in parts.items()}
+        values = {name: float(value.detach()) for name, value in parts.items()}
+        return values | ({"judge": rival.learn(target, out.float(), i)} if rival else {})
 
     @torch.no_grad()
     def sample(_: int) -> Image.Image:
@@ -192,8 +201,9 @@ def teach(model: DualDistilled, lessons: Callable[[int], Lesson], parsing: Parsi
         shown = (F.interpolate(p, out.shape[2:], mode="bilinear") for p in (photo, order.exemplar))
         return rows([p[:COLUMNS] for p in (*shown, out, target)])
 
-    loop.run(folder, iterations, step, {"model": model, "ema": ema, "optimizer": optimizer}, sample, sample_every,
-             seconds=seconds, title=f"DualStyleGAN {until or dual.config.size} px")
+    kept = {"model": model, "ema": ema, "optimizer": optimizer, **(rival.parts() if rival else {})}
+    loop.run(folder, iterations, step, kept, sample, sample_every, seconds=seconds,
+             title=f"DualStyleGAN {until or dual.config.size} px")
     return ema.model
 
 

@@ -24,7 +24,6 @@ from .. import latents, losses
 from ..config import GeneratorConfig, VToonifyConfig, VToonifyError
 from ..devices import autocast
 from ..images import to_image
-from ..metrics import feature_distance
 from ..models.encoders import ParsingNet, StyleEncoder
 from ..models.stylegan2 import Discriminator
 from ..models.vtoonify_d import build_vtoonify
@@ -32,10 +31,11 @@ from ..parsing import CLASS_NAMES, network_input
 from ..studio.shards import Pairs
 from ..synthesis import Crop, crop, random_crop
 from . import data, loop
+from .criteria import Criterion, OurLosses
 from .judge import Judge
 
 RECIPES = ("renders", "paper")
-FEATURE_WEIGHT, EDGE_WEIGHT, FLICKER_WEIGHT = 0.25, 0.5, 4.0
+FLICKER_WEIGHT = 4.0
 DETAILS = (*data.SMALL_PARTS, CLASS_NAMES.index("nose"))
 DETAIL_WEIGHT, BACKDROP_WEIGHT = 3.0, 0.5  # of the pixels of DETAILS, and of the background
 MASK_WEIGHT = 0.0005
@@ -189,7 +189,7 @@ def train(pairs: Callable[[int], Pair], parsing: ParsingNet, config: VToonifyCon
           flicker_from: float = 0.5, flicker_share: float = 0.25, seed: int = 3, seconds: float | None = None,
           sample_pairs: Pair | None = None, sample_every: int = 250, image_size: int = STYLE_IMAGE, width: int = 32,
           judge: Callable[[], Judge] | None = None, square: int = SQUARE, sharpen: float = SHARPEN_WEIGHT,
-          device: str | torch.device = "cpu") -> tuple[Students, Students]:
+          criterion: Criterion | None = None, device: str | torch.device = "cpu") -> tuple[Students, Students]:
     """Train a VToonify → (students, their moving average), resumable in `folder`.
 
     pairs          iteration → batch, see `render_source` and `paper.generator_source`
@@ -202,6 +202,7 @@ def train(pairs: Callable[[int], Pair], parsing: ParsingNet, config: VToonifyCon
     judge          makes the adversary that sharpens squares of the output, `square` pixels wide; None: no game. Where
                    the pairs have orders, it is asked about structure degrees and styles
     sharpen        weight of its verdict
+    criterion      the losses of the pictures; None: ours. See `criteria` for the published ones
     device         where the networks are; the pairs must come there
     """
     if recipe not in RECIPES:
@@ -214,13 +215,13 @@ def train(pairs: Callable[[int], Pair], parsing: ParsingNet, config: VToonifyCon
     optimizer = torch.optim.Adam(students.groups(), lr, betas=(0.9, 0.99))
     ema = loop.EMA(students, decay=0.998)
     parsing = parsing.eval().requires_grad_(False)
-    rival = judge() if judge else None
+    rival, criterion = judge() if judge else None, criterion or OurLosses(parsing)
 
     def step(i: int) -> dict[str, float]:
         pair, rng = pairs(i), loop.generator(seed + 100, i)
         about = () if pair.order is None else (pair.order.structure, pair.order.index)
-        weight = flicker_weight(i, iterations, flicker_from)
-        out, parts = _losses(students, parsing, pair, weight, flicker_share, rng)
+        weight = flicker_weight(i, iterations, flicker_from, criterion.flicker)
+        out, parts = _losses(students, parsing, criterion, pair, weight, flicker_share, rng)
         if rival:
             fake, real = _square(out, pair.y, square, rng)
             parts["sharp"] = sharpen * rival.verdict(fake, *about)
@@ -244,17 +245,15 @@ def stylegan_judge(size: int = SQUARE, device: str | torch.device = "cpu") -> Ju
     return Judge(Discriminator(replace(JUDGE, size=size)), device, mixed=True)
 
 
-def _losses(students: Students, parsing: ParsingNet, pair: Pair, flicker: float, flicker_share: float,
-            rng: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+def _losses(students: Students, parsing: ParsingNet, criterion: Criterion, pair: Pair, flicker: float,
+            flicker_share: float, rng: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
     """Output and weighted losses of one batch; `flicker` is the weight of the flicker loss, which is left out at 0."""
     with autocast(pair.x.device):
         with torch.no_grad():
             x = network_input(pair.x, parsing(pair.x))
         w, code_loss = students.read(pair)
         out, masks = students.draw(x, w, pair)
-        parts = {"picture": picture_loss(out.float(), pair.y, detail_mask(pair.parsing, out))}
-        distance = feature_distance(parsing, data.half(out), data.half(pair.y).to(out.dtype))  # half: for speed
-        parts["feature"] = FEATURE_WEIGHT * distance.mean()
+        parts = criterion(out, pair.y, detail_mask(pair.parsing, out))
         if flicker > 0:
             n = max(1, int(flicker_share * len(x)))
             window, few = random_crop(*x.shape[2:], rng=rng), pair.first(n)
@@ -277,23 +276,15 @@ def _square(out: Tensor, y: Tensor, side: int, rng: torch.Generator) -> tuple[Te
     return crop(out, spot).float(), crop(y, spot)
 
 
-def flicker_weight(i: int, iterations: int, start: float = 0.5) -> float:
-    """FLICKER_WEIGHT times a ramp from 0 at the share `start` of the run to 1 at its end; start 1: never.
+def flicker_weight(i: int, iterations: int, start: float = 0.5, full: float | None = None) -> float:
+    """FLICKER_WEIGHT, or `full`, times a ramp from 0 at the share `start` of the run to 1 at its end; start 1: never.
 
     The ramp is `losses.temporal_weight`, which starts half-way, on a clock that is half-way at `start`.
     """
     if start >= 1:
         return 0.0
-    return losses.temporal_weight(i - (2 * start - 1) * iterations, 2 * (1 - start) * iterations, FLICKER_WEIGHT)
-
-
-def picture_loss(out: Tensor, y: Tensor, mask: Tensor) -> Tensor:
-    """Weighted L1 of colours and of their gradients: out, y [B,3,H,W], mask [B,1,H,W]."""
-    error = out - y
-    l1 = (mask * error.abs()).mean()
-    dx = (mask[..., 1:] * (error[..., 1:] - error[..., :-1]).abs()).mean()
-    dy = (mask[..., 1:, :] * (error[..., 1:, :] - error[..., :-1, :]).abs()).mean()
-    return l1 + EDGE_WEIGHT * (dx + dy)
+    return losses.temporal_weight(i - (2 * start - 1) * iterations, 2 * (1 - start) * iterations,
+                                  FLICKER_WEIGHT if full is None else full)
 
 
 def detail_mask(parsing: Tensor | None, out: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ from ..parsing import network_input
 from ..studio.shards import Pairs
 from ..synthesis import random_affine
 from . import encoder, loop
+from .criteria import Criterion, PublishedLosses, load_lpips
 from .default import Plan as DefaultPlan
 from .default import measure
 from .encoder import Pair
@@ -126,10 +127,12 @@ class Plan:
 
 
 def train_paper(bundle: Bundle, folder: str | Path, out: str | Path, plan: Plan | None = None,
-                renders: Pairs | None = None, device: str | torch.device = "cpu") -> Bundle:
+                renders: Pairs | None = None, criterion: Criterion | None = None,
+                device: str | torch.device = "cpu") -> Bundle:
     """Teach a fresh VToonify-T what the two generators of `bundle` draw → a bundle in `out`; resumable in `folder`.
 
     renders  people to measure the result on; the bundle has no numbers without
+    criterion  the losses of the pictures; None: ours, which need no foreign weights
     """
     plan, folder, config = plan or Plan(), Path(folder), bundle.config
     networks = {name: bundle.network(name) for name in ("base", "stylized", "parsing", "style_encoder")}
@@ -151,10 +154,11 @@ def train_paper(bundle: Bundle, folder: str | Path, out: str | Path, plan: Plan 
 
     shown, square = pairs(9)(0), min(encoder.SQUARE, config.out_size)
     students = encoder.train(pairs(4), parsing, config, folder / "pairs", plan.pairs, "paper", students.state_dict(),
-                             sample_pairs=shown, device=device, **size)[1]
+                             sample_pairs=shown, criterion=criterion, device=device, **size)[1]
     students = encoder.train(pairs(41), parsing, config, folder / "sharpen", plan.sharpen, "paper",
                              students.state_dict(), lr=5e-4, flicker_from=0.0, sample_pairs=shown, square=square,
-                             judge=lambda: encoder.stylegan_judge(square, device), device=device, **size)[1]
+                             judge=lambda: encoder.stylegan_judge(square, device), criterion=criterion, device=device,
+                             **size)[1]
     parsing.cpu()
     report = measure(renders, parsing, students.cpu(), bundle.path("landmarks"), people) if renders else {}
     trained: dict[str, nn.Module] = {**networks, "vtoonify": students.vtoonify}
@@ -191,11 +195,15 @@ def main() -> None:
     parser.add_argument("--folder", default="runs/paper", help="where the run lives (resumed when it exists)")
     parser.add_argument("--out", help="the bundle to write (default: FOLDER/paper-t)")
     parser.add_argument("--renders", help="folder of rendered pairs to measure the result on (studio.shards makes it)")
+    parser.add_argument("--lpips", nargs=2, metavar=("VGG", "HEADS"), help="learn by the published losses; files of "
+                        "torchvision's vgg16 weights and of the linear heads of LPIPS v0.1")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
     args = parser.parse_args()
     try:
+        device = pick_device(args.device)
+        criterion = PublishedLosses(load_lpips(*args.lpips, device)) if args.lpips else None
         train_paper(load_bundle(args.bundle), args.folder, args.out or Path(args.folder) / "paper-t",
-                    renders=Pairs.open(args.renders) if args.renders else None, device=pick_device(args.device))
+                    renders=Pairs.open(args.renders) if args.renders else None, criterion=criterion, device=device)
     except VToonifyError as error:
         parser.exit(2, f"error: {error}\n")
 

@@ -15,11 +15,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..config import VToonifyError
-from ..metrics import feature_distance
 from ..models.encoders import ParsingNet, StyleEncoder
-from . import data, loop
+from . import loop
+from .criteria import Criterion, OurLosses
 from .dualstylegan import DualDistilled
-from .encoder import FEATURE_WEIGHT, detail_mask, picture_loss
+from .encoder import detail_mask
 
 IDENTITY_WEIGHT = 0.1  # SPEC §7
 NEAR_WEIGHT = 0.01  # keeps a person near the encoder's guess, where the generator draws faces
@@ -27,15 +27,17 @@ STYLE_NEAR_WEIGHT = 0.3  # keeps a style near the encoder's guess: codes of ours
 
 
 def destylise(model: DualDistilled, picture: Tensor, parsing: ParsingNet, iterations: int = 100, lr: float = 0.02,
-              identity: StyleEncoder | None = None, progress: bool = False) -> Tensor:
+              identity: StyleEncoder | None = None, progress: bool = False, criterion: Criterion | None = None
+              ) -> Tensor:
     """Who is in an aligned artwork [1,3,S,S]: the intrinsic code [1,D] that the model draws as it in its own style.
 
     identity  network that tells people apart: what it sees must stay the same person (weight IDENTITY_WEIGHT)
+    criterion  the likeness; None: ours, see `criteria`
 
     The paper also ties the codes of z+ to each other (their spread over the layers) and keeps noise maps noise (1e5):
     our one w feeds all layers, and we fit no noise. What is left, to stay a face of the base, is a pull to the guess.
     """
-    likeness, degree = _likeness(model, picture, parsing)
+    likeness, degree = _likeness(model, picture, parsing, criterion)
     with torch.no_grad():
         guess, extrinsic = model.encoder(picture)[:, 0], model.extrinsic(model.style(picture))
         wanted = _identity(identity, picture) if identity else None
@@ -52,7 +54,7 @@ def destylise(model: DualDistilled, picture: Tensor, parsing: ParsingNet, iterat
 
 def refine(model: DualDistilled, picture: Tensor, parsing: ParsingNet, iterations: int = 100, color_lr: float = 0.02,
            structure_lr: float = 0.01, person: Tensor | None = None, room: Tensor | None = None,
-           progress: bool = False) -> Tensor:
+           progress: bool = False, criterion: Criterion | None = None) -> Tensor:
     """Fit structure code and colour code [1,2,D] of one aligned artwork [1,3,S,S] to it, colours faster.
 
     Rates are lower than those of SPEC §7: the numbers of our codes mean something one by one.
@@ -61,8 +63,9 @@ def refine(model: DualDistilled, picture: Tensor, parsing: ParsingNet, iteration
     room    which numbers [2,D] of a code may change, bool; a code of ours has places that mean nothing (`studio.codes`)
     → the codes of the least loss on the way, which is no more than that of the style encoder's
     """
-    person = destylise(model, picture, parsing, progress=progress) if person is None else person.detach()
-    likeness, degree = _likeness(model, picture, parsing)
+    how = {"progress": progress, "criterion": criterion}
+    person = destylise(model, picture, parsing, **how) if person is None else person.detach()
+    likeness, degree = _likeness(model, picture, parsing, criterion)
     with torch.no_grad():
         guess = model.style(picture)
     free = torch.ones_like(guess) if room is None else room.to(guess)[None]
@@ -91,7 +94,8 @@ def _fitted(loss: Callable[..., Tensor], start: dict[Tensor, float], iterations:
     return best
 
 
-def _likeness(model: DualDistilled, picture: Tensor, parsing: ParsingNet) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+def _likeness(model: DualDistilled, picture: Tensor, parsing: ParsingNet, criterion: Criterion | None
+              ) -> tuple[Callable[[Tensor], Tensor], Tensor]:
     """Loss of drawings [1,3,S,S] of an artwork, small features first; and the degrees [L] that draw a whole style."""
     if picture.ndim != 4 or picture.shape[:2] != (1, 3) or picture.shape[2] != picture.shape[3]:
         raise VToonifyError(f"the artwork has shape {list(picture.shape)}; expected one aligned portrait [1,3,S,S] in "
@@ -102,9 +106,10 @@ def _likeness(model: DualDistilled, picture: Tensor, parsing: ParsingNet) -> tup
     with torch.no_grad():
         mask = detail_mask(parsing(target).argmax(1), target)
 
+    criterion = criterion or OurLosses(parsing, whole=128)
+
     def loss(out: Tensor) -> Tensor:
-        a, b = (data.half(p) if side > 128 else p for p in (out, target))
-        return picture_loss(out, target, mask) + FEATURE_WEIGHT * feature_distance(parsing, a, b).mean()
+        return sum(criterion(out, target, mask).values())
 
     return loss, model.generator.degrees(1.0, 1.0)
 

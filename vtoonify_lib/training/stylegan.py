@@ -35,7 +35,8 @@ from ..models.stylegan2 import MAPPING_LR, Discriminator, Generator
 from ..studio.shards import Pairs
 from . import data, loop
 from .ada import AdaptiveStrength
-from .encoder import FEATURE_WEIGHT, STYLE_IMAGE, detail_mask, picture_loss, rows
+from .criteria import FEATURE_WEIGHT, picture_loss
+from .encoder import STYLE_IMAGE, detail_mask, rows
 from .judge import Judge
 
 NORM_WEIGHT = 0.001  # keeps codes near unit size, where the mapping network can reach them

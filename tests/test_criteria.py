@@ -1,0 +1,134 @@
+"""The published losses, which compare what VGG sees; with random weights, for nobody may ship the true ones."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from fake_pairs import styled
+from tiny_training import HOLD_OUT, SMALL, changed, distilled, fresh, log_of, parsing_net, state, students
+
+from vtoonify_lib import losses
+from vtoonify_lib.config import TINY, VToonifyError
+from vtoonify_lib.models.encoders import StyleEncoder
+from vtoonify_lib.models.perceptual import LPIPS
+from vtoonify_lib.models.stylegan2 import Discriminator
+from vtoonify_lib.training import criteria, dualstylegan, encoder, exemplars, refinement
+from vtoonify_lib.training.judge import Judge
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+LOOKS = ("storybook", "comic")
+
+
+@pytest.fixture(scope="module")
+def lpips() -> LPIPS:
+    net = fresh(LPIPS, 1)
+    for head in (net.lin0, net.lin1, net.lin2, net.lin3, net.lin4):
+        head.model[1].weight.data.abs_()
+    return net
+
+
+@pytest.fixture(scope="module")
+def lessons(pairs):
+    many = styled(pairs, LOOKS)
+    shown = exemplars.Exemplars.of(many, LOOKS, 2, HOLD_OUT, 32)
+    return exemplars.portrait_source(many, shown, LOOKS, 2, 2, 64, HOLD_OUT)
+
+
+# -- features that may be anywhere -------------------------------------------------------------------------------------
+def test_contextual_asks_what_is_there_and_not_where():
+    g = torch.Generator().manual_seed(0)
+    b = torch.randn(2, 16, 5, 6, generator=g)
+    shuffled = b.flatten(2)[:, :, torch.randperm(30, generator=g)].reshape(2, 16, 6, 5)
+    other = torch.randn(2, 16, 5, 6, generator=g)
+    same, moved, foreign = (losses.contextual(a, b).item() for a in (b, shuffled, other))
+    assert moved == pytest.approx(same, abs=1e-5) and 0 <= same < 0.05 and foreign > same + 0.5
+    a = other.clone().requires_grad_()
+    losses.contextual(a, b).backward()
+    assert a.grad.abs().sum() > 0 and a.grad.isfinite().all()
+
+
+def test_contextual_by_its_formula():
+    g = torch.Generator().manual_seed(1)
+    a, b = torch.randn(1, 4, 1, 3, generator=g), torch.randn(1, 4, 1, 2, generator=g)
+    mean = b.mean((2, 3), keepdim=True)
+    d = torch.tensor([[1 - F.cosine_similarity((a - mean)[0, :, 0, i], (b - mean)[0, :, 0, j], 0) for j in range(2)]
+                      for i in range(3)])
+    w = torch.exp((1 - d / (d.min(1, keepdim=True)[0] + 1e-5)) / 0.2)
+    cx = (w / w.sum(1, keepdim=True)).max(0)[0].mean()
+    assert losses.contextual(a, b).item() == pytest.approx(-cx.log().item(), rel=1e-4)
+
+
+def test_feature_means_ignore_place():
+    b = torch.randn(2, 8, 6, 6, generator=torch.Generator().manual_seed(0))
+    assert losses.feature_means(b.flip(2), b) < 1e-12
+    assert losses.feature_means(b + 0.5, b).item() == pytest.approx(0.25, rel=1e-5)
+
+
+# -- the criteria ------------------------------------------------------------------------------------------------------
+def test_the_published_losses_are_those_of_the_paper(lpips):
+    out, y = torch.rand(2, 3, 64, 64) * 2 - 1, torch.rand(2, 3, 64, 64) * 2 - 1
+    parts = criteria.PublishedLosses(lpips)(out, y, torch.ones(2, 1, 64, 64))
+    assert parts["picture"].item() == pytest.approx(0.1 * (out - y).square().mean().item(), rel=1e-5)
+    assert parts["feature"].item() == pytest.approx(0.01 * lpips(out, y).mean().item(), rel=1e-5)
+    assert encoder.flicker_weight(100, 100, 0.0, criteria.PublishedLosses.flicker) == 1.0
+    assert encoder.flicker_weight(100, 100, 0.0, criteria.OurLosses.flicker) == encoder.FLICKER_WEIGHT
+
+
+def test_large_pictures_are_compared_at_512(lpips, monkeypatch):
+    seen = []
+    monkeypatch.setattr(lpips, "forward", lambda a, b: seen.append(a.shape[-1]) or torch.zeros(1))
+    criteria.PublishedLosses(lpips)(torch.zeros(1, 3, 1024, 1024), torch.zeros(1, 3, 1024, 1024), None)
+    assert seen == [512]
+
+
+def test_vtoonify_learns_by_the_published_losses(pairs, lpips, tmp_path):
+    before = state(students())
+    source = encoder.render_source(pairs, 2, HOLD_OUT)
+    learnt, _ = encoder.train(source, parsing_net(), TINY, tmp_path, 3, flicker_from=0.0, **SMALL,
+                              start=students().state_dict(), criterion=criteria.PublishedLosses(lpips))
+    assert any(name.startswith("0.vtoonify.encoder") for name in changed(before, state(learnt)))
+    row = log_of(tmp_path)[-1]
+    assert float(row["picture"]) < 0.1 and {"feature", "flicker"} <= row.keys()
+
+
+def test_dualstylegan_learns_by_the_published_losses(lessons, lpips, tmp_path):
+    who = fresh(StyleEncoder, 5, n_latent=1, style_dim=16, **SMALL).requires_grad_(False)
+    dual = dualstylegan.DualDistilled.on(distilled())
+    before = state(dual)
+    made = []
+
+    def judge():
+        made.append(Judge(fresh(Discriminator, 4, config=TINY.generator)))
+        return made[-1]
+
+    dualstylegan.teach(dual, lessons, parsing_net(), tmp_path, 2, judge=judge, norm=0.01,
+                       criterion=criteria.PublishedStyleLosses(lpips, who))
+    names = {name.split(".")[2] for name in changed(before, state(dual)) if name.startswith("0.generator")}
+    assert names == {"style", "res"} and len(made) == 1
+    row = log_of(tmp_path)[-1]
+    assert {"feature", "contextual", "mean feature", "identity", "norm", "sharp", "judge"} <= row.keys()
+    weights = sum(p.float().norm() for p in dual.generator.res.parameters())
+    assert float(row["norm"]) == pytest.approx(0.01 * weights.item(), rel=0.05)
+
+
+def test_artworks_are_read_by_the_published_likeness(lessons, lpips):
+    dual = dualstylegan.DualDistilled.on(distilled())
+    picture, criterion = lessons(0)[1][:1], criteria.PublishedLosses(lpips)
+    ours, theirs = (refinement.destylise(dual, picture, parsing_net(), 3, criterion=c) for c in (None, criterion))
+    assert ours.shape == theirs.shape and not torch.equal(ours, theirs)
+    assert refinement.refine(dual, picture, parsing_net(), 2, criterion=criterion).shape[:2] == (1, 2)
+
+
+# -- weights that its user brings --------------------------------------------------------------------------------------
+def test_vgg_and_heads_come_from_files(lpips, tmp_path):
+    state_dict = lpips.state_dict()
+    names = {f"features.{k.split('.', 2)[2]}": v for k, v in state_dict.items() if k.startswith("net.")}
+    torch.save(names, tmp_path / "vgg.pth")
+    torch.save({k: v for k, v in state_dict.items() if k.startswith("lin")}, tmp_path / "heads.pth")
+    a, b = torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 32)
+    assert torch.equal(criteria.load_lpips(tmp_path / "vgg.pth", tmp_path / "heads.pth")(a, b), lpips(a, b))
+    with pytest.raises(VToonifyError, match=r"weights do not fit VGG-16"):
+        criteria.load_lpips(tmp_path / "heads.pth", tmp_path / "heads.pth")
+    with pytest.raises(VToonifyError, match=r"none\.pth does not exist; the published losses need torchvision's vgg16"):
+        criteria.load_lpips(tmp_path / "none.pth", tmp_path / "heads.pth")

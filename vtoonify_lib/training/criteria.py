@@ -1,0 +1,106 @@
+"""Which losses teach a network to draw like its targets: ours, or the published ones (SPEC §7).
+
+A criterion is called with what was drawn and what should have been, and answers with weighted parts; the adversarial,
+flicker and mask losses are not its business. Ours need nothing but the parsing net. The published ones compare what
+VGG-16 sees, whose weights are the user's own files: `load_lpips`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .. import losses
+from ..config import VToonifyError
+from ..metrics import feature_distance
+from ..models.encoders import ParsingNet
+from ..models.perceptual import LPIPS
+from ..unpickling import read_checkpoint
+from . import data
+
+FEATURE_WEIGHT, EDGE_WEIGHT = 0.25, 0.5
+SEEN = 512  # px: what LPIPS compares is no larger
+RELU2, RELU3 = 1, 2  # of VGG's five feature maps
+
+Criterion = Callable[..., dict[str, Tensor]]
+"""(out, y, mask, exemplar=None) → parts: out, y [B,3,H,W] in [−1,1]; mask [B,1,H,W], how much pixels count; exemplar
+[B,3,·,·], a picture in the wanted style. `.flicker`: weight of the flicker loss beside it, None: that of `encoder`."""
+
+
+class OurLosses:
+    """L1 of colours and edges, and the distance of what our parsing net sees, at half size above `whole` pixels."""
+
+    flicker = None
+
+    def __init__(self, parsing: ParsingNet, whole: int = 0) -> None:
+        self.parsing, self.whole = parsing, whole
+
+    def __call__(self, out: Tensor, y: Tensor, mask: Tensor, exemplar: Tensor | None = None) -> dict[str, Tensor]:
+        a, b = (data.half(p) if p.shape[-1] > self.whole else p for p in (out, y.to(out.dtype)))  # half: for speed
+        return {"picture": picture_loss(out.float(), y, mask),
+                "feature": FEATURE_WEIGHT * feature_distance(self.parsing, a, b).mean()}
+
+
+class PublishedLosses:
+    """VToonify's: 0.1·MSE + 0.01·LPIPS at 512 px or less; the flicker loss beside it weighs 1."""
+
+    flicker = 1.0
+
+    def __init__(self, lpips: LPIPS) -> None:
+        self.lpips = lpips
+
+    def __call__(self, out: Tensor, y: Tensor, mask: Tensor, exemplar: Tensor | None = None) -> dict[str, Tensor]:
+        a, b = (F.interpolate(p, (SEEN, SEEN), mode="area") if p.shape[-1] > SEEN else p for p in (out.float(), y))
+        return {"picture": 0.1 * F.mse_loss(out.float(), y), "feature": 0.01 * self.lpips(a, b).mean()}
+
+
+class PublishedStyleLosses:
+    """DualStyleGAN's third stage: L1 on relu2 (0.5) and relu3 (1) of the pair; to the exemplar, contextual loss and
+    matching of mean features (0.25 each); and the person must stay (1).
+
+    identity  network that tells people apart, picture [B,3,·,·] → code; None: nobody looks
+    """
+
+    flicker = None
+
+    def __init__(self, lpips: LPIPS, identity: Callable[[Tensor], Tensor] | None = None) -> None:
+        self.lpips, self.identity = lpips, identity
+
+    def __call__(self, out: Tensor, y: Tensor, mask: Tensor, exemplar: Tensor | None = None) -> dict[str, Tensor]:
+        drawn, wanted = self.lpips.features(out.float()), self.lpips.features(y)
+        parts = {"feature": sum(weight * F.l1_loss(drawn[i], wanted[i]) for i, weight in ((RELU2, 0.5), (RELU3, 1.0)))}
+        if exemplar is not None:
+            size = min(out.shape[-1], 64)  # contextual similarity is quadratic in the number of pixels
+            small, style = (self.lpips.features(F.interpolate(p.float(), (size, size), mode="area"))[RELU3]
+                            for p in (out, exemplar))
+            parts["contextual"] = 0.25 * losses.contextual(small, style)
+            parts["mean feature"] = 0.25 * losses.feature_means(small, style)
+        if self.identity is not None:
+            who = (F.normalize(self.identity(p).flatten(1), dim=1) for p in (out.float(), y))
+            parts["identity"] = (1 - torch.linalg.vecdot(*who)).mean()
+        return parts
+
+
+def picture_loss(out: Tensor, y: Tensor, mask: Tensor) -> Tensor:
+    """Weighted L1 of colours and of their gradients: out, y [B,3,H,W], mask [B,1,H,W]."""
+    error = out - y
+    l1 = (mask * error.abs()).mean()
+    dx = (mask[..., 1:] * (error[..., 1:] - error[..., :-1]).abs()).mean()
+    dy = (mask[..., 1:, :] * (error[..., 1:, :] - error[..., :-1, :]).abs()).mean()
+    return l1 + EDGE_WEIGHT * (dx + dy)
+
+
+def load_lpips(vgg: str | Path, heads: str | Path, device: str | torch.device = "cpu") -> LPIPS:
+    """LPIPS v0.1 from the files its users know: torchvision's VGG-16 (`vgg16-397923af.pth`) and LPIPS's heads
+    (`vgg.pth`, v0.1). VToonifyError for a file that is missing or holds something else."""
+    net = LPIPS()
+    for path, fill in ((vgg, net.load_vgg), (heads, net.load_heads)):
+        if not Path(path).is_file():
+            raise VToonifyError(f"{path} does not exist; the published losses need torchvision's vgg16 weights and the "
+                                "linear heads of LPIPS v0.1")
+        fill(read_checkpoint(path))
+    return net.to(device)
