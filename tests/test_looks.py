@@ -239,7 +239,7 @@ def test_a_recipe_replays_to_the_bit(toonifier, bundle, tmp_path):
     assert recipe.arguments(clip=True) == recipe.arguments() | {"smooth": False}
     again = toonifier.image(photograph(), **recipe.arguments())
     assert (again == toonifier.image(photograph(), "full", 20, look)).all()
-    moving = Recipe.of(bundle, toonifier.decide(Look("clay", "0:0, 2:1")))
+    moving = Recipe.of(bundle, toonifier.decide(Look("clay", "0:0, 2:1", seed=np.int64(3))))
     assert Recipe.load(moving.save(tmp_path / "m.json")) == moving
 
 

@@ -91,6 +91,7 @@ class Look:
             raise VToonifyError(f"style is {self.style!r}; expected a number, a name, a path or a blend of them")
         if not isinstance(self.seed, Integral) or self.seed < 0:
             raise VToonifyError(f"seed is {self.seed!r}; expected a whole number, 0 or more")
+        object.__setattr__(self, "seed", int(self.seed))
         if self.layers is not None:
             object.__setattr__(self, "layers", _shares(self.layers))
         for name in ("structure", "color"):
