@@ -293,6 +293,7 @@ def test_too_little_memory_means_smaller_batches(config, degree, monkeypatch):
 
         monkeypatch.setattr(type(network), "forward", meagre)
         assert relative(fast.draw_somehow(network, x, *degree), whole) < 1e-5 and seen == [5, 3, 2, 1, 2]
+        assert relative(fast.draw_somehow(network, x, *degree), whole) < 1e-5 and seen[5:] == [2, 1, 2]  # no 5, no 3
 
 
 def test_too_little_memory_for_one_frame_of_d_is_said(monkeypatch):
@@ -321,6 +322,8 @@ def test_too_little_memory_means_smaller_tiles(monkeypatch):
         monkeypatch.setattr(type(network), "forward", meagre)
         assert relative(fast.draw_somehow(network, x), whole) < 1e-5
         assert seen[0] == (256, 320) and max(h * w for h, w in seen[1:]) <= 256 * 256
+        seen.clear()
+        assert relative(fast.draw_somehow(network, x), whole) < 1e-5 and max(h * w for h, w in seen) <= 256 * 256
         monkeypatch.setattr(type(network), "forward", lambda *_: (_ for _ in ()).throw(RuntimeError("another error")))
         with pytest.raises(RuntimeError, match="another error"):
             fast.draw_somehow(network, x)

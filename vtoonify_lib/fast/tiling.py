@@ -61,25 +61,31 @@ def draw_tiled(network: Callable[[Tensor], Tensor], x: Tensor, tile: int, margin
 def draw_somehow(network: FoldedVToonify, x: Tensor, *degree: float) -> Tensor:
     """network(x, *degree), whole if memory allows, else a batch in halves, a frame in ever smaller tiles.
 
-    The last error when even LEAST is too large, and for a single frame of VToonify-D, whose norms see all of it.
+    What was too large once is not tried again with this network. The last error when even LEAST is too large, and for a
+    single frame of VToonify-D, whose norms see all of it.
     """
-    try:
-        return network(x, *degree)
-    except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
-            raise
-        failed = error.with_traceback(None)  # which would keep the failed attempt's memory
+    divisible = len(x) > 1 or not degree
+    pixels = len(x) * x.shape[2] * x.shape[3]
+    if pixels < network.too_many or not divisible:
+        try:
+            return network(x, *degree)
+        except (MemoryError, RuntimeError) as error:
+            if not (divisible and out_of_memory(error)):
+                raise
+            network.too_many = pixels  # the error is let go here, and with it the failed attempt's memory
     if len(x) > 1:
         return torch.cat([draw_somehow(network, half, *degree).cpu() for half in x.chunk(2)])
-    if degree:
-        raise failed
-    margin, tile = reach(network), max(x.shape[2:]) // 2
-    while tile >= LEAST:
+    return _draw_in_tiles(network, x)
+
+
+def _draw_in_tiles(network: FoldedVToonify, x: Tensor) -> Tensor:
+    """network(x) in the largest tiles that memory allows, and no larger ones the next time."""
+    margin, tile = reach(network), min(max(x.shape[2:]) // 2, network.tile)
+    while True:
         tile = tile // network.multiple * network.multiple
         try:
             return draw_tiled(network, x, tile, margin, network.config.scale)
         except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error):
+            if not out_of_memory(error) or tile // 2 < LEAST:
                 raise
-            failed, tile = error.with_traceback(None), tile // 2
-    raise failed
+        tile = network.tile = tile // 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -22,12 +24,17 @@ from .layers import (
 
 
 class FoldedVToonify(nn.Module):
-    """VToonify-T with one style folded in: x [B,22,H,W] → float32 [B,3,sH,sW]. Made by :func:`fold`."""
+    """VToonify-T with one style folded in: x [B,22,H,W] → float32 [B,3,sH,sW]. Made by :func:`fold`.
+
+    too_many, tile  what `draw_somehow` has found out: pixels of a batch for which memory did not suffice, and the side
+                    of tiles for which it may
+    """
 
     def __init__(self, network: VToonify, w: Tensor):
         super().__init__()
         codes = self._codes(network, w)
         self.config, self.multiple = network.config, network.multiple
+        self.too_many = self.tile = math.inf
         *down, blocks, to_skip = network.encoder
         self.down = nn.ModuleList(nn.ModuleList(plain_conv(m) for m in stage[::2]) for stage in down)
         self.blocks = nn.ModuleList(
