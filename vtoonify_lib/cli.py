@@ -137,6 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--side", type=int, metavar="PX", help="side of the crop (default: head and shoulders)")
     command.add_argument("--rounds", type=int, default=15, metavar="N", help="turns that are counted (default: 15)")
     command.add_argument("--device", default="auto", help="(default: %(default)s)")
+    command.add_argument("--compile", action="store_true", help="torch.compile the folded networks, too, and compare")
     command.add_argument("--json", metavar="FILE", help="write the report there, too")
     command.set_defaults(run=_bench)
 
@@ -342,7 +343,7 @@ def _bench(arguments: argparse.Namespace) -> None:
     if arguments.rounds < 1:
         raise VToonifyError(f"--rounds is {arguments.rounds}; it must be at least 1")
     path = check_output(arguments.json) if arguments.json else None  # before the work is done
-    report = bench.run(arguments.bundle, arguments.side, arguments.rounds, arguments.device)
+    report = bench.run(arguments.bundle, arguments.side, arguments.rounds, arguments.device, arguments.compile)
     print(bench.as_text(report))
     if path:
         path.write_text(json.dumps(report, indent=1) + "\n")

@@ -91,11 +91,15 @@ def measure(forms: dict[str, Form], device: torch.device, rounds: int = ROUNDS) 
     return {name: median(values) for name, values in seconds.items()}
 
 
-def variants(device: torch.device) -> dict[str, tuple[bool, torch.dtype]]:
-    """The forms that are compared: name → (folded or not, precision). The first is what the others are held against."""
+def variants(device: torch.device, compiled: bool = False) -> dict[str, tuple[bool, torch.dtype, bool]]:
+    """The forms that are compared: name → (folded or not, precision, compiled or not); see `form_of`.
+
+    The first is what the others are held against. compiled: also what torch.compile makes of the folded ones
+    """
     halves = (torch.bfloat16, torch.float16) if device.type == "cuda" else (torch.bfloat16,)
-    return {f"{'folded' if folded else 'plain'} {str(dtype).removeprefix('torch.')}": (folded, dtype)
-            for folded in (False, True) for dtype in (torch.float32, *halves)}
+    kinds = {"plain": (False, False), "folded": (True, False)} | ({"compiled": (True, True)} if compiled else {})
+    return {f"{kind} {str(dtype).removeprefix('torch.')}": (folded, dtype, anew)
+            for kind, (folded, anew) in kinds.items() for dtype in (torch.float32, *halves)}
 
 
 def build(config: VToonifyConfig, device: torch.device) -> tuple[nn.Module, nn.Module, Tensor]:
@@ -108,13 +112,16 @@ def build(config: VToonifyConfig, device: torch.device) -> tuple[nn.Module, nn.M
     return network.eval(), parsing.eval(), w
 
 
-def form_of(network: nn.Module, w: Tensor | None, folded: bool, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """One form of a network, to be called on a float32 input."""
+def form_of(network: nn.Module, w: Tensor | None, folded: bool, dtype: torch.dtype, compiled: bool = False
+            ) -> Callable[[Tensor], Tensor]:
+    """One form of a network, to be called on a float32 input; a compiled one is compiled by its first call."""
     if folded:
         network, styles = fast.fold(network, w, dtype), ()
     else:
         network = network if dtype == torch.float32 else copy.deepcopy(network).to(dtype)
         styles = () if w is None else (w.to(dtype),)
+    if compiled:
+        network = torch.compile(network, dynamic=False)
     return lambda x: network(x.to(dtype), *styles)
 
 
@@ -132,7 +139,7 @@ def _peak_here(name: str, form: str, side: int, device: str) -> float | None:
     where = torch.device(device)
     with torch.inference_mode():
         it = subject(name, where, side)
-        draw, parse = (form_of(net, code, *variants(where)[form]) for net, code in ((it.network, it.w),
+        draw, parse = (form_of(net, code, *variants(where, compiled=True)[form]) for net, code in ((it.network, it.w),
                                                                                     (it.parsing, None)))
         draw(network_input(it.x, parse(it.x)))
     if where.type == "cuda":

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
 
 from .. import fast
+from ..config import VToonifyError
 from ..devices import pick_device
 from ..parsing import network_input
 from ..pipeline import DEFAULT_BUNDLE, Toonifier
@@ -18,11 +21,12 @@ MATRIX, COPIED = 2048, 64 * 2**20
 """Sides of the matrices whose product, and bytes of the buffer whose copy, tells what the device can do."""
 
 
-def run(name: str = DEFAULT_BUNDLE, side: int | None = None, rounds: int = ROUNDS, device: str = "auto"
-        ) -> dict[str, Any]:
+def run(name: str = DEFAULT_BUNDLE, side: int | None = None, rounds: int = ROUNDS, device: str = "auto",
+        compiled: bool = False) -> dict[str, Any]:
     """The whole report on one frame of side × side pixels, by default of head and shoulders.
 
     name  a bundle, or one of `forms.SIZES`, which have no weights and so no clip: "steps" is None for them
+    compiled  try torch.compile, too; VToonifyError where it does not work
     → setting; crop, picture (sides in pixels); parameters, parameters_used, gflop (of VToonify); forms, each with
       network, parsing, both (seconds), fps, speed (relative to the first), error, parsing_error (relative), peak_gb;
       limits, with the rates of the device and the shares of them that the fastest form reaches; steps, see `split`
@@ -30,11 +34,12 @@ def run(name: str = DEFAULT_BUNDLE, side: int | None = None, rounds: int = ROUND
     where = pick_device(device)
     it = subject(name, where, side)
     side = it.x.shape[-1]
-    x, names = network_input(it.x, it.parsing(it.x)).detach(), variants(where)
-    network, error = compare({form: partial(form_of(it.network, it.w, *how), x) for form, how in names.items()},
-                             where, rounds)
-    parsing, parsing_error = compare({form: partial(form_of(it.parsing, None, *how), it.x)
-                                      for form, how in names.items()}, where, rounds)
+    x, names = network_input(it.x, it.parsing(it.x)).detach(), variants(where, compiled)
+    with _compiler_errors() if compiled else nullcontext():
+        network, error = compare({form: partial(form_of(it.network, it.w, *how), x) for form, how in names.items()},
+                                 where, rounds)
+        parsing, parsing_error = compare({form: partial(form_of(it.parsing, None, *how), it.x)
+                                          for form, how in names.items()}, where, rounds)
     both = {form: network[form] + parsing[form] for form in names}
     first = next(iter(both.values()))
     cost = fast.report_cost(it.config, side, side)
@@ -46,10 +51,20 @@ def run(name: str = DEFAULT_BUNDLE, side: int | None = None, rounds: int = ROUND
             "network": network[form], "parsing": parsing[form], "both": both[form], "fps": 1 / both[form],
             "speed": first / both[form], "error": error[form], "parsing_error": parsing_error[form],
             "peak_gb": peak_memory(name, form, side, str(where))} for form in names},
-        "limits": limits(form_of(it.network, it.w, *names[best]), x, names[best][1], where)
+        "limits": limits(form_of(it.network, it.w, *names[best][:2]), x, names[best][1], where)
         | {"form": best, "seconds": network[best], "gflop": 2 * cost.macs / 1e9},
         "steps": None if name in SIZES else split(Toonifier.load(name, device)),
     }
+
+
+@contextmanager
+def _compiler_errors() -> Iterator[None]:
+    """Say in one sentence that torch.compile does not work: it brings no compiler of its own."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise VToonifyError(f"torch.compile does not work here ({str(error).strip().partition(chr(10))[0]}); install a "
+                            "C++ compiler and Python's headers, or leave --compile out") from error
 
 
 def limits(network: Any, x: torch.Tensor, dtype: torch.dtype, device: torch.device) -> dict[str, float]:
