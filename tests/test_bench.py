@@ -17,7 +17,7 @@ from vtoonify_lib.config import PUBLISHED_D, TINY, VToonifyError
 from vtoonify_lib.models.bisenet import PublishedParser
 from vtoonify_lib.models.vtoonify_d import VToonifyD
 
-FORMS = ["plain float32", "plain bfloat16", "folded float32", "folded bfloat16"]
+FORMS = ["textbook float32", "plain float32", "plain bfloat16", "folded float32", "folded bfloat16"]
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def tiny(monkeypatch):
 @pytest.mark.parametrize("name", ["tiny", "tiny-d"])
 def test_report_has_every_form_and_small_errors(name, tiny):
     told = bench.run(name, side=40, rounds=1, device="cpu")
-    assert list(told["forms"]) == FORMS and told["forms"]["plain float32"]["speed"] == 1
+    assert list(told["forms"]) == FORMS and told["forms"]["textbook float32"]["speed"] == 1
     for form, row in told["forms"].items():
         assert max(row["error"], row["parsing_error"]) < (0.1 if "bfloat16" in form else 1e-4)
         assert row["both"] == row["network"] + row["parsing"] == pytest.approx(1 / row["fps"])

@@ -1,4 +1,4 @@
-"""The plain and the folded networks against each other, on one frame.
+"""The forms of a network against each other, on one frame: as textbooks write it, as it is trained, folded, compiled.
 
 The forms take turns, so that a busy machine slows all of them alike, and run under one allocator setting, which the
 report names: page faults of large buffers are a good part of the plain form's time. Memory is the peak of a process of
@@ -33,6 +33,7 @@ from ..models.vtoonify_d import build_vtoonify
 from ..parsing import network_input
 from ..pipeline import SAMPLE, Toonifier
 from ..video import read_frames
+from .textbook import textbook
 
 SIZES = {"published": PUBLISHED, "published-d": PUBLISHED_D}
 """Networks of the authors' sizes. Their weights are random; times do not depend on them."""
@@ -91,15 +92,15 @@ def measure(forms: dict[str, Form], device: torch.device, rounds: int = ROUNDS) 
     return {name: median(values) for name, values in seconds.items()}
 
 
-def variants(device: torch.device, compiled: bool = False) -> dict[str, tuple[bool, torch.dtype, bool]]:
-    """The forms that are compared: name → (folded or not, precision, compiled or not); see `form_of`.
+def variants(device: torch.device, compiled: bool = False) -> dict[str, tuple[str, torch.dtype]]:
+    """The forms that are compared: name → (kind, precision); see `form_of`. The others are held against the first.
 
-    The first is what the others are held against. compiled: also what torch.compile makes of the folded ones
+    compiled: also what torch.compile makes of the folded ones
     """
     halves = (torch.bfloat16, torch.float16) if device.type == "cuda" else (torch.bfloat16,)
-    kinds = {"plain": (False, False), "folded": (True, False)} | ({"compiled": (True, True)} if compiled else {})
-    return {f"{kind} {str(dtype).removeprefix('torch.')}": (folded, dtype, anew)
-            for kind, (folded, anew) in kinds.items() for dtype in (torch.float32, *halves)}
+    kinds = ("plain", "folded", "compiled") if compiled else ("plain", "folded")
+    pairs = [("textbook", torch.float32), *((kind, dtype) for kind in kinds for dtype in (torch.float32, *halves))]
+    return {f"{kind} {str(dtype).removeprefix('torch.')}": (kind, dtype) for kind, dtype in pairs}
 
 
 def build(config: VToonifyConfig, device: torch.device) -> tuple[nn.Module, nn.Module, Tensor]:
@@ -112,15 +113,20 @@ def build(config: VToonifyConfig, device: torch.device) -> tuple[nn.Module, nn.M
     return network.eval(), parsing.eval(), w
 
 
-def form_of(network: nn.Module, w: Tensor | None, folded: bool, dtype: torch.dtype, compiled: bool = False
-            ) -> Callable[[Tensor], Tensor]:
-    """One form of a network, to be called on a float32 input; a compiled one is compiled by its first call."""
-    if folded:
-        network, styles = fast.fold(network, w, dtype), ()
-    else:
-        network = network if dtype == torch.float32 else copy.deepcopy(network).to(dtype)
-        styles = () if w is None else (w.to(dtype),)
-    if compiled:
+def form_of(network: nn.Module, w: Tensor | None, kind: str, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """One form of a network, to be called on a float32 input.
+
+    kind  "textbook", see the module of that name; "plain", as bundles hold it and training runs it; "folded", see
+          `fast`; "compiled", the folded one through torch.compile, which compiles at the first call
+    """
+    styles = () if w is None or kind in ("folded", "compiled") else (w.to(dtype),)
+    if kind == "textbook":
+        network = textbook(network).to(dtype)
+    elif kind != "plain":
+        network = fast.fold(network, w, dtype)
+    elif dtype != torch.float32:
+        network = copy.deepcopy(network).to(dtype)
+    if kind == "compiled":
         network = torch.compile(network, dynamic=False)
     return lambda x: network(x.to(dtype), *styles)
 
@@ -139,8 +145,8 @@ def _peak_here(name: str, form: str, side: int, device: str) -> float | None:
     where = torch.device(device)
     with torch.inference_mode():
         it = subject(name, where, side)
-        draw, parse = (form_of(net, code, *variants(where, compiled=True)[form]) for net, code in ((it.network, it.w),
-                                                                                    (it.parsing, None)))
+        kind = variants(where, compiled=True)[form]
+        draw, parse = (form_of(net, code, *kind) for net, code in ((it.network, it.w), (it.parsing, None)))
         draw(network_input(it.x, parse(it.x)))
     if where.type == "cuda":
         return torch.cuda.max_memory_allocated(where) / 1e9
