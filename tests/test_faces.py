@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from people import GREY, HOPPER, photograph, scene
 
+from vtoonify_lib.clips import SceneCuts, track_clip
 from vtoonify_lib.config import VToonifyError
 from vtoonify_lib.faces import FaceFinder, align_face, box_from_landmarks, cut, eye_distance, paste_back, plan_crop
 from vtoonify_lib.framing import ffhq_quad, published_crop_plan, working_image
 from vtoonify_lib.planning import plan_clip
-from vtoonify_lib.tracking import FaceTrack, OneEuro, SceneCuts, track_clip, track_people
+from vtoonify_lib.tracking import FaceTrack, OneEuro
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "preprocess.npz")
 
@@ -201,39 +202,6 @@ def test_follows_the_first_person_when_a_larger_one_enters(finder):
     frames = [(scene(700, 300, [(0, 60, 240)] + ([(320, 0, 300)] if i > 4 else [])), i / 25) for i in range(24)]
     track = track_clip(frames, finder, 32)
     assert track.most_faces == 2 and max(track.x) < 200 and track.cuts == []
-
-
-def two(xs, ys, size=(760, 300)):
-    """Frames with a face at each left edge of xs and, larger, of ys."""
-    for index, (x, y) in enumerate(zip(xs, ys, strict=True)):
-        people = ([] if x is None else [(x, 60, 240)]) + ([] if y is None else [(y, 0, 300)])
-        yield scene(*size, people), index / 25
-
-
-def test_two_people_have_a_track_each(finder):
-    xs, ys = np.linspace(10, 60, 15), [None] * 4 + [420] * 11
-    first, second = track_people(two(xs, ys), finder, 32, most=4, every=3)
-    assert first.found.all() and np.abs(np.asarray(first.x) - (262 * 0.4 + xs)).max() < 8
-    assert not second.found[:4].any() and second.found[6:].all() and second.frames == first.frames == 15
-    assert np.nanmedian(second.x) == pytest.approx(420 + 262 * 0.5, abs=8)
-    assert np.nanmedian(second.distance) > 1.15 * np.nanmedian(first.distance)
-    assert first.aligned is not None and second.aligned is not None and first.most_faces == 2
-
-
-def test_who_comes_back_is_the_same_person(finder):
-    (track,) = track_people(walk([60] * 5 + [None] * 20 + [70] * 5), finder, 32, most=4)
-    assert track.found[:5].all() and track.found[-4:].all() and not track.found[18:25].any()
-
-
-def test_when_all_places_are_taken_a_newcomer_gets_one_that_is_free(finder):
-    frames = [*two([20] * 4, [None] * 4), *two([None] * 16, [420] * 16)]
-    (track, newcomer) = track_people(((rgb, i / 25) for i, (rgb, _) in enumerate(frames)), finder, 32, most=2)
-    assert track.found[:4].all() and newcomer.found[-4:].all()
-
-
-def test_people_without_a_face(finder):
-    (track,) = track_people(walk([None] * 3), finder, 32, most=3)
-    assert track.frames == 3 and track.aligned is None and track.most_faces == 0
 
 
 def test_jump_to_another_place_is_a_cut(finder):

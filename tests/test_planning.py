@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from vtoonify_lib.clips import ClipTrack
 from vtoonify_lib.config import VToonifyError
 from vtoonify_lib.planning import FADE, MISSED, REACH, check_faces, choose_people, plan_clip, presence
-from vtoonify_lib.tracking import ClipTrack
 
 
 def made_track(xs, distances, shape=(400, 800)) -> ClipTrack:

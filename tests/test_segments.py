@@ -16,8 +16,8 @@ import pytest
 from media_files import make_clip, sound_packets
 from people import scene, write_clip
 
+from vtoonify_lib.clips import load_tracks, save_tracks, track_people
 from vtoonify_lib.config import VToonifyError
-from vtoonify_lib.tracking import load_tracks, save_tracks, track_people
 from vtoonify_lib.video import SegmentWriter, VideoWriter, probe, read_frames, segments
 
 UNEVEN = dict(ticks=[0, 40, 70, 180, 181, 400, 900], time_base=Fraction(1, 1000))

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from .clips import ClipTrack, load_tracks, save_tracks, track_people
 from .config import VToonifyError
 from .drawing import Actor, Wish, cast, draw_clip
 from .images import check_output, check_picture_name, check_source
 from .planning import LARGEST, choose_people
 from .quality import QualityCard
 from .recipe import Recipe
-from .tracking import ClipTrack, load_tracks, save_tracks, track_people
 from .video import FORMATS, SEGMENT, SegmentWriter, probe, read_frames
 
 if TYPE_CHECKING:

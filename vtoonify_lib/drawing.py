@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from .clips import ClipTrack
 from .config import VToonifyError
 from .devices import frames_that_fit
 from .faces import cut, paste_back
@@ -27,7 +28,6 @@ from .networks import Parse
 from .parsing import SteadyParsing
 from .planning import ClipPlan, plan_clip, presence
 from .quality import QualityCard, QualityMeter
-from .tracking import ClipTrack
 from .video import SegmentWriter, pipelined, read_frames
 
 if TYPE_CHECKING:

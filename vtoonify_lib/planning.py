@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .clips import ClipTrack
 from .config import VToonifyError
 from .framing import GRID, CropPlan, plan_around, usual_padding
-from .tracking import ClipTrack
 
 LARGEST, ALL = "largest", "all"  # whom to draw; or a number
 SURELY = 0.5  # seconds for which a face must be found, when there are several, to be no mistake of the detector
