@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from array import array
+
 import numpy as np
 import pytest
 
@@ -35,6 +37,15 @@ def test_crop_glides_after_a_face_that_moves_far():
     centres = np.array([(p.box[0] + p.box[2]) / 2 for p in plan.plans])
     assert np.abs(centres - xs).max() < 60 and np.abs(np.diff(centres)).max() < 8
     assert plan.at(1000) == plan.plans[-1]
+
+
+def test_gliding_is_smooth_in_time_not_in_frames():
+    steady = made_track(150 + 500 * (np.arange(200) > 100), [20] * 200)
+    kept = np.array([*range(0, 60, 12), *range(60, 140), *range(140, 200, 12)])  # slow, fast and slow again
+    uneven = made_track(np.asarray(steady.x)[kept], [20] * len(kept))
+    uneven.times[:] = array("d", np.asarray(steady.times)[kept])
+    boxes = [np.array([p.box for p in plan_clip(track, in_size=128).plans]) for track in (steady, uneven)]
+    np.testing.assert_allclose(boxes[1], boxes[0][kept], atol=3)
 
 
 def test_crop_zooms_with_a_face_that_comes_closer_and_does_not_smear_a_cut():

@@ -127,11 +127,14 @@ def _glide(track: ClipTrack, in_size: int, padding: float) -> ClipPlan:
 
 
 def _smoothed(track: ClipTrack) -> np.ndarray:
-    """x, y, eye distance of every frame [3,N]: gaps filled, Gaussian in time, never across a cut."""
+    """x, y, eye distance of every frame [3,N]: gaps filled, Gaussian in time, never across a cut.
+
+    Frames may come at any times, so it is done on even ones.
+    """
     values = np.stack([np.asarray(track.x), np.asarray(track.y), np.asarray(track.distance)])
     times, found = np.asarray(track.times), track.found
-    step = float(np.median(np.diff(times))) if len(times) > 1 else 1.0
-    sigma = GLIDE / max(step, 1e-3)
+    step = max(float(np.median(np.diff(times))), 1e-3) if len(times) > 1 else 1.0
+    sigma = GLIDE / step
     reach = int(3 * sigma) + 1
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
     result = np.empty_like(values)
@@ -139,8 +142,10 @@ def _smoothed(track: ClipTrack) -> np.ndarray:
         start, end = scene.start, scene.stop
         inside = np.flatnonzero(found[start:end]) + start
         inside = inside if len(inside) else np.flatnonzero(found)
+        even = np.arange(times[start], times[end - 1] + step, step)
         for row in range(3):
-            filled = np.interp(times[start:end], times[inside], values[row, inside])
+            filled = np.interp(even, times[inside], values[row, inside])
             padded = np.pad(filled, reach, mode="edge")
-            result[row, start:end] = np.convolve(padded, kernel / kernel.sum(), mode="valid")
+            smooth = np.convolve(padded, kernel / kernel.sum(), mode="valid")
+            result[row, start:end] = np.interp(times[start:end], even, smooth)
     return result
