@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -10,7 +16,7 @@ import pytest
 from people import scene, write_clip
 
 from vtoonify_lib import batch as module
-from vtoonify_lib.batch import MANIFEST, Manifest, Task, Worker, batch, find_tasks
+from vtoonify_lib.batch import MANIFEST, Manifest, Task, Worker, batch, find_tasks, left_alone
 from vtoonify_lib.cli import main
 from vtoonify_lib.config import VToonifyError
 from vtoonify_lib.images import write_image
@@ -39,6 +45,8 @@ def test_what_is_drawn_and_under_which_name(folder):
     (folder / "out" / "old.mp4").touch()
     found = {task.name: str(task.dst.relative_to(folder / "out")) for task in find_tasks(folder, folder / "out")}
     assert found == {"a.avi": "a.mp4", "a.mp4": "a.mp4.mp4", "b.png": "b.png", "deep/nobody.mkv": "deep/nobody.mkv"}
+    assert left_alone(folder, folder / "out") == ["notes.txt"]
+    assert len(find_tasks(folder / "deep", folder)) == 1, "results may go above what they are made of"
 
 
 def test_a_worker_says_what_became_of_each_file(folder, tiny_bundle, tmp_path):
@@ -60,6 +68,7 @@ def test_command_line_goes_on_with_what_is_left(folder, tiny_bundle, tmp_path, c
         main(command)
     said = capsys.readouterr()
     assert ended.value.code == 1 and "2 of 3 files are in" in said.out and "nobody.mkv: no face was found" in said.err
+    assert said.err.splitlines()[-1].endswith("by their names: notes.txt")
     kept = json.loads((out / MANIFEST).read_text())
     assert set(kept) == {"a.mp4", "b.png", "deep/nobody.mkv"} and kept["a.mp4"]["frames"] == 3
     (folder / "deep" / "nobody.mkv").unlink()
@@ -111,6 +120,47 @@ def test_what_cannot_be_is_said(folder, toonifier, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "ProcessPoolExecutor", Broken)
     with pytest.raises(VToonifyError, match="fewer --workers"):
         batch(folder, tmp_path / "out", toonifier, HOW, progress=False)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for child processes in /proc")
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_batch_that_is_stopped_leaves_no_worker_behind(tiny_bundle, tmp_path, stop):
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    clip = write_clip(source / "a.mp4", [scene()] * 200, sound=False)
+    for name in "bcd":
+        (source / f"{name}.mp4").write_bytes(clip.read_bytes())
+    command = [sys.executable, "-m", "vtoonify_lib.cli", "batch", source, out, "--bundle", str(tiny_bundle.folder),
+               "--device", "cpu", "--workers", "2"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                          env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
+        end = time.monotonic() + 120
+        while len(list(out.glob(".*/.*.part"))) < 2:  # until both are drawing
+            assert process.poll() is None and time.monotonic() < end, process.stderr.read()
+            time.sleep(0.02)
+        family = [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+        process.send_signal(stop)
+        _, err = process.communicate(timeout=60)
+    assert len(family) >= 2
+    while any(_alive(pid) for pid in family):
+        assert time.monotonic() < end, "workers live on"
+        time.sleep(0.05)
+    done = sorted(path.name for path in out.glob("*.mp4"))
+    assert len(done) < 4, "it was stopped"
+    if stop != signal.SIGKILL:
+        assert process.returncode == 130 and "Traceback" not in err
+        assert re.search(r"interrupted; \d of 4 files are done; the same command goes on with the others\n$", err)
+        assert not [path for path in out.glob(".*") if path.name.endswith(".vtoonify")], "too short to keep anything of"
+    assert subprocess.run(command, capture_output=True, timeout=120).returncode == 0
+    assert len(list(out.glob("*.mp4"))) == 4 and not list(out.glob(".*"))
+
+
+def _alive(pid: int) -> bool:
+    """Whether a process runs; one that ended and waits for its parent to ask does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_workers_share_devices_and_cores():

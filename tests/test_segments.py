@@ -91,10 +91,47 @@ def test_what_belongs_to_another_job_is_thrown_away(tmp_path, change):
     if change == "garbage":
         (kept / "job.json").write_text("{")
     with SegmentWriter(dst, src, {"style": 1 + (change == "job")}, 3 + (change == "length")) as writer:
-        assert writer.done == 0 and [p.name for p in kept.iterdir()] == ["job.json"]
+        assert writer.done == 0 and {p.name for p in kept.iterdir()} == {"job.json", "lock"}
         for frame in read_frames(src):
             writer.write(frame.rgb, frame.pts)
     assert probe(dst).frame_count == 8
+
+
+def test_two_runs_do_not_write_one_file(tmp_path):
+    src, dst = make_clip(tmp_path / "a.mp4", frames=8), tmp_path / "b.mp4"
+    with SegmentWriter(dst, src, {}, 3) as writer:
+        for index, frame in enumerate(read_frames(src)):
+            writer.write(frame.rgb, frame.pts)
+            if index in (0, 4):
+                with pytest.raises(VToonifyError, match=r"b\.mp4 is being written by another run"):
+                    copy(src, dst, job={"style": 2})
+    assert probe(dst).frame_count == 8 and not list(tmp_path.glob(".*"))
+    assert copy(src, dst).frames == 8, "and when it is done, anybody may"
+
+
+def test_without_locks_it_works_all_the_same(tmp_path, monkeypatch):
+    def none(*_):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(segments.fcntl, "flock", none)
+    src = make_clip(tmp_path / "a.mp4", frames=4)
+    assert copy(src, tmp_path / "b.mp4").frames == 4 and not list(tmp_path.glob(".*"))
+
+
+def test_an_interruption_while_joining_keeps_all_segments(tmp_path, monkeypatch):
+    src, dst = make_clip(tmp_path / "a.mp4", frames=7), tmp_path / "b.mp4"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(segments, "join", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        copy(src, dst)
+    with SegmentWriter(dst, src, {}, 3) as writer:
+        assert writer.done == 7
+    assert probe(dst).frame_count == 7
+
+
+def test_a_name_too_long_for_the_folder_beside_it(tmp_path):
+    src = make_clip(tmp_path / "a.mp4", frames=2)
+    with pytest.raises(VToonifyError, match="too long"):
+        copy(src, tmp_path / ("b" * 246 + ".mp4"))
 
 
 def test_a_full_disk_keeps_what_is_whole(tmp_path, monkeypatch):

@@ -13,11 +13,12 @@ import av
 import cv2
 import numpy as np
 import pytest
+from av.stream import Disposition
 from av.video.reformatter import ColorRange, Colorspace
-from media_files import corners, make_clip, make_sound, picture, sound_packets, sound_times
+from media_files import _add_tone, corners, make_clip, make_sound, picture, sound_packets, sound_times
 
 from vtoonify_lib.config import VToonifyError
-from vtoonify_lib.video import VideoWriter, pipelined, probe, read_frames, side_by_side, writing
+from vtoonify_lib.video import VideoWriter, left_out, pipelined, probe, read_frames, side_by_side, writing
 
 VP9 = dict(codec="libvpx-vp9", sound="libopus", sound_rate=48000, options={})
 AVI = dict(codec="mpeg4", options={})
@@ -145,6 +146,7 @@ def test_a_clock_that_starts_late_is_counted_from_its_start(tmp_path, name):
         ("a.mov", "b.mp4", dict(sound="pcm_mulaw", sound_rate=8000), "aac"),
         ("a.avi", "b.mp4", AVI | dict(sound="pcm_s16le"), "aac"),
         ("a.mp4", "b.webm", {}, "opus"),
+        ("a.mkv", "b.webm", dict(sound="pcm_s16le", layout="5.1"), "opus"),
     ],
 )
 def test_sound_the_container_cannot_hold_is_encoded_anew(tmp_path, src, dst, recipe, codec):
@@ -153,12 +155,36 @@ def test_sound_the_container_cannot_hold_is_encoded_anew(tmp_path, src, dst, rec
     assert times(dst) == times(src)
     with av.open(str(dst)) as container:
         assert container.streams.audio[0].codec_context.codec.canonical_name == codec
-        waves = [f.to_ndarray().astype(float)[0] for f in container.decode(audio=0)]
+        waves = [f.to_ndarray().astype(float).sum(0) for f in container.decode(audio=0)]
+        assert container.streams.audio[0].codec_context.layout.name == recipe.get("layout", "mono")
         rate = container.streams.audio[0].codec_context.sample_rate
     wave = np.concatenate(waves)
     assert len(wave) / rate == pytest.approx(1, abs=0.15)
     spectrum = np.abs(np.fft.rfft(wave))
     assert spectrum.argmax() * rate / len(wave) == pytest.approx(440, abs=5)
+
+
+def test_of_several_tracks_the_default_one_is_kept_and_the_rest_is_said(tmp_path):
+    src = tmp_path / "a.mkv"
+    with av.open(str(src), "w") as out:
+        out.metadata.update(title="Holiday", ENCODER="somebody else's")
+        pictures = out.add_stream("libx264", rate=25, options={"bf": "0"})
+        pictures.width = pictures.height = 64
+        pictures.pix_fmt = "yuv420p"
+        tracks = [out.add_stream("aac", rate=rate, layout="mono") for rate in (44100, 48000)]
+        tracks[0].disposition, tracks[1].disposition = Disposition(0), Disposition.default
+        tracks[1].metadata["language"] = "deu"
+        for _ in range(25):
+            out.mux(pictures.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8))))
+        out.mux(pictures.encode(None))
+        for track in tracks:
+            _add_tone(out, track, Fraction(1), Fraction(0))
+    dst = copy(src, tmp_path / "b.mp4")
+    with av.open(str(dst)) as container:
+        track, = container.streams.audio
+        assert track.codec_context.sample_rate == 48000 and track.metadata["language"] == "deu"
+        assert container.metadata["title"] == "Holiday" and "somebody" not in str(container.metadata)
+    assert left_out(src) == ["of 2 sound tracks one is kept"] and left_out(dst) == []
 
 
 def test_clip_without_sound_and_source_without_sound(tmp_path):

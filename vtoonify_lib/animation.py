@@ -24,7 +24,7 @@ from .images import check_output, check_picture_name, check_source
 from .planning import LARGEST, choose_people
 from .quality import QualityCard
 from .recipe import Recipe
-from .video import FORMATS, SEGMENT, SegmentWriter, probe, read_frames
+from .video import FORMATS, SEGMENT, SegmentWriter, left_out, probe, read_frames
 
 if TYPE_CHECKING:
     from .pipeline import Toonifier
@@ -92,7 +92,7 @@ def animate(toonifier: Toonifier, src: Path, dst: Path, wish: Wish) -> VideoResu
     plans, seconds, shown = actors[0].plans, perf_counter() - start, probe(dst)
     return VideoResult(dst, writer.frames, (shown.width, shown.height), (plans.width, plans.height),
                        plans.steady, int(found.sum()), int((~found).sum()), seconds, tracked - start,
-                       (*notes, *_notes(actors, found, wish)), len(actors), card)
+                       (*notes, *left_out(src), *_notes(actors, found, wish)), len(actors), card)
 
 
 def _job(toonifier: Toonifier, src: Path, wish: Wish) -> dict[str, Any]:
@@ -148,11 +148,15 @@ def _notes(actors: list[Actor], found: np.ndarray, wish: Wish) -> list[str]:
     """What the user should know about how the faces were followed."""
     most, frames = actors[0].track.most_faces, len(found)
     notes = [several(most)] if most > 1 and wish.faces == LARGEST else []
+    if isinstance(wish.faces, int) and most > len(actors):
+        notes.append(f"{most} faces were found; {len(actors)} of them are drawn, the largest")
+    if len(wish.looks) > len(actors):
+        notes.append(f"{len(wish.looks)} styles were given for {len(actors)} of the faces; the last ones are not used")
     missed = frames - int(found.sum())
     away = int((np.max([actor.shares for actor in actors], axis=0) == 0).sum())
     if missed:
         notes.append(f"the face was not found in {missed} of {frames} frames"
-                     + (f"; {away} of them are left as they are, with a fade before and after" if away else ""))
+                     + (f"; {away} of them are left as they are" if away else ""))
     if not all(actor.plans.steady for actor in actors):
         notes.append("the face moves far, so the crop glides after it")
     return notes

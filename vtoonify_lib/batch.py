@@ -11,11 +11,13 @@ import hashlib
 import json
 import multiprocessing
 import os
+import signal
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from queue import Empty
 from typing import Any, NamedTuple
@@ -31,7 +33,8 @@ from .pipeline import Toonifier
 from .recipe import Recipe
 from .video import FORMATS
 
-CLIPS = {*FORMATS, ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ts", ".mts"}
+CLIPS = {*FORMATS, ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ts", ".mts", ".m2ts", ".mxf",
+         ".ogv", ".vob", ".gif"}
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 MANIFEST = "batch.json"
 
@@ -99,19 +102,25 @@ def batch(folder: str | Path, out: str | Path, toonifier: Toonifier, how: Mappin
     begin = (toonifier.bundle.folder, devices, workers, how)
     with tqdm(total=len(tasks), initial=len(tasks) - len(left), desc="toonifying", unit="file",
               disable=not progress) as bar:
-        for task, outcome in (_by_ray(left, ray, *begin) if ray else _by_processes(left, *begin)) if left else ():
-            manifest.note(task, outcome)
-            bar.update()
+        outcomes = (_by_ray(left, ray, *begin) if ray else _by_processes(left, *begin)) if left else iter(())
+        try:
+            with closing(outcomes):
+                for task, outcome in outcomes:
+                    manifest.note(task, outcome)
+                    bar.update()
+        except KeyboardInterrupt as stop:
+            done = sum(map(manifest.has, tasks))
+            stop.add_note(f"{done} of {len(tasks)} files are done; the same command goes on with the others")
+            raise
     return {task.name: manifest.entries[task.name] for task in tasks}
 
 
 def find_tasks(folder: Path, out: Path) -> list[Task]:
     """Every clip and picture below a folder, but for hidden ones and those in `out`, and a name for each result."""
     tasks, taken = [], set()
-    for src in sorted(folder.rglob("*")):
+    for src in _files(folder, out):
         kind, inside = src.suffix.lower(), src.relative_to(folder)
-        hidden = any(part.startswith(".") for part in inside.parts)
-        if kind not in CLIPS | PICTURES or hidden or src.is_dir() or out.resolve() in src.resolve().parents:
+        if kind not in CLIPS | PICTURES:
             continue
         ending = kind if kind in {*FORMATS, ".jpg", ".jpeg", ".png", ".webp"} else ".mp4" if kind in CLIPS else ".png"
         dst = out / inside.with_suffix(ending)
@@ -119,6 +128,19 @@ def find_tasks(folder: Path, out: Path) -> list[Task]:
         taken.add(dst)
         tasks.append(Task(src, dst, str(inside)))
     return tasks
+
+
+def left_alone(folder: Path, out: Path) -> list[str]:
+    """The other files there, which are neither clips nor pictures by their names."""
+    return [str(src.relative_to(folder)) for src in _files(folder, out) if src.suffix.lower() not in CLIPS | PICTURES]
+
+
+def _files(folder: Path, out: Path) -> Iterator[Path]:
+    inner = out.resolve() if folder.resolve() in out.resolve().parents else None
+    for src in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in src.relative_to(folder).parts)
+        if not hidden and not src.is_dir() and inner not in src.resolve().parents:
+            yield src
 
 
 class Manifest:
@@ -168,12 +190,30 @@ _worker: Worker | None = None  # of this process
 
 def _start(bundle: Path, devices: multiprocessing.Queue, threads: int, how: Mapping[str, Any]) -> None:
     global _worker
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal tells everybody; the parent decides, and says SIGTERM
+    signal.signal(signal.SIGTERM, _interrupt)
+    tqdm.set_lock(threading.RLock())  # its own is shared between processes, and left behind by those that end early
     with suppress(Empty):
         _worker = Worker(bundle, devices.get(timeout=60), threads, how)
 
 
+def _end_with_parent() -> None:
+    """Without it, workers whose parent was killed go on, against the next run of the same command."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _interrupt(*_: Any) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: what follows is clearing up
+    raise KeyboardInterrupt
+
+
 def _draw_here(task: Task) -> tuple[Task, dict[str, Any]]:
-    return _worker.draw(task)
+    try:
+        return _worker.draw(task)
+    except KeyboardInterrupt:
+        os._exit(1)  # cleared up; the pool would hand over the next one
 
 
 def _by_processes(tasks: Sequence[Task], bundle: Path, devices: Sequence[str], workers: int | None,
@@ -184,6 +224,7 @@ def _by_processes(tasks: Sequence[Task], bundle: Path, devices: Sequence[str], w
     places = spawn.Queue()
     for index in range(count):
         places.put(devices[index % len(devices)])
+    others = multiprocessing.active_children()
     pool = ProcessPoolExecutor(count, spawn, _start, (bundle, places, threads, how))
     try:
         for future in as_completed([pool.submit(_draw_here, task) for task in tasks]):
@@ -191,6 +232,12 @@ def _by_processes(tasks: Sequence[Task], bundle: Path, devices: Sequence[str], w
     except BrokenProcessPool:
         raise VToonifyError("a worker was killed, perhaps for want of memory; use fewer --workers: the same command "
                             "goes on with what is left") from None
+    except (KeyboardInterrupt, GeneratorExit):
+        for worker in multiprocessing.active_children():
+            if worker not in others:
+                worker.terminate()
+        pool.shutdown(cancel_futures=True)  # until they have cleared up
+        raise
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         places.cancel_join_thread()

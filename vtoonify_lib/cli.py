@@ -7,9 +7,11 @@ under the final name. Heavy imports wait until a command runs, so that `--help` 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .config import VToonifyError
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 USAGE_ERROR, INTERRUPTED = 2, 130
 STYLED = "studio-d"  # the bundle of ours that has styles
 METRICS_SHOWN = 4
+OTHERS_SHOWN = 8
 
 
 class _Parser(argparse.ArgumentParser):
@@ -34,13 +37,15 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     arguments = _parser().parse_args(argv)
+    if argv is None:  # what a service manager or `timeout` sends ends the work as Ctrl-C does
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         arguments.run(arguments)
     except VToonifyError as error:
         print(f"vtoonify: {' '.join(str(error).split())}{_kept(error)}", file=sys.stderr)
         return USAGE_ERROR
     except KeyboardInterrupt as stop:
-        print(f"vtoonify: interrupted; no output was written{_kept(stop)}", file=sys.stderr)
+        print(f"vtoonify: interrupted{_kept(stop) or '; no output was written'}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # `vtoonify models | head`
         sys.stderr.close()
@@ -214,9 +219,11 @@ def _load(arguments: argparse.Namespace) -> Toonifier:
 def _wishes(arguments: argparse.Namespace) -> tuple[Toonifier, dict[str, Any]]:
     """The Toonifier, and what its `image` and `video` are to be called with; saves the recipe if that is wanted."""
     from .framing import usual_padding
-    from .recipe import Recipe
+    from .recipe import Recipe, check_recipe_name
 
     usual_padding(0, arguments.padding)  # before the model is fetched or loaded
+    if arguments.save_recipe:
+        check_recipe_name(arguments.save_recipe)
     recipe = _recipe(arguments)
     if recipe:
         how = recipe.arguments(clip=arguments.run is not _image)
@@ -260,7 +267,7 @@ def _video(arguments: argparse.Namespace) -> None:
 
 def _batch(arguments: argparse.Namespace) -> None:
     """All that a folder holds; exit code 1 when some of it could not be drawn."""
-    from .batch import MANIFEST, batch
+    from .batch import MANIFEST, batch, left_alone
 
     *devices, arguments.device = arguments.device.split(",")
     devices = [*devices, arguments.device] if devices else []
@@ -270,6 +277,10 @@ def _batch(arguments: argparse.Namespace) -> None:
     failed = {name: outcome["error"] for name, outcome in outcomes.items() if "error" in outcome}
     for name, error in failed.items():
         print(f"vtoonify: {name}: {error}", file=sys.stderr)
+    others = left_alone(Path(arguments.input), Path(arguments.output))
+    if others:
+        shown = ", ".join(others[:OTHERS_SHOWN]) + ", …" * (len(others) > OTHERS_SHOWN)
+        print(f"vtoonify: note: left alone, being neither clips nor pictures by their names: {shown}", file=sys.stderr)
     print(f"{len(outcomes) - len(failed)} of {len(outcomes)} files are in {arguments.output}; see {MANIFEST} there")
     if failed:
         sys.exit(1)

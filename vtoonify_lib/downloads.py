@@ -343,8 +343,10 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        ours = cache_folder() in path.parents
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            other = f"set {CACHE_VARIABLE} to a folder on another disk" if ours else "choose another disk"
             raise VToonifyError(f"the disk is full, {path} could not be written; free some space and run the same "
-                                f"again, or set {CACHE_VARIABLE} to a folder on another disk") from error
-        raise VToonifyError(f"{path} cannot be written ({error.strerror or error}); set {CACHE_VARIABLE} to a folder "
-                            "that can") from error
+                                f"again, or {other}") from error
+        other = f"set {CACHE_VARIABLE} to a folder that can" if ours else "choose another folder"
+        raise VToonifyError(f"{path} cannot be written ({error.strerror or error}); {other}") from error

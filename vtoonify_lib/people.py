@@ -68,10 +68,10 @@ class People:
 
         cut: another scene begins with it, so that places of before mean nothing
         """
-        if self.most == 1:
-            return [self.tracks[0].update(rgb, time)]
         for track in self.tracks if cut else ():
             track.following = False
+        if self.most == 1:
+            return [self.tracks[0].update(rgb, time)]
         followed = [track.following for track in self.tracks]
         due, thorough = cut or self._lost or self._count % self.every == 0, self._count % THOROUGH_EVERY == 0
         self._count += 1

@@ -15,6 +15,7 @@ from typing import Any
 from .checkpoints import Bundle
 from .config import VToonifyError
 from .downloads import write_json
+from .images import check_output
 from .look import Degree, Keyframes, Look
 from .planning import LARGEST
 from .styles import part_from_json, part_to_json
@@ -41,12 +42,9 @@ class Recipe:
         return cls(bundle.name, weights_of(bundle), look, padding, frame, faces, smooth)
 
     def save(self, path: str | Path) -> Path:
-        """Write as JSON. VToonifyError when that is not possible."""
-        path = Path(path)
-        try:
-            write_json(path, self.data())
-        except OSError as error:
-            raise VToonifyError(f"the recipe {path} could not be written ({error.strerror})") from error
+        """Write as JSON. VToonifyError when that is not possible, or the name does not end in .json."""
+        path = check_recipe_name(path)
+        write_json(path, self.data())
         return path
 
     def data(self) -> dict[str, Any]:
@@ -93,6 +91,14 @@ class Recipe:
         """What `Toonifier.image` takes, or for a clip `.video`."""
         how = {"look": self.look, "padding": self.padding, "frame": self.frame, "faces": self.faces}
         return how | {"smooth": self.smooth} if clip else how
+
+
+def check_recipe_name(path: str | Path) -> Path:
+    """The path, if a recipe can be written there; else VToonifyError."""
+    path = check_output(path)
+    if path.suffix.lower() != ".json":
+        raise VToonifyError(f"{path}: a recipe is kept as .json; give a name that ends so")
+    return path
 
 
 def weights_of(bundle: Bundle) -> str:

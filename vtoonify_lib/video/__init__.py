@@ -4,7 +4,7 @@ Frames are uint8 RGB [H,W,3], upright and with square pixels; times are exact fr
 library that knows PyAV.
 """
 
-from .reading import Frame, VideoInfo, probe, read_frames, same_file
+from .reading import Frame, VideoInfo, left_out, probe, read_frames, same_file
 from .segments import LENGTH as SEGMENT
 from .segments import SegmentWriter
 from .stages import pipelined
@@ -17,6 +17,7 @@ __all__ = [
     "SegmentWriter",
     "VideoInfo",
     "VideoWriter",
+    "left_out",
     "pipelined",
     "probe",
     "read_frames",

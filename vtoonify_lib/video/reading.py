@@ -1,8 +1,8 @@
 """Reading video: what a file holds, and its frames one by one, upright and with their times.
 
 Times are exact fractions of seconds from the start of the file. A few frames are held whatever the length of the clip.
-High dynamic range is mapped to 8 bits (`hdr`), what is transparent stands before black, and of several picture or sound
-tracks only the first is read.
+High dynamic range is mapped to 8 bits (`hdr`), what is transparent stands before black, and of several picture tracks
+only the first is read, of several sound tracks the one that players take.
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ ENDS_EARLY = 0.9
 
 MAX_RATE = 1000
 """Frames a second above which a stated rate is a clock, not a rate."""
+
+OF_THE_FORMAT = {"major_brand", "minor_version", "compatible_brands", "encoder", "duration"}
+"""Tags that are no longer true of another file."""
 
 UNTAGGED = 2
 """FFmpeg's number for an unspecified colour matrix."""
@@ -149,8 +152,22 @@ def picture_stream(container: Any, path: str | Path) -> Any:
 
 
 def sound_stream(container: Any) -> Any:
-    """The first sound track of a container that can be read, or None."""
-    return next((s for s in container.streams.audio if s.codec_context is not None), None)
+    """The sound track that players take, the default one or else the first, of those that can be read; or None."""
+    tracks = [s for s in container.streams.audio if s.codec_context is not None]
+    return next((s for s in tracks if s.disposition & Disposition.default), tracks[0] if tracks else None)
+
+
+def left_out(path: str | Path) -> list[str]:
+    """What a file holds besides the picture and the sound that are read, one sentence each."""
+    with open_video(path) as container:
+        tracks = (("picture", len(_moving(container))), ("sound", len(container.streams.audio)))
+        said = [f"of {count} {kind} tracks one is kept" for kind, count in tracks if count > 1]
+        return said + ["subtitles are left out"] * bool(container.streams.subtitles)
+
+
+def tags_of(container: Any) -> dict[str, str]:
+    """Title, date and what else a file says of itself, but for what its format says."""
+    return {key: value for key, value in container.metadata.items() if key.lower() not in OF_THE_FORMAT}
 
 
 def only_sound(container: Any) -> bool:

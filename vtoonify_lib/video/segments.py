@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -10,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import av
 import numpy as np
@@ -19,6 +20,12 @@ from ..config import VToonifyError
 from . import reading
 from .sound import SoundTrack
 from .writing import FORMATS, MP4_OPTIONS, VideoWriter, check_target, writing_errors
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+    import msvcrt
 
 LENGTH = 250  # frames of a segment
 
@@ -32,7 +39,8 @@ class SegmentWriter:
     folder       (attribute) beside dst, until that is there; whoever writes may keep notes of the work in it
 
     Every segment has an encoder of its own, so that the packets are the same whether or not there was a break.
-    Errors as `VideoWriter`; when whole segments are kept, a note on the exception says so.
+    Errors as `VideoWriter`, and when another run is writing the same file; when whole segments are kept, a note on the
+    exception says so.
     """
 
     def __init__(self, dst: str | Path, source: str | Path, job: Mapping[str, Any], length: int = LENGTH):
@@ -44,6 +52,7 @@ class SegmentWriter:
         self._counts: list[int] = []  # and how many frames it has
         self._writer: VideoWriter | None = None
         self._count = 0  # frames in the segment that is being written
+        self._written = False
 
     @property
     def done(self) -> int:
@@ -51,6 +60,11 @@ class SegmentWriter:
 
     def __enter__(self) -> SegmentWriter:
         check_target(self.dst, self.source)
+        with self._folder_errors():
+            self.folder.mkdir(exist_ok=True)
+            self._lock = _claimed(self.folder / "lock")
+        if self._lock is None:
+            raise VToonifyError(f"{self.dst} is being written by another run; wait for it, or choose another name")
         try:
             state = json.loads((self.folder / "job.json").read_text())
             whole = state["job"] == self._job and state["length"] == self.length
@@ -59,14 +73,13 @@ class SegmentWriter:
         except (OSError, ValueError, KeyError, TypeError):
             whole = False
         if not whole or not all(_readable(self._path(i)) for i in range(len(self._starts))):
-            shutil.rmtree(self.folder, ignore_errors=True)
+            for left in self.folder.iterdir():
+                if left.name != "lock":
+                    with suppress(OSError):
+                        left.unlink()
             self._starts, self._counts = [], []
-        try:
-            self.folder.mkdir(exist_ok=True)
+        with self._folder_errors():
             self._note()
-        except OSError as error:
-            why = reading.reason(error)
-            raise VToonifyError(f"the folder {self.dst.parent} cannot be written to ({why}); choose another") from None
         self.frames = self.done
         return self
 
@@ -92,6 +105,7 @@ class SegmentWriter:
         finally:
             if kind is not None:
                 self._break_off(error)
+            self._leave(over=not self._starts or self._written)
 
     def _finish(self) -> None:
         if self._writer is not None:
@@ -99,7 +113,7 @@ class SegmentWriter:
         if not self._starts:
             raise VToonifyError(f"no frame was written to {self.dst}; nothing is saved")
         join([(self._path(i), start) for i, start in enumerate(self._starts)], self.dst, self.source)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._written = True
 
     def _finish_segment(self) -> None:
         self._writer, writer = None, self._writer
@@ -116,10 +130,26 @@ class SegmentWriter:
         if self._writer is not None:
             with suppress(VToonifyError):
                 self._writer.__exit__(KeyboardInterrupt, None, None)
-        if not self._starts:
-            shutil.rmtree(self.folder, ignore_errors=True)
-        elif error is not None:
+        if self._starts and error is not None:
             error.add_note(f"{self.done} frames are kept; the same command goes on from there")
+
+    def _leave(self, over: bool) -> None:
+        """Let others in, and when it is over clear up, first of all where what is open can be deleted."""
+        if over and fcntl:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self._lock.close()
+        if over and not fcntl:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    @contextmanager
+    def _folder_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                raise VToonifyError(f"the name of {self.dst} is too long; choose a shorter one") from None
+            why = reading.reason(error)
+            raise VToonifyError(f"the folder {self.dst.parent} cannot be written to ({why}); choose another") from None
 
     @contextmanager
     def _named(self) -> Iterator[None]:
@@ -140,6 +170,22 @@ class SegmentWriter:
         return self.folder / f"{index:05d}{self.dst.suffix}"
 
 
+def _claimed(path: Path) -> IO[bytes] | None:
+    """A file that is locked for as long as it is open, or the process lives; None when another run has locked it."""
+    file = path.open("wb")
+    try:
+        if fcntl:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        else:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    except (BlockingIOError, PermissionError):
+        file.close()
+        return None
+    except OSError:  # a file system without locks: as good as it gets
+        pass
+    return file
+
+
 def _readable(path: Path) -> bool:
     """Whether a segment is there, and whole enough to be opened: a power cut may have left half of it."""
     try:
@@ -157,6 +203,7 @@ def join(segments: list[tuple[Path, Fraction]], dst: Path, source: Path) -> None
         original = stack.enter_context(reading.open_video(source))
         options = MP4_OPTIONS if container in ("mp4", "mov") else {}
         out = stack.enter_context(closing(av.open(str(temporary), "w", format=container, container_options=options)))
+        out.metadata.update(reading.tags_of(original))
         stream, sound, last = None, None, -1
         for path, start in segments:
             with av.open(str(path)) as segment:

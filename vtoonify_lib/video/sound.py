@@ -24,7 +24,7 @@ AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000
 
 
 class SoundTrack:
-    """The first sound track of the open container `source` becomes a stream of `out`.
+    """The sound track of the open container `source` becomes a stream of `out`.
 
     container  FFmpeg's name of the output format
     start      seconds, subtracted from every time, as for the frames
@@ -40,6 +40,7 @@ class SoundTrack:
         else:
             self._stream = self._new_stream("libopus" if container == "webm" else "aac")
             packets = self._encoded()
+        self._stream.metadata.update({key: value for key, value in self._track.metadata.items() if key == "language"})
         self._packets = packets
         self._next = next(packets, None)
 
@@ -68,7 +69,8 @@ class SoundTrack:
     def _new_stream(self, encoder: str) -> Any:
         source = self._track.codec_context
         rate = source.sample_rate if source.sample_rate in AAC_RATES and encoder == "aac" else 48000
-        return self._out.add_stream(encoder, rate=rate, layout="mono" if source.layout.nb_channels == 1 else "stereo")
+        layout = {1: "mono", 6: "5.1"}.get(source.layout.nb_channels, "stereo")
+        return self._out.add_stream(encoder, rate=rate, layout=layout)
 
     def _encoded(self) -> Iterator[Any]:
         encoder = self._stream.codec_context
