@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "vtoonify_lib"
-FACES = {"faces", "framing", "tracking", "people", "clips", "planning", "preprocessing", "images"}  # one job
+FACES = {"faces", "framing", "tracking", "people", "clips", "overlap", "planning", "preprocessing", "images"}  # one job
 LAYERS = [  # top to bottom; a module may import from lower rows, and from its own row
     {"cli", "panels", "notebook", "bench", "batch"},
     {"plotting"},

@@ -272,7 +272,8 @@ def test_everybody_is_drawn_with_a_look_of_their_own(toonifier, tmp_path, monkey
         return draw
 
     monkeypatch.setattr(toonifier, "animator", animator)
-    monkeypatch.setattr(toonifier.networks, "person_mask", lambda picture, logits: np.ones((8, 8), np.float32))
+    monkeypatch.setattr(toonifier.networks, "person_mask",
+                        lambda picture, logits: np.ones(logits.shape[2:], np.float32))
     frames = [scene(760, 300, [(0, 60, 240), (420, 0, 300)])] * 16
     src, looks = write_clip(tmp_path / "a.mp4", frames), [Look(seed=20), Look(seed=230)]
     result = toonify(toonifier, src, tmp_path / "b.mp4", frame="full", faces="all", look=looks, padding=24)
@@ -281,6 +282,8 @@ def test_everybody_is_drawn_with_a_look_of_their_own(toonifier, tmp_path, monkey
     assert abs(shown[160, 105] - 20).max() < 12 and abs(shown[130, 551] - 230).max() < 12
     largest = toonify(toonifier, src, tmp_path / "c.mp4", frame="full", faces=1, look=looks, padding=24)
     shown = list(read_frames(largest.path))[8].rgb.astype(int)
+    assert largest.warnings == ("2 faces were found; the largest is used",
+                                "2 styles were given for 1 of the faces; the last ones are not used")
     assert largest.people == 1 and abs(shown[130, 551] - 20).max() < 12 and abs(shown[160, 105] - 20).max() > 30
 
 

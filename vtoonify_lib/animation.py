@@ -21,7 +21,7 @@ from .clips import ClipTrack, load_tracks, save_tracks, track_people
 from .config import VToonifyError
 from .drawing import Actor, Wish, cast, draw_clip
 from .images import check_output, check_picture_name, check_source
-from .planning import LARGEST, choose_people
+from .planning import ALL, LARGEST, choose_people
 from .quality import QualityCard
 from .recipe import Recipe
 from .video import FORMATS, SEGMENT, SegmentWriter, left_out, probe, read_frames
@@ -80,9 +80,9 @@ def animate(toonifier: Toonifier, src: Path, dst: Path, wish: Wish) -> VideoResu
         check_picture_name(check_output(wish.card, src))
     with SegmentWriter(dst, src, _job(toonifier, src, wish)) as writer:  # opened first: can dst be written?
         kept = writer.done
-        tracks, notes = _track(toonifier, src, wish, writer.folder / "tracks.npz")
+        tracks, bystanders, notes = _track(toonifier, src, wish, writer.folder / "tracks.npz")
         tracked = perf_counter()
-        actors = cast(toonifier, tracks, wish)
+        actors = cast(toonifier, tracks, bystanders, wish)
         card = draw_clip(toonifier, src, writer, actors, wish)
     found = np.any([actor.track.found for actor in actors], axis=0)
     if card is not None:
@@ -104,8 +104,9 @@ def _job(toonifier: Toonifier, src: Path, wish: Wish) -> dict[str, Any]:
             "faces": wish.faces, "smooth": wish.smooth, "precision": str(toonifier.networks.dtype), "format": 1}
 
 
-def _track(toonifier: Toonifier, src: Path, wish: Wish, kept: Path) -> tuple[list[ClipTrack], list[str]]:
-    """First pass: where the faces are, from left to right; and what the reader had to complain about.
+def _track(toonifier: Toonifier, src: Path, wish: Wish, kept: Path
+           ) -> tuple[list[ClipTrack], list[ClipTrack], list[str]]:
+    """First pass: whom to draw, from left to right; who else is there; what the reader had to complain about.
 
     kept  where that is noted, for a job that goes on
     """
@@ -116,7 +117,8 @@ def _track(toonifier: Toonifier, src: Path, wish: Wish, kept: Path) -> tuple[lis
     chosen = choose_people(tracks, wish.faces)
     if not chosen:
         raise VToonifyError(f"no face was found in any of the {tracks[0].frames} frames of {src}; {FACE_NEEDS}")
-    return chosen, notes
+    mine = {id(track) for track in chosen}
+    return chosen, [track for track in tracks if id(track) not in mine and track.aligned is not None], notes
 
 
 def _follow(toonifier: Toonifier, src: Path, wish: Wish) -> tuple[list[ClipTrack], list[str]]:
@@ -147,9 +149,10 @@ def several(count: int) -> str:
 def _notes(actors: list[Actor], found: np.ndarray, wish: Wish) -> list[str]:
     """What the user should know about how the faces were followed."""
     most, frames = actors[0].track.most_faces, len(found)
-    notes = [several(most)] if most > 1 and wish.faces == LARGEST else []
-    if isinstance(wish.faces, int) and most > len(actors):
-        notes.append(f"{most} faces were found; {len(actors)} of them are drawn, the largest")
+    notes = []
+    if wish.faces != ALL and most > len(actors):
+        notes.append(several(most) if len(actors) == 1
+                     else f"{most} faces were found; the {len(actors)} largest are used")
     if len(wish.looks) > len(actors):
         notes.append(f"{len(wish.looks)} styles were given for {len(actors)} of the faces; the last ones are not used")
     missed = frames - int(found.sum())

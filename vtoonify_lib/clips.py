@@ -22,6 +22,7 @@ from .people import People
 
 CUT_GREY = 22.0      # grey levels, mean over the picture, that only another scene changes from frame to frame
 CUT_RATIO = 3.0      # and so many times what the frames before changed
+LOST = 1.0           # seconds for which somebody is behind others, and comes out elsewhere, without a cut
 STYLE_WINDOW = 10.0  # seconds after the first detection in which the frame for the style code is chosen
 
 
@@ -87,6 +88,11 @@ class ClipTrack:
         edges = sorted({0, self.frames, *(cut for cut in self.cuts if 0 < cut < self.frames)})
         return [range(start, end) for start, end in zip(edges[:-1], edges[1:], strict=True)]
 
+    def seen_within(self, span: float) -> bool:
+        """Whether the face was found in the last `span` seconds before the latest frame."""
+        found = np.flatnonzero(self.found[:-1])
+        return bool(len(found)) and self.times[-1] - self.times[found[-1]] <= span
+
     def without_face(self) -> ClipTrack:
         """The same frames, with somebody who is in none of them."""
         nowhere = [array("d", [np.nan] * self.frames) for _ in range(3)]
@@ -122,7 +128,7 @@ def track_people(frames: Iterable[tuple[np.ndarray, float]], finder: FaceFinder,
         for clip, face, jumped in zip_longest(clips, faces, [track.jumped for track in people.tracks]):
             clip.frame_shape = clip.frame_shape or rgb.shape
             clip.add(face, time)
-            if cut or jumped:
+            if cut or (jumped and not (most > 1 and clip.seen_within(LOST))):
                 clip.cuts.append(index)
             first = clip.first
             if face is not None and face.score > clip.aligned_score and time - clip.times[first] <= STYLE_WINDOW:

@@ -25,6 +25,7 @@ from .faces import cut, paste_back
 from .framing import CropPlan
 from .look import Look
 from .networks import Parse
+from .overlap import Crowd
 from .parsing import SteadyParsing
 from .planning import ClipPlan, plan_clip, presence
 from .quality import QualityCard, QualityMeter
@@ -63,6 +64,11 @@ class Actor:
     draw: Callable[[np.ndarray, float], np.ndarray]  # with the maps that `latest` holds
     cut_out: Callable[[np.ndarray, CropPlan], np.ndarray]
     latest: list[Tensor]
+    crowd: Crowd | None = None  # when there are others; it begins with the actors
+
+    def share_at(self, index: int) -> float:
+        """How much of the cartoon frame `index` shows; the last one counts on if the clip turns out longer."""
+        return float(self.shares[min(index, len(self.shares) - 1)])
 
     def begin(self) -> None:
         """A segment begins: what it shows may not depend on whether the one before was drawn just now."""
@@ -87,6 +93,7 @@ class _Part:
     plan: CropPlan
     crop: np.ndarray | None      # at working size, where some of the cartoon is to be seen
     plain: np.ndarray | None     # the crop at output size, where some of it is to be seen
+    mine: np.ndarray | None = None   # how much of each pixel is this person's, at working size, where there are others
     drawn: np.ndarray | None = None
     mask: np.ndarray | None = None  # where the person is, at working size
 
@@ -102,14 +109,15 @@ class _Job(NamedTuple):
     begins: bool
 
 
-def cast(toonifier: Toonifier, tracks: list[ClipTrack], wish: Wish) -> list[Actor]:
+def cast(toonifier: Toonifier, tracks: list[ClipTrack], bystanders: list[ClipTrack], wish: Wish) -> list[Actor]:
     """What draws each person. Who cannot be drawn, being too small, is left out while somebody can."""
-    actors, refused = [], None
+    actors, refused, bystanders = [], None, list(bystanders)
     for track in tracks:
         try:
             plans = plan_clip(track, toonifier.config.in_size, wish.padding)
         except VToonifyError as error:
             refused = error
+            bystanders.append(track)
             continue
         latest: list[Tensor] = []
         draw = toonifier.animator(track.aligned, wish.looks[min(len(actors), len(wish.looks) - 1)],
@@ -120,6 +128,11 @@ def cast(toonifier: Toonifier, tracks: list[ClipTrack], wish: Wish) -> list[Acto
                              toonifier.preprocessing.cut if plans.steady else cut, latest))
     if not actors:
         raise refused
+    everybody = [*(actor.track for actor in actors), *bystanders]
+    if len(everybody) > 1:
+        crowd = Crowd(everybody)
+        for who, actor in enumerate(actors):
+            actor.crowd, actor.shares = crowd, actor.shares * (1 - crowd.hidden(who))
     return actors
 
 
@@ -178,17 +191,19 @@ class _Stage:
                 if jobs and (len(jobs) == self.at_once or index % segment == 0):
                     yield jobs
                     jobs = []
-                parts = [self._cut(actor, index, item.rgb) for actor in self.actors]
+                shares = [actor.share_at(index) for actor in self.actors]
+                parts = [self._cut(who, index, item.rgb, shares) for who in range(len(self.actors))]
                 whole = item.rgb if self.wish.frame == "full" else None
                 jobs.append(_Job(index, item.pts, parts, whole, index % segment == 0))
         if jobs:
             yield jobs
 
-    def _cut(self, actor: Actor, index: int, rgb: np.ndarray) -> _Part:
-        plan, share = actor.plans.at(index), float(actor.shares[min(index, len(actor.shares) - 1)])
-        faded = share < 1 and self.wish.frame != "full"
+    def _cut(self, who: int, index: int, rgb: np.ndarray, shares: list[float]) -> _Part:
+        actor, share = self.actors[who], shares[who]
+        plan, faded = actor.plans.at(index), share < 1 and self.wish.frame != "full"
         plain = cut(rgb, plan, grow=self.toonifier.config.scale) if faded else None
-        return _Part(share, plan, actor.cut_out(rgb, plan) if share else None, plain)
+        mine = actor.crowd.share(who, index, plan, shares) if actor.crowd and share else None
+        return _Part(share, plan, actor.cut_out(rgb, plan) if share else None, plain, mine)
 
     def draw(self, jobs: list[_Job]) -> list[_Job]:
         """The same group, drawn."""
@@ -208,8 +223,10 @@ class _Stage:
     def _finished(self, actor: Actor, part: _Part, picture: np.ndarray, maps: Tensor) -> _Part:
         if self.meter is not None and actor is self.actors[0] and part.share == 1:
             self.meter.add(part.crop, picture)
-        full = self.wish.frame == "full"
-        return replace(part, drawn=picture, mask=self.toonifier.networks.person_mask(picture, maps) if full else None)
+        if self.wish.frame != "full":
+            return replace(part, drawn=picture)
+        mask = self.toonifier.networks.person_mask(picture, maps)
+        return replace(part, drawn=picture, mask=mask if part.mine is None else mask * part.mine)
 
 
 def _blend(job: _Job) -> np.ndarray:

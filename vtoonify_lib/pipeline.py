@@ -28,6 +28,7 @@ from .framing import CropPlan, usual_padding
 from .images import read_image
 from .look import AS_TRAINED, Look
 from .networks import Draw, Networks, Parse
+from .overlap import place_of, share
 from .planning import ALL, LARGEST, check_faces
 from .preprocessing import OURS, PUBLISHED
 from .published import open_bundle
@@ -41,13 +42,15 @@ FRAMES = ("crop", "full")  # what comes out: the toonified region around the fac
 class Face(NamedTuple):
     """A face in a picture: the picture and the region to toonify, that region at working size, the face aligned.
 
-    picture, crop, aligned: uint8 RGB [H,W,3]
+    picture, crop, aligned: uint8 RGB [H,W,3]; mine: how much of each pixel of the crop is this face's, where there are
+    others, float32 [h,w] in [0,1]
     """
 
     picture: np.ndarray
     plan: CropPlan
     crop: np.ndarray
     aligned: np.ndarray
+    mine: np.ndarray
 
 
 class Toonifier:
@@ -102,7 +105,7 @@ class Toonifier:
         near_last = sorted(zip(found, drawn, strict=True), key=lambda pair: -pair[0].plan.scale)
         for face, picture in near_last:
             mask = self.networks.person_mask(picture, self.networks.parse(face.crop[None]))
-            result = paste_back(result, picture, face.plan, mask)
+            result = paste_back(result, picture, face.plan, mask * face.mine)
         return result
 
     def face_in(self, source: str | Path | np.ndarray | Image.Image, padding: float | None = None) -> Face:
@@ -111,15 +114,16 @@ class Toonifier:
         faces = self._found(rgb, source)
         if len(faces) > 1:
             warnings.warn(several(len(faces)), stacklevel=3)
-        return self._face(rgb, faces[0].landmarks, padding)
+        return self._face(rgb, faces, 0, padding)
 
     def faces_in(self, source: str | Path | np.ndarray | Image.Image, padding: float | None = None,
                  faces: str | int = ALL) -> list[Face]:
         """`face_in` for all faces, or the so many largest, from left to right; those too small to be drawn are not."""
         rgb, found, refused = read_image(source), [], None
-        for face in self._found(rgb, source):
+        everybody = self._found(rgb, source)
+        for number, face in enumerate(everybody):
             try:
-                found.append((face.centre[0], self._face(rgb, face.landmarks, padding)))
+                found.append((face.centre[0], self._face(rgb, everybody, number, padding)))
             except VToonifyError as error:
                 refused = error
         if not found:
@@ -134,9 +138,12 @@ class Toonifier:
             raise VToonifyError(f"no face was found in {what} ({rgb.shape[1]}×{rgb.shape[0]} px); {FACE_NEEDS}")
         return found
 
-    def _face(self, rgb: np.ndarray, landmarks: np.ndarray, padding: float | None) -> Face:
+    def _face(self, rgb: np.ndarray, faces: list[FoundFace], who: int, padding: float | None) -> Face:
+        landmarks = faces[who].landmarks
         plan = self.preprocessing.plan(rgb.shape, landmarks, self.config.in_size, padding)
-        return Face(rgb, plan, self.preprocessing.cut(rgb, plan), align_face(rgb, landmarks, self.networks.face_size))
+        mine = share(np.array([place_of(face.landmarks) for face in faces]), who, plan)
+        aligned = align_face(rgb, landmarks, self.networks.face_size)
+        return Face(rgb, plan, self.preprocessing.cut(rgb, plan), aligned, mine)
 
     # ------------------------------------------------------------------ clips
     def video(self, src: str | Path, dst: str | Path, frame: str = "crop", padding: float | None = None,

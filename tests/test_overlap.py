@@ -1,0 +1,89 @@
+"""Who is behind whom, and whose pixels are whose."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from vtoonify_lib.clips import ClipTrack
+from vtoonify_lib.framing import CropPlan
+from vtoonify_lib.overlap import HEAD, Crowd, place_of, share
+
+PLAN = CropPlan(0.5, 0, 0, 200, 160, 400, 320)  # all of a picture of 400×320, at half its size
+NOBODY = (np.nan,) * 3
+
+
+def track(xs, y=160.0, size=40.0, rate=25) -> ClipTrack:
+    """Somebody whose eyes are at these x; None where they are not found."""
+    made = ClipTrack(frame_shape=(320, 400))
+    for i, x in enumerate(xs):
+        made.times.append(i / rate)
+        for values, value in ((made.x, x), (made.y, y), (made.distance, size)):
+            values.append(np.nan if x is None else value)
+    return made
+
+
+def test_a_place_is_read_from_landmarks():
+    landmarks = np.zeros((68, 2), np.float32)
+    landmarks[36:42], landmarks[42:48] = (10, 20), (50, 20)
+    assert place_of(landmarks) == (30, 20, 40)
+
+
+def test_alone_everything_is_mine():
+    assert (share(np.array([(100, 160, 40), NOBODY]), 0, PLAN) == 1).all()
+
+
+def test_pixels_between_two_people_are_shared_out_and_heads_stay_whole():
+    places = np.array([(120, 160, 40), (280, 160, 40)])
+    left, right = share(places, 0, PLAN), share(places, 1, PLAN)
+    assert left.shape == (160, 200) and left.dtype == np.float32
+    np.testing.assert_allclose(left + right, 1, atol=1e-5)
+    assert (left[:, :80] == 1).all() and (left[:, 120:] == 0).all() and left[80, 100] == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.parametrize("front", [0, 1])
+def test_the_one_in_front_keeps_the_whole_head(front):
+    places, ahead = np.array([(180, 160, 40), (220, 160, 40)]), np.zeros((2, 2), bool)
+    ahead[front, 1 - front] = True
+    mine, other = share(places, front, PLAN, ahead), share(places, 1 - front, PLAN, ahead)
+    np.testing.assert_allclose(mine + other, 1, atol=1e-5)
+    inside = slice(80 - int(0.7 * HEAD[1] * 20), 80 + int(0.7 * HEAD[1] * 20)), int(places[front, 0] / 2)
+    assert (mine[inside] == 1).all()
+    edge = int(places[front, 0] / 2) + (1 if front == 0 else -1) * int(0.7 * HEAD[0] * 20)  # towards the other one
+    assert mine[80, edge] == 1 and other[80, 150 if front == 0 else 50] > 0.9
+
+
+def test_larger_heads_are_in_front_where_nothing_else_is_known():
+    places = np.array([(180, 160, 60), (240, 160, 30)])
+    assert share(places, 0, PLAN)[80, 115] == 1 and share(places, 1, PLAN)[80, 115] == 0
+
+
+def test_who_is_not_seen_for_others_is_hidden_and_behind():
+    steps = [100 + 5 * i for i in range(40)]
+    behind = track([None if 150 < x < 250 else x for x in steps])
+    crowd = Crowd([behind, track([200.0] * 40)])
+    hidden = crowd.hidden(0)
+    assert crowd.front.tolist() == [[False, False], [True, False]]
+    assert (hidden[12:29] == 1).all() and hidden[5] == hidden[35] == 0 and 0 < hidden[9] < 1
+    assert not crowd.hidden(1).any()
+    assert crowd.places[0, 0, 20] == pytest.approx(200), "in between as if it had moved evenly"
+
+
+def test_whoever_is_not_found_where_nobody_else_is_is_not_hidden():
+    crowd = Crowd([track([100.0] * 10 + [None] * 5 + [100.0] * 10), track([350.0] * 25)])
+    assert not crowd.hidden(0).any()
+
+
+def test_in_a_clip_only_those_who_are_there_take_pixels_away():
+    crowd = Crowd([track([160.0] * 20), track([240.0] * 10 + [None] * 10)])
+    assert crowd.share(0, 5, PLAN, [1.0, 0.0])[80, 120] == 0, "found, if not drawn"
+    assert crowd.share(0, 15, PLAN, [1.0, 0.3])[80, 120] == 0, "drawn, if not found"
+    assert (crowd.share(0, 15, PLAN, [1.0, 0.0]) == 1).all() and (crowd.share(0, 99, PLAN, [1.0]) == 1).all()
+
+
+def test_people_of_different_scenes_do_not_meet():
+    first, second = track([200.0] * 10 + [None] * 10), track([None] * 10 + [200.0] * 10)
+    first.cuts.append(10)
+    second.cuts.append(10)
+    crowd = Crowd([first, second])
+    assert not crowd.hidden(0).any() and not crowd.hidden(1).any() and np.isnan(crowd.places[0, 0, 15])

@@ -1,0 +1,114 @@
+"""Several people in one picture: who is hidden behind whom, and whose drawing each pixel is to show.
+
+Every crop also holds a part of whoever stands near, and a network draws all that it sees. So a pixel belongs to the
+person in whose head it lies, or to the nearest one; where heads overlap, to the one in front.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .clips import ClipTrack
+from .framing import CropPlan, eye_centres, eye_distance
+
+HEAD = (1.25, 1.8)  # half the width and half the height of a head, in eye distances
+EDGE = 0.2          # heads: half the way over which one drawing passes into another
+HIDE = 0.2          # seconds in which the drawing of somebody who is being hidden goes, and comes back
+
+
+def place_of(landmarks: np.ndarray) -> tuple[float, float, float]:
+    """x, y of the point between the eyes, and the eye distance, of landmarks [68,2]."""
+    left, right = eye_centres(landmarks)
+    x, y = (left + right) / 2
+    return float(x), float(y), float(eye_distance(landmarks))
+
+
+def share(places: np.ndarray, who: int, plan: CropPlan, front: np.ndarray | None = None) -> np.ndarray:
+    """How much of each pixel of a person's crop is theirs, float32 [h,w] in [0,1] at working size.
+
+    places  [P,3] of everybody in the picture, as `place_of` says; nan for who is not in it
+    front   [P,P] bool: the first one is in front of the second; default those with the larger heads
+    """
+    front = places[:, None, 2] > places[None, :, 2] if front is None else front
+    left, top, right, bottom = plan.box
+    x = left + (np.arange(plan.width, dtype=np.float32) + 0.5) * ((right - left) / plan.width)
+    y = top + (np.arange(plan.height, dtype=np.float32)[:, None] + 0.5) * ((bottom - top) / plan.height)
+    heads = [_heads(x - px, y - py, size) for px, py, size in places]
+    mine = np.ones((plan.height, plan.width), np.float32)
+    for other, theirs in enumerate(heads):
+        if other != who and np.isfinite(places[other]).all():
+            ahead = theirs - heads[who]  # positive: nearer to me
+            if front[who, other]:
+                ahead = np.maximum(ahead, 1 - heads[who])
+            elif front[other, who]:
+                ahead = np.minimum(ahead, theirs - 1)
+            mine *= np.clip(0.5 + ahead / (2 * EDGE), 0, 1)
+    return mine
+
+
+class Crowd:
+    """People of one clip, by their tracks. `places` [P,3,N]: x, y, eye distance; nan in scenes without them."""
+
+    def __init__(self, tracks: Sequence[ClipTrack]) -> None:
+        self.times = np.asarray(tracks[0].times)
+        self.found = np.stack([track.found for track in tracks])
+        self.places = np.stack([_places(track) for track in tracks])
+        self.front = self._who_is_in_front()
+
+    def _who_is_in_front(self) -> np.ndarray:
+        """[P,P] bool: the first one is in front of the second, being seen more often where both are in one place."""
+        people = range(len(self.places))
+        seen = np.array([[(self._apart(a, b) < 2)[self.found[a]].sum() for b in people] for a in people])
+        size = np.nanmedian(self.places[:, 2], axis=1)
+        return (seen > seen.T) | ((seen == seen.T) & (size[:, None] > size[None]))
+
+    def _apart(self, a: int, b: int) -> np.ndarray:
+        """How far two people are from each other, in the heads of the first: [N], nan where one is not there."""
+        (x, y, size), (x2, y2, _) = self.places[a], self.places[b]
+        return _heads(x2 - x, y2 - y, size)
+
+    def hidden(self, who: int) -> np.ndarray:
+        """How much of somebody is hidden behind others: [N] in [0,1]. 1 where they are not found, but others there."""
+        behind = np.zeros(len(self.times), bool)
+        for other in range(len(self.places)):
+            if other != who:
+                behind |= ~self.found[who] & self.found[other] & (self._apart(other, who) < 1.5)
+        if not behind.any():
+            return np.zeros(len(self.times))
+        then = self.times[behind]
+        after = np.searchsorted(then, self.times)
+        away = np.minimum(np.abs(self.times - then[np.maximum(after - 1, 0)]),
+                          np.abs(then[np.minimum(after, len(then) - 1)] - self.times))
+        return np.clip(1 - away / HIDE, 0, 1)
+
+    def share(self, who: int, index: int, plan: CropPlan, drawn: Sequence[float]) -> np.ndarray:
+        """How much of each pixel of somebody's crop is theirs in frame `index`, see `share`.
+
+        drawn: how much of their drawings the frame shows, of the first so many; who is neither drawn nor found takes
+        nothing away
+        """
+        index = min(index, len(self.times) - 1)
+        there = self.found[:, index].copy()
+        there[: len(drawn)] |= np.asarray(drawn) > 0
+        return share(np.where(there[:, None], self.places[:, :, index], np.nan), who, plan, self.front)
+
+
+def _heads(dx: np.ndarray, dy: np.ndarray, size: np.ndarray | float) -> np.ndarray:
+    """A distance from somebody's eyes, in heads: 1 is where theirs ends."""
+    return np.hypot(dx / (HEAD[0] * size), dy / (HEAD[1] * size))
+
+
+def _places(track: ClipTrack) -> np.ndarray:
+    """x, y, eye distance [3,N]; between frames with the face as if it had moved evenly."""
+    values = np.stack([np.asarray(track.x), np.asarray(track.y), np.asarray(track.distance)])
+    times, found = np.asarray(track.times), track.found
+    filled = np.full_like(values, np.nan)
+    for scene in track.scenes:
+        part = slice(scene.start, scene.stop)
+        inside = np.flatnonzero(found[part]) + scene.start
+        if len(inside):
+            for row in range(3):
+                filled[row, part] = np.interp(times[part], times[inside], values[row, inside])
+    return filled
