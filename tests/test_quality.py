@@ -69,6 +69,13 @@ def test_trembling_is_seen(sample):
     assert card.warping > card.warping_input + 3 and card.equivariance > 3
 
 
+def test_the_sheet_is_wide_enough_for_its_words(sample):
+    crops = [np.full((80, 40, 3), 90, np.uint8)] * 2
+    card = watched(sample, crops, lambda crops: crops)
+    assert card.picture.shape[1] > 300 and (card.picture[:, -8:] == 255).all(), "nothing is cut off"
+    assert (card.picture[170:, -60:-8] < 128).any(), "and the words reach that far"
+
+
 def test_without_a_face_or_a_frame_there_are_no_numbers(sample):
     blank = watched(sample, [np.full((64, 64, 3), 90, np.uint8)] * 3, lambda b: np.stack([larger(c) for c in b]))
     assert blank.landmarks is None and blank.identity is None and "unknown" in str(blank)

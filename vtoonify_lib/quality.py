@@ -183,9 +183,13 @@ def _sheet(pairs: list[tuple[np.ndarray, np.ndarray]], rows: list[tuple[np.ndarr
     if rows:
         lines.append(np.concatenate([_to(np.stack([row[kind] for row in rows]), (part, SIDE))
                                      for kind, part in enumerate((width // 2, width - width // 2))], 1))
-    text = Image.new("RGB", (width, 16 * (caption.count("\n") + 1) + 16), "white")
-    ImageDraw.Draw(text).multiline_text((8, 8), caption, "black", ImageFont.load_default(13))
-    return np.concatenate([*lines, np.asarray(text)])
+    font = ImageFont.load_default(13)
+    right, bottom = ImageDraw.Draw(Image.new("RGB", (1, 1))).multiline_textbbox((8, 8), caption, font)[2:]
+    sheet = Image.new("RGB", (max(width, int(right) + 8), SIDE * len(lines) + int(bottom) + 8), "white")
+    for number, line in enumerate(lines):
+        sheet.paste(Image.fromarray(line), (0, SIDE * number))
+    ImageDraw.Draw(sheet).multiline_text((8, SIDE * len(lines) + 8), caption, "black", font)
+    return np.asarray(sheet)
 
 
 def _to(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
