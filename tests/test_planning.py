@@ -96,6 +96,8 @@ def test_who_is_drawn_stands_from_left_to_right():
     tracks = [nobody, far, near, mistake]
     assert choose_people(tracks, "all") == [near, far] and choose_people(tracks, 1) == [near]
     assert choose_people(tracks, "largest") == [near] and choose_people(tracks, 5) == [near, far]
+    far.x[30:], near.x[30:] = array("d", [100] * 70), array("d", [700] * 60 + [np.nan] * 10)
+    assert choose_people(tracks, "all") == [near, far], "as they were first seen"
     assert choose_people([nobody], "all") == [] and choose_people([nobody, mistake], "all") == [mistake]
 
 

@@ -77,7 +77,8 @@ def _parser() -> argparse.ArgumentParser:
     style.add_argument("--style", metavar="STYLE", action="append",
                        help="name of a style (`vtoonify styles` shows them) or its number, a picture with a face, a "
                             "saved .safetensors style, `new` for one that nobody drew, or a blend: "
-                            "comic-07:0.6,me.jpg:0.4; once more for the next person, from left to right")
+                            "comic-07:0.6,me.jpg:0.4; once more for the next person, from left to right as they are "
+                            "first seen")
     style.add_argument("--structure", metavar="X",
                        help="from 0, the face's features, to 1, the style's; in clips also keyframes, as "
                             "seconds:value: \"0:0, 2:1\"")

@@ -16,6 +16,7 @@ from .config import VToonifyError
 from .framing import GRID, CropPlan, plan_around, usual_padding
 
 LARGEST, ALL = "largest", "all"  # whom to draw; or a number
+FIRST = 0.5   # seconds over which it is told where somebody is first seen
 SURELY = 0.5  # seconds for which a face must be found, when there are several, to be no mistake of the detector
 ROAM = 1.0    # eyes may roam this many paddings before one steady crop becomes wasteful
 ZOOM = 1.6    # eye distance may vary by this factor under one steady scale
@@ -34,13 +35,22 @@ def check_faces(faces: str | int, frame: str) -> None:
 
 
 def choose_people(tracks: list[ClipTrack], faces: str | int) -> list[ClipTrack]:
-    """Who is to be drawn, from left to right: all who are seen long enough to be no mistake, or the largest of them."""
+    """Who is to be drawn: all who are seen long enough to be no mistake, or the largest of them.
+
+    From left to right, as each is first seen: later on people may change sides.
+    """
     seen = [track for track in tracks if track.aligned is not None]
     seconds = [track.found.mean() * (track.times[-1] - track.times[0]) for track in seen]
     sure = [track for track, found in zip(seen, seconds, strict=True) if found >= min(SURELY, 0.5 * max(seconds))]
     largest = sorted(sure or seen[:1], key=lambda track: -np.nanmedian(track.distance))
     most = len(largest) if faces == ALL else 1 if faces == LARGEST else faces
-    return sorted(largest[:most], key=lambda track: np.nanmean(track.x))
+    return sorted(largest[:most], key=_first_x)
+
+
+def _first_x(track: ClipTrack) -> float:
+    """Where somebody is when they are first seen."""
+    times = np.asarray(track.times)
+    return float(np.nanmean(np.asarray(track.x)[(times >= times[track.first]) & (times <= times[track.first] + FIRST)]))
 
 
 def presence(track: ClipTrack) -> np.ndarray:
