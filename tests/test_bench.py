@@ -12,10 +12,12 @@ from people import scene, write_clip
 
 from vtoonify_lib import bench
 from vtoonify_lib.bench import forms, report, steps
+from vtoonify_lib.bench.textbook import textbook
 from vtoonify_lib.cli import main
 from vtoonify_lib.config import PUBLISHED_D, TINY, VToonifyError
 from vtoonify_lib.models.bisenet import PublishedParser
 from vtoonify_lib.models.vtoonify_d import VToonifyD
+from vtoonify_lib.ops import ModulatedConv2d, StyledConv, ToRGB
 
 FORMS = ["textbook float32", "plain float32", "plain bfloat16", "folded float32", "folded bfloat16"]
 
@@ -63,6 +65,24 @@ def test_a_compiler_that_is_missing_is_said(tiny, monkeypatch):
     monkeypatch.setattr(torch, "compile", broken)
     with pytest.raises(VToonifyError, match=r"\(InvalidCxxCompiler: no working C\+\+ compiler found\); install a C"):
         bench.run("tiny", side=40, rounds=1, device="cpu", compiled=True)
+
+
+@pytest.mark.parametrize("backbone", ["toonify", "dualstylegan"])
+def test_the_textbook_computes_the_same_the_long_way(backbone):
+    network, parsing, w = bench.build(replace(TINY, backbone=backbone), torch.device("cpu"))
+    x = torch.randn(2, 22, 40, 32)
+    with torch.inference_mode():
+        short, long = network(x, w), textbook(network)(x, w)
+    torch.testing.assert_close(long, short, atol=1e-4, rtol=1e-4)
+    assert long.is_contiguous() and not short.is_contiguous(), "channels outermost, innermost"
+    assert type(textbook(parsing)) is type(parsing), "others are left as they are"
+
+
+@pytest.mark.parametrize("layer", [ModulatedConv2d(4, 6, 3, 8), ModulatedConv2d(4, 6, 3, 8, up=True), ToRGB(4, 8),
+                                   ModulatedConv2d(4, 3, 1, 8, demodulate=False), StyledConv(4, 6, 3, 8, up=True)])
+def test_textbook_layers_group_a_batch(layer):
+    x, style = torch.randn(3, 4, 7, 5), torch.randn(3, 8)
+    torch.testing.assert_close(textbook(layer)(x, style), layer(x, style), atol=1e-5, rtol=1e-4)
 
 
 def test_forms_take_turns():

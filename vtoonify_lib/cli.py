@@ -136,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--device", default="auto", help="(default: %(default)s)")
     command.set_defaults(run=_style)
 
-    command = commands.add_parser("bench", help="seconds a frame and peak memory on this machine, plain and folded")
+    command = commands.add_parser("bench", help="seconds a frame and peak memory on this machine, form by form")
     command.add_argument("--bundle", default="studio-t", metavar="NAME",
                          help="a bundle, or `published`, `published-d`: the authors' sizes, with random weights "
                               "(default: %(default)s)")

@@ -1,6 +1,7 @@
 """What a frame costs, measured: `vtoonify bench`.
 
-    forms    the plain and the folded networks against each other, in turns: seconds, error, peak memory
+    forms    a network as textbooks write it, as it is trained, folded: in turns, seconds, error, peak memory
+    textbook the first of these
     steps    a clip's frame: decode, face, crop, parsing, network, encode; and the whole, in which these overlap
     report   all of it as a dictionary, for JSON, and as a table
 """

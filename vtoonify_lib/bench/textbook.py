@@ -21,7 +21,10 @@ from ..ops import SLOPE, SQRT2, Blur, FusedLeakyReLU, ModulatedConv2d, NoiseInje
 
 
 def textbook(network: nn.Module) -> nn.Module:
-    """Copy of a VToonify whose layers compute the long way; of a network without such layers, simply a copy."""
+    """Copy of a VToonify whose layers compute the long way; of a network without such layers, simply a copy.
+
+    What VToonify has no use for, down-sampling among it, is not undone: only a VToonify computes the same.
+    """
     network = copy.deepcopy(network)
     for module in network.modules():
         if type(module) in LONG_WAYS:
