@@ -77,6 +77,10 @@ def test_command_line_goes_on_with_what_is_left(folder, tiny_bundle, tmp_path, c
     monkeypatch.setattr(module, "_by_processes", lambda tasks, *a: (drawn.append(task.name) or (task, {"frames": 2})
                                                                     for task in tasks))
     assert main(command) == 0 and drawn == ["c.mp4"] and "3 of 3 files" in capsys.readouterr().out
+    monkeypatch.undo()
+    assert main(command) == 0 and "3 of 3 files" in capsys.readouterr().out, "nothing is left to do"
+    monkeypatch.setattr(module, "_by_processes", lambda tasks, *a: (drawn.append(task.name) or (task, {"frames": 2})
+                                                                    for task in tasks))
     assert main([*command, "--padding", "16"]) == 0 and len(drawn) == 4, "another region makes all of it anew"
 
 

@@ -102,7 +102,7 @@ def batch(folder: str | Path, out: str | Path, toonifier: Toonifier, how: Mappin
     begin = (toonifier.bundle.folder, devices, workers, how)
     with tqdm(total=len(tasks), initial=len(tasks) - len(left), desc="toonifying", unit="file",
               disable=not progress) as bar:
-        outcomes = (_by_ray(left, ray, *begin) if ray else _by_processes(left, *begin)) if left else iter(())
+        outcomes = _by_ray(left, ray, *begin) if ray and left else _by_processes(left, *begin)
         try:
             with closing(outcomes):
                 for task, outcome in outcomes:
@@ -220,6 +220,8 @@ def _by_processes(tasks: Sequence[Task], bundle: Path, devices: Sequence[str], w
                   how: Mapping[str, Any]) -> Iterator[tuple[Task, dict[str, Any]]]:
     count, threads = _shares(devices, workers, os.cpu_count() or 1)
     count = min(count, len(tasks))
+    if not tasks:
+        return
     spawn = multiprocessing.get_context("spawn")
     places = spawn.Queue()
     for index in range(count):
