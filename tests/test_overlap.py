@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vtoonify_lib.clips import ClipTrack
-from vtoonify_lib.framing import CropPlan
+from vtoonify_lib.framing import CropPlan, paste_all, paste_back
 from vtoonify_lib.overlap import HEAD, Crowd, place_of, share
 
 PLAN = CropPlan(0.5, 0, 0, 200, 160, 400, 320)  # all of a picture of 400×320, at half its size
@@ -72,6 +72,28 @@ def test_who_is_not_seen_for_others_is_hidden_and_behind():
 def test_whoever_is_not_found_where_nobody_else_is_is_not_hidden():
     crowd = Crowd([track([100.0] * 10 + [None] * 5 + [100.0] * 10), track([350.0] * 25)])
     assert not crowd.hidden(0).any()
+
+
+def test_a_small_head_in_front_is_in_front():
+    crowd = Crowd([track([None if 20 < i < 70 else 200.0 for i in range(90)], size=60), track([215.0] * 90, size=30)])
+    assert crowd.front.tolist() == [[False, False], [True, False]]
+
+
+def test_hiding_ends_with_the_scene():
+    behind, front = track([200.0] * 10 + [None] * 10 + [300.0] * 10), track([200.0] * 20 + [50.0] * 10)
+    for one in (behind, front):
+        one.cuts.append(20)
+    hidden = Crowd([behind, front]).hidden(0)
+    assert (hidden[10:20] == 1).all() and (hidden[20:] == 0).all() and 0 < hidden[7] < 1
+
+
+def test_between_two_drawings_nothing_of_the_frame_is_seen():
+    places = np.array([(120, 160, 40), (280, 160, 40)])
+    drawn = [np.full((160, 200, 3), 200, np.uint8)] * 2
+    frame = np.zeros((320, 400, 3), np.uint8)
+    parts = [(picture, PLAN, share(places, who, PLAN)) for who, picture in enumerate(drawn)]
+    assert paste_all(frame, parts).min() >= 198
+    assert (paste_all(frame, parts[:1]) == paste_back(frame, *parts[0])).all()
 
 
 def test_in_a_clip_only_those_who_are_there_take_pixels_away():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from people import GREY, scene
 
+from vtoonify_lib.checkpoints import load_bundle
 from vtoonify_lib.clips import track_people
 from vtoonify_lib.faces import FaceFinder
 from vtoonify_lib.people import People, colours
@@ -112,6 +113,21 @@ def test_who_goes_behind_somebody_else_comes_out_as_the_same_person(finder):
     seen = behind.found
     assert seen[:12].all() and seen[-12:].all() and not seen[19:21].any()
     assert np.abs(np.asarray(behind.x) - (262 * 0.4 + steps))[seen].max() < 60
+
+
+@pytest.mark.parametrize("at", [9, 10, 11, 12, 13])
+def test_a_jump_without_a_cut_is_no_second_person(at):
+    finder = FaceFinder(load_bundle("studio-t").path("landmarks"))  # the one of the tests believes in any background
+    frames = [painted(20 if i < at else 400, size=(640, 480)) for i in range(18)]
+    track, = track_people(timed(frames), finder, 32, most=4)
+    assert track.found[-3:].all() and track.x[-1] > 400
+
+
+def test_a_newcomer_takes_the_place_of_the_one_lost_longest(finder):
+    grey = np.repeat(painted(220)[..., :1], 3, axis=2)
+    frames = [painted(None, 420)] * 6 + [painted(20)] * 12 + [painted(size=(760, 240))] * 20 + [grey] * 8
+    first, second = track_people(timed(frames), finder, 32, most=2)
+    assert first.found[-2:].all() and not second.found[-1]
 
 
 def test_a_single_face_is_followed_without_looking_at_colours(finder, monkeypatch):

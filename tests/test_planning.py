@@ -48,6 +48,16 @@ def test_gliding_is_smooth_in_time_not_in_frames():
     np.testing.assert_allclose(boxes[1], boxes[0][kept], atol=3)
 
 
+def test_a_clock_that_begins_anew_is_survived():
+    track = made_track(np.linspace(150, 650, 100), [20] * 100)
+    track.times[50:] = array("d", np.arange(50) / 25)
+    track.cuts.append(10)
+    assert (np.diff(track.clock) > 0).all() and track.clock[60] == pytest.approx(60 / 25)
+    plans = plan_clip(track, in_size=128).plans
+    centres = np.array([(p.box[0] + p.box[2]) / 2 for p in plans])
+    assert len(plans) == 100 and np.abs(centres - np.asarray(track.x)).max() < 60 and (presence(track) == 1).all()
+
+
 def test_crop_zooms_with_a_face_that_comes_closer_and_does_not_smear_a_cut():
     track = made_track([200.0] * 50 + [600.0] * 50, [20] * 50 + [60] * 50)
     track.cuts.append(50)

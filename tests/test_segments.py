@@ -11,6 +11,7 @@ import time
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from media_files import make_clip, sound_packets
@@ -118,11 +119,41 @@ def test_without_locks_it_works_all_the_same(tmp_path, monkeypatch):
     assert copy(src, tmp_path / "b.mp4").frames == 4 and not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.parametrize("name", ["b.mp4", "b.mov", "b.mkv"])
+def test_title_and_date_are_kept_and_a_time_code_does_no_harm(tmp_path, name):
+    src, picture = tmp_path / "a.mkv", np.zeros((64, 64, 3), np.uint8)
+    with av.open(str(src), "w") as out:
+        out.metadata.update({"title": "Holiday", "TIMECODE": "01:00:00:00", "COMMENT": "on the beach"})
+        stream = out.add_stream("libx264", rate=25, options={"bf": "0"})
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        for _ in range(5):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
+        out.mux(stream.encode(None))
+    with av.open(str(copy(src, tmp_path / name).dst)) as container:
+        told = {key.lower(): value for key, value in container.metadata.items()}
+    assert told["title"] == "Holiday" and told["comment"] == "on the beach" and "timecode" not in told
+
+
+def test_a_failed_beginning_does_not_keep_others_out(tmp_path, monkeypatch):
+    src, dst = make_clip(tmp_path / "a.mp4", frames=4), tmp_path / "b.mp4"
+    with monkeypatch.context() as patch, pytest.raises(VToonifyError) as kept:  # as notebooks keep the latest one
+        patch.setattr(SegmentWriter, "_note", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        copy(src, dst)
+    assert "No space" in str(kept.value) and copy(src, dst).frames == 4
+
+
+def test_a_lock_that_was_cleared_away_is_none(tmp_path, monkeypatch):
+    path, flock = tmp_path / "lock", segments.fcntl.flock
+    monkeypatch.setattr(segments.fcntl, "flock", lambda *a: (path.unlink(), flock(*a)))
+    assert segments._claimed(path) is None
+
+
 def test_an_interruption_while_joining_keeps_all_segments(tmp_path, monkeypatch):
     src, dst = make_clip(tmp_path / "a.mp4", frames=7), tmp_path / "b.mp4"
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt) as stopped:
         patch.setattr(segments, "join", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         copy(src, dst)
+    assert "7 frames are kept" in stopped.value.__notes__[0]
     with SegmentWriter(dst, src, {}, 3) as writer:
         assert writer.done == 7
     assert probe(dst).frame_count == 7

@@ -76,6 +76,7 @@ def animate(toonifier: Toonifier, src: Path, dst: Path, wish: Wish) -> VideoResu
     """`Toonifier.video`."""
     start = perf_counter()
     check_video_paths(src, dst)
+    left = left_out(src)
     if wish.card is not None:
         check_picture_name(check_output(wish.card, src))
     with SegmentWriter(dst, src, _job(toonifier, src, wish)) as writer:  # opened first: can dst be written?
@@ -92,7 +93,7 @@ def animate(toonifier: Toonifier, src: Path, dst: Path, wish: Wish) -> VideoResu
     plans, seconds, shown = actors[0].plans, perf_counter() - start, probe(dst)
     return VideoResult(dst, writer.frames, (shown.width, shown.height), (plans.width, plans.height),
                        plans.steady, int(found.sum()), int((~found).sum()), seconds, tracked - start,
-                       (*notes, *left_out(src), *_notes(actors, found, wish)), len(actors), card)
+                       (*notes, *left, *_notes(actors, found, wish)), len(actors), card)
 
 
 def _job(toonifier: Toonifier, src: Path, wish: Wish) -> dict[str, Any]:
@@ -101,7 +102,7 @@ def _job(toonifier: Toonifier, src: Path, wish: Wish) -> dict[str, Any]:
     looks = [Recipe.of(bundle, look, wish.padding, wish.frame).data() for look in wish.looks]
     weights = {name: about_it.get("sha256") for name, about_it in bundle.info["files"].items()}
     return {"source": [str(src.resolve()), about.st_size, about.st_mtime_ns], "weights": weights, "looks": looks,
-            "faces": wish.faces, "smooth": wish.smooth, "precision": str(toonifier.networks.dtype), "format": 1}
+            "faces": wish.faces, "smooth": wish.smooth, "precision": str(toonifier.networks.dtype), "format": 2}
 
 
 def _track(toonifier: Toonifier, src: Path, wish: Wish, kept: Path

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from queue import Empty
 from typing import Any, NamedTuple
@@ -186,6 +186,7 @@ def _shares(devices: Sequence[str], workers: int | None, cores: int) -> tuple[in
 
 
 _worker: Worker | None = None  # of this process
+_drawing = False
 
 
 def _start(bundle: Path, devices: multiprocessing.Queue, threads: int, how: Mapping[str, Any]) -> None:
@@ -205,15 +206,34 @@ def _end_with_parent() -> None:
 
 
 def _interrupt(*_: Any) -> None:
+    if not _drawing:
+        os._exit(1)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: what follows is clearing up
     raise KeyboardInterrupt
 
 
 def _draw_here(task: Task) -> tuple[Task, dict[str, Any]]:
+    global _drawing
+    _drawing = True
     try:
         return _worker.draw(task)
     except KeyboardInterrupt:
         os._exit(1)  # cleared up; the pool would hand over the next one
+    finally:
+        _drawing = False
+
+
+@contextmanager
+def _unheard_by_children() -> Iterator[None]:
+    """Processes begun meanwhile ignore Ctrl-C from their first moment on, while they still load."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _by_processes(tasks: Sequence[Task], bundle: Path, devices: Sequence[str], workers: int | None,
@@ -226,18 +246,18 @@ def _by_processes(tasks: Sequence[Task], bundle: Path, devices: Sequence[str], w
     places = spawn.Queue()
     for index in range(count):
         places.put(devices[index % len(devices)])
-    others = multiprocessing.active_children()
     pool = ProcessPoolExecutor(count, spawn, _start, (bundle, places, threads, how))
     try:
-        for future in as_completed([pool.submit(_draw_here, task) for task in tasks]):
+        with _unheard_by_children():
+            futures = [pool.submit(_draw_here, task) for task in tasks]
+        for future in as_completed(futures):
             yield future.result()
     except BrokenProcessPool:
         raise VToonifyError("a worker was killed, perhaps for want of memory; use fewer --workers: the same command "
                             "goes on with what is left") from None
     except (KeyboardInterrupt, GeneratorExit):
-        for worker in multiprocessing.active_children():
-            if worker not in others:
-                worker.terminate()
+        for worker in list((pool._processes or {}).values()):  # `terminate_workers` comes with Python 3.14
+            worker.terminate()
         pool.shutdown(cancel_futures=True)  # until they have cleared up
         raise
     finally:

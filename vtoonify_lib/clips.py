@@ -77,6 +77,16 @@ class ClipTrack:
         return ~np.isnan(np.asarray(self.distance))
 
     @property
+    def clock(self) -> np.ndarray:
+        """`times` [N], but always going on: where recordings were joined, those of a file may begin anew."""
+        times = np.asarray(self.times)
+        steps = np.diff(times)
+        if (steps > 0).all():
+            return times
+        usual = float(np.median(steps[steps > 0])) if (steps > 0).any() else 0.04
+        return times[:1] + np.concatenate([[0.0], np.cumsum(np.where(steps > 0, steps, usual))])
+
+    @property
     def first(self) -> int | None:
         """The first frame with a face, or None."""
         found = np.flatnonzero(self.found)

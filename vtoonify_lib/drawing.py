@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from .clips import ClipTrack
 from .config import VToonifyError
 from .devices import frames_that_fit
-from .faces import cut, paste_back
+from .faces import cut, paste_all
 from .framing import CropPlan
 from .look import Look
 from .networks import Parse
@@ -202,7 +202,8 @@ class _Stage:
         actor, share = self.actors[who], shares[who]
         plan, faded = actor.plans.at(index), share < 1 and self.wish.frame != "full"
         plain = cut(rgb, plan, grow=self.toonifier.config.scale) if faded else None
-        mine = actor.crowd.share(who, index, plan, shares) if actor.crowd and share else None
+        shared = actor.crowd and share and self.wish.frame == "full"
+        mine = actor.crowd.share(who, index, plan, shares) if shared else None
         return _Part(share, plan, actor.cut_out(rgb, plan) if share else None, plain, mine)
 
     def draw(self, jobs: list[_Job]) -> list[_Job]:
@@ -237,8 +238,5 @@ def _blend(job: _Job) -> np.ndarray:
             return part.drawn if part.plain is None else part.plain
         faded = part.share * part.drawn.astype(np.float32) + (1 - part.share) * part.plain
         return (faded + 0.5).astype(np.uint8)
-    picture = job.whole
-    for part in sorted(job.parts, key=lambda part: -part.plan.scale):  # who is near, over who is far
-        if part.drawn is not None:
-            picture = paste_back(picture, part.drawn, part.plan, part.share * part.mask)
-    return picture
+    return paste_all(job.whole, [(part.drawn, part.plan, part.share * part.mask) for part in job.parts
+                                 if part.drawn is not None])

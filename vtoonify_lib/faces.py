@@ -22,13 +22,14 @@ from .framing import (
     eye_centres,
     eye_distance,
     ffhq_quad,
+    paste_all,
     paste_back,
     plan_crop,
     published_crop_plan,
 )
 
 __all__ = ["CropPlan", "Face", "FaceFinder", "align_face", "box_from_landmarks", "cut", "eye_centres", "eye_distance",
-           "ffhq_quad", "paste_back", "plan_crop", "published_crop_plan"]
+           "ffhq_quad", "paste_all", "paste_back", "plan_crop", "published_crop_plan"]
 
 QUICK_SIDE = 640        # first pass: finds faces from about 80 px of 640, 25 ms on one core
 THOROUGH_SIDE = 1280    # second pass: half that size, 100 ms

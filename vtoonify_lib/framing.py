@@ -11,6 +11,7 @@ The alignment is the oriented square of the Progressive GAN paper (appendix C), 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -206,6 +207,19 @@ def paste_back(frame: np.ndarray, stylised: np.ndarray, plan: CropPlan, share: n
     region = result[y0:y1, x0:x1]
     region[...] = (region + mask * (picture.astype(np.float32) - region) + 0.5).astype(np.uint8)
     return result
+
+
+def paste_all(frame: np.ndarray, parts: Sequence[tuple[np.ndarray, CropPlan, np.ndarray]]) -> np.ndarray:
+    """`paste_back` for several crops (stylised, plan, share) at once, whose shares of a pixel sum to 1 at most.
+
+    One after the other, two halves would leave a quarter of the frame to be seen between them.
+    """
+    if len(parts) == 1:
+        return paste_back(frame, *parts[0])
+    change = np.zeros(frame.shape, np.int16)
+    for stylised, plan, share in parts:
+        change += paste_back(frame, stylised, plan, share).astype(np.int16) - frame
+    return np.clip(frame + change, 0, 255).astype(np.uint8)
 
 
 def _ramp(length: int, width: float, start: bool, end: bool) -> np.ndarray:

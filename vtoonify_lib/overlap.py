@@ -52,15 +52,17 @@ class Crowd:
     """People of one clip, by their tracks. `places` [P,3,N]: x, y, eye distance; nan in scenes without them."""
 
     def __init__(self, tracks: Sequence[ClipTrack]) -> None:
-        self.times = np.asarray(tracks[0].times)
+        self.times = tracks[0].clock
         self.found = np.stack([track.found for track in tracks])
         self.places = np.stack([_places(track) for track in tracks])
+        self.scenes = [track.scenes for track in tracks]
         self.front = self._who_is_in_front()
 
     def _who_is_in_front(self) -> np.ndarray:
         """[P,P] bool: the first one is in front of the second, being seen more often where both are in one place."""
         people = range(len(self.places))
-        seen = np.array([[(self._apart(a, b) < 2)[self.found[a]].sum() for b in people] for a in people])
+        seen = np.array([[((self._apart(a, b) < 2) | (self._apart(b, a) < 2))[self.found[a]].sum() for b in people]
+                         for a in people])
         size = np.nanmedian(self.places[:, 2], axis=1)
         return (seen > seen.T) | ((seen == seen.T) & (size[:, None] > size[None]))
 
@@ -70,18 +72,24 @@ class Crowd:
         return _heads(x2 - x, y2 - y, size)
 
     def hidden(self, who: int) -> np.ndarray:
-        """How much of somebody is hidden behind others: [N] in [0,1]. 1 where they are not found, but others there."""
+        """How much of somebody is hidden behind others: [N] in [0,1]. 1 where they are not found, but others there.
+
+        It fades in and out, never across a cut.
+        """
         behind = np.zeros(len(self.times), bool)
         for other in range(len(self.places)):
             if other != who:
                 behind |= ~self.found[who] & self.found[other] & (self._apart(other, who) < 1.5)
-        if not behind.any():
-            return np.zeros(len(self.times))
-        then = self.times[behind]
-        after = np.searchsorted(then, self.times)
-        away = np.minimum(np.abs(self.times - then[np.maximum(after - 1, 0)]),
-                          np.abs(then[np.minimum(after, len(then) - 1)] - self.times))
-        return np.clip(1 - away / HIDE, 0, 1)
+        hidden = np.zeros(len(self.times))
+        for scene in self.scenes[who]:
+            part = slice(scene.start, scene.stop)
+            at, then = self.times[part], self.times[part][behind[part]]
+            if len(then):
+                after = np.searchsorted(then, at)
+                away = np.minimum(np.abs(at - then[np.maximum(after - 1, 0)]),
+                                  np.abs(then[np.minimum(after, len(then) - 1)] - at))
+                hidden[part] = np.clip(1 - away / HIDE, 0, 1)
+        return hidden
 
     def share(self, who: int, index: int, plan: CropPlan, drawn: Sequence[float]) -> np.ndarray:
         """How much of each pixel of somebody's crop is theirs in frame `index`, see `share`.
@@ -103,7 +111,7 @@ def _heads(dx: np.ndarray, dy: np.ndarray, size: np.ndarray | float) -> np.ndarr
 def _places(track: ClipTrack) -> np.ndarray:
     """x, y, eye distance [3,N]; between frames with the face as if it had moved evenly."""
     values = np.stack([np.asarray(track.x), np.asarray(track.y), np.asarray(track.distance)])
-    times, found = np.asarray(track.times), track.found
+    times, found = track.clock, track.found
     filled = np.full_like(values, np.nan)
     for scene in track.scenes:
         part = slice(scene.start, scene.stop)

@@ -78,6 +78,9 @@ class People:
         faces = [] if due else [track.update(rgb, time, []) for track in self.tracks]
         if due or _misses(followed, faces):
             found = self.finder.faces(rgb, thorough)
+            for track in self.tracks:  # who has jumped may be anywhere, as whoever was lost
+                if found and track.following and min(map(track.away, found)) > SAME_FACE and not track.holds(rgb):
+                    track.following = False
             mine = self._shared_out(found, [colours(rgb, face) for face in found], cut)
             known = dict(enumerate(faces))
             faces = [known.get(who) or track.update(rgb, time, [mine[who]] if who in mine else [])
@@ -100,14 +103,16 @@ class People:
         for who, i in mine.items():
             self._colours[who] = _unit((1 - LEARN) * self._colours[who] + LEARN * seen[i])
         for i in left:  # largest first, as found
-            free = [who for who, track in enumerate(self.tracks) if who not in mine and not track.following]
+            free = sorted((track.last_seen, who) for who, track in enumerate(self.tracks)
+                          if who not in mine and not track.following)
             if len(self.tracks) < self.most:
                 self.tracks.append(FaceTrack(self.finder, self.every))
                 self._colours.append(seen[i])
                 mine[len(self.tracks) - 1] = i
             elif free:
-                self._colours[free[0]] = seen[i]
-                mine[free[0]] = i
+                who = free[0][1]  # of those who are not to be seen, the one lost longest ago
+                self._colours[who] = seen[i]
+                mine[who] = i
         return {who: found[i] for who, i in mine.items()}
 
     def _candidates(self, found: list[Face], seen: list[np.ndarray], cut: bool) -> list[tuple[float, int, int]]:

@@ -23,7 +23,7 @@ from .checkpoints import Bundle
 from .config import VToonifyError
 from .devices import pick_device
 from .faces import Face as FoundFace
-from .faces import FaceFinder, align_face, paste_back
+from .faces import FaceFinder, align_face, paste_all
 from .framing import CropPlan, usual_padding
 from .images import read_image
 from .look import AS_TRAINED, Look
@@ -101,12 +101,10 @@ class Toonifier:
             drawn.append(self.painter(self.style_code(face.aligned, look), look)(face.crop[None])[0])
         if frame == "crop":
             return drawn[0]
-        result = found[0].picture
-        near_last = sorted(zip(found, drawn, strict=True), key=lambda pair: -pair[0].plan.scale)
-        for face, picture in near_last:
-            mask = self.networks.person_mask(picture, self.networks.parse(face.crop[None]))
-            result = paste_back(result, picture, face.plan, mask * face.mine)
-        return result
+        masks = (self.networks.person_mask(picture, self.networks.parse(face.crop[None])) * face.mine
+                 for face, picture in zip(found, drawn, strict=True))
+        return paste_all(found[0].picture, [(picture, face.plan, mask) for face, picture, mask
+                                            in zip(found, drawn, masks, strict=True)])
 
     def face_in(self, source: str | Path | np.ndarray | Image.Image, padding: float | None = None) -> Face:
         """The largest face of a picture, cut out as the networks want it. Warnings and errors as `image`."""

@@ -49,7 +49,7 @@ def choose_people(tracks: list[ClipTrack], faces: str | int) -> list[ClipTrack]:
 
 def _first_x(track: ClipTrack) -> float:
     """Where somebody is when they are first seen."""
-    times = np.asarray(track.times)
+    times = track.clock
     return float(np.nanmean(np.asarray(track.x)[(times >= times[track.first]) & (times <= times[track.first] + FIRST)]))
 
 
@@ -58,7 +58,7 @@ def presence(track: ClipTrack) -> np.ndarray:
 
     Gaps shorter than MISSED are closed; never across a cut.
     """
-    times, found = np.asarray(track.times), track.found
+    times, found = track.clock, track.found
     share = np.zeros(track.frames)
     for scene in track.scenes:
         part = slice(scene.start, scene.stop)
@@ -142,7 +142,7 @@ def _smoothed(track: ClipTrack) -> np.ndarray:
     Frames may come at any times, so it is done on even ones.
     """
     values = np.stack([np.asarray(track.x), np.asarray(track.y), np.asarray(track.distance)])
-    times, found = np.asarray(track.times), track.found
+    times, found = track.clock, track.found
     step = max(float(np.median(np.diff(times))), 1e-3) if len(times) > 1 else 1.0
     sigma = GLIDE / step
     reach = int(3 * sigma) + 1

@@ -17,6 +17,8 @@ from .faces import UNSURE_SPREAD, Face, FaceFinder, box_from_landmarks, eye_dist
 PATIENCE = 0.4          # seconds for which a good landmark fit is believed although the detector sees no face
 SLACK = 0.02            # spread that a second fit, from the box of the first one's landmarks, may lose
 SAME_FACE = 1.0         # a detection within this many box sides of the last one is the same person
+FLAT = 0.4              # a face whose contrast falls to less than this from frame to frame has gone: on a plain picture
+                        # landmarks agree with each other, too
 WIDE_EVERY = 4          # looks of the detector of which one is at the whole picture while the face is where it was
 THOROUGH_EVERY = 10     # while no face is known, the slow search runs on every 10th frame only
 
@@ -48,6 +50,14 @@ def _blend(cutoff: float | np.ndarray, step: float) -> float | np.ndarray:
     return 1 / (1 + 1 / (2 * np.pi * cutoff * step))
 
 
+def _contrast(rgb: np.ndarray, face: Face) -> float:
+    """Standard deviation inside the box around a face's landmarks, uint8 RGB [H,W,3]; 0 outside of the picture."""
+    x0, y0, x1, y1 = np.clip(box_from_landmarks(face.landmarks), 0, [*rgb.shape[1::-1]] * 2).astype(int)
+    step = max(1, (x1 - x0) // 32)
+    patch = rgb[y0:y1:step, x0:x1:step]
+    return float(patch.std()) if patch.size else 0.0
+
+
 class FaceTrack:
     """The face of one person, frame by frame: `face = track.update(rgb, time)`, None where there is none.
 
@@ -64,6 +74,7 @@ class FaceTrack:
         self._age = self._searches = 0      # frames since the detector looked; frames searched in vain
         self._looks = 0                     # of the detector in a row that were around the face alone
         self._seen = -np.inf                # time at which the detector last confirmed the face
+        self._contrast = 0.0                # of the last face
         self._filter = OneEuro()
 
     def update(self, rgb: np.ndarray, time: float, seen: Sequence[Face] | None = None) -> Face | None:
@@ -83,9 +94,19 @@ class FaceTrack:
         self._age = 0 if detected else self._age + 1
         self._seen = time if detected else self._seen
         self._face, self.following, self._searches = face, True, 0
+        self._contrast = _contrast(rgb, face)
         if self.jumped:
             self._filter = OneEuro()
         return replace(face, landmarks=self._filter(face.landmarks, float(time), eye_distance(face.landmarks)))
+
+    def holds(self, rgb: np.ndarray) -> bool:
+        """Whether the face that was followed is still where it was, in the next frame, uint8 RGB [H,W,3]."""
+        return self.following and self._follow(rgb) is not None
+
+    @property
+    def last_seen(self) -> float:
+        """Seconds at which the detector last saw the face; −∞ if never."""
+        return self._seen
 
     def _follow(self, rgb: np.ndarray) -> Face | None:
         """Fit from the landmarks of the last frame; None when the result is not believable."""
@@ -95,7 +116,7 @@ class FaceTrack:
         height, width = rgb.shape[:2]
         x, y = face.landmarks.mean(0)
         lost = face.spread > UNSURE_SPREAD or not 0.8 < ratio < 1.25 or not (0 <= x < width and 0 <= y < height)
-        return None if lost else face
+        return None if lost or _contrast(rgb, face) < FLAT * self._contrast else face
 
     def _look(self, rgb: np.ndarray, face: Face | None) -> list[Face]:
         """What the detector sees: around a face that is still followed, which costs a quarter, or everywhere."""

@@ -35,8 +35,10 @@ ENDS_EARLY = 0.9
 MAX_RATE = 1000
 """Frames a second above which a stated rate is a clock, not a rate."""
 
-OF_THE_FORMAT = {"major_brand", "minor_version", "compatible_brands", "encoder", "duration"}
-"""Tags that are no longer true of another file."""
+TAGS = {"title", "artist", "author", "album", "genre", "date", "year", "creation_time", "comment", "description",
+        "synopsis", "copyright", "keywords"}
+"""What is kept of what a file says of itself. The rest is of its format, where somebody lives, or steers the writer: a
+time code asks for a track of its own."""
 
 UNTAGGED = 2
 """FFmpeg's number for an unspecified colour matrix."""
@@ -161,13 +163,15 @@ def left_out(path: str | Path) -> list[str]:
     """What a file holds besides the picture and the sound that are read, one sentence each."""
     with open_video(path) as container:
         tracks = (("picture", len(_moving(container))), ("sound", len(container.streams.audio)))
-        said = [f"of {count} {kind} tracks one is kept" for kind, count in tracks if count > 1]
+        silent = bool(container.streams.audio) and sound_stream(container) is None
+        said = ["the sound is of a kind that cannot be read here, so it is left out"] * silent
+        said += [f"of {count} {kind} tracks one is kept" for kind, count in tracks if count > 1]
         return said + ["subtitles are left out"] * bool(container.streams.subtitles)
 
 
 def tags_of(container: Any) -> dict[str, str]:
-    """Title, date and what else a file says of itself, but for what its format says."""
-    return {key: value for key, value in container.metadata.items() if key.lower() not in OF_THE_FORMAT}
+    """Title, date and what else a file says of itself that is true of its cartoon, too."""
+    return {key: value for key, value in container.metadata.items() if key.lower() in TAGS}
 
 
 def only_sound(container: Any) -> bool:

@@ -66,6 +66,15 @@ class SegmentWriter:
         if self._lock is None:
             raise VToonifyError(f"{self.dst} is being written by another run; wait for it, or choose another name")
         try:
+            self._take_up()
+        except BaseException:
+            self._lock.close()  # whoever keeps the exception, as notebooks do, would keep the file locked
+            raise
+        return self
+
+    def _take_up(self) -> None:
+        """Go on where the same job was broken off, or begin."""
+        try:
             state = json.loads((self.folder / "job.json").read_text())
             whole = state["job"] == self._job and state["length"] == self.length
             self._starts = [Fraction(start) for start, _ in state["segments"]] if whole else []
@@ -81,7 +90,6 @@ class SegmentWriter:
         with self._folder_errors():
             self._note()
         self.frames = self.done
-        return self
 
     def write(self, rgb: np.ndarray, pts: Fraction) -> None:
         """Add a frame, as `VideoWriter.write`; the first one is number `done`."""
@@ -99,13 +107,15 @@ class SegmentWriter:
         try:
             if kind is None:
                 self._finish()
-        except VToonifyError as failure:
-            kind, error = VToonifyError, failure
+        except (VToonifyError, KeyboardInterrupt) as failure:
+            kind, error = type(failure), failure
             raise
         finally:
-            if kind is not None:
-                self._break_off(error)
-            self._leave(over=not self._starts or self._written)
+            try:
+                if kind is not None:
+                    self._break_off(error)
+            finally:
+                self._leave(over=not self._starts or self._written)
 
     def _finish(self) -> None:
         if self._writer is not None:
@@ -134,12 +144,15 @@ class SegmentWriter:
             error.add_note(f"{self.done} frames are kept; the same command goes on from there")
 
     def _leave(self, over: bool) -> None:
-        """Let others in, and when it is over clear up, first of all where what is open can be deleted."""
+        """Let others in, and when it is over clear up; what is open, some systems delete only when it is closed."""
         if over and fcntl:
             shutil.rmtree(self.folder, ignore_errors=True)
         self._lock.close()
         if over and not fcntl:
             shutil.rmtree(self.folder, ignore_errors=True)
+        elif over:
+            with suppress(OSError):
+                self.folder.rmdir()
 
     @contextmanager
     def _folder_errors(self) -> Iterator[None]:
@@ -182,8 +195,18 @@ def _claimed(path: Path) -> IO[bytes] | None:
         file.close()
         return None
     except OSError:  # a file system without locks: as good as it gets
-        pass
+        return file
+    if _replaced(file, path):
+        file.close()  # the run before has cleared up between the two lines above
+        return None
     return file
+
+
+def _replaced(file: IO[bytes], path: Path) -> bool:
+    try:
+        return not os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except OSError:
+        return True
 
 
 def _readable(path: Path) -> bool:

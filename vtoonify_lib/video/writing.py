@@ -122,7 +122,6 @@ class VideoWriter:
         options = MP4_OPTIONS if container in ("mp4", "mov") else {}
         self._out = av.open(str(self._temporary), "w", format=container, container_options=options)
         self._stack.enter_context(closing(self._out))
-        self._out.metadata.update(reading.tags_of(source) if source is not None else {})
         encoder = _encoder_for(container)
         self._stream = self._out.add_stream(encoder, rate=rate, options=ENCODERS[encoder])
         self._stream.width, self._stream.height = width + width % 2, height + height % 2
