@@ -150,6 +150,24 @@ def test_the_default_bundle_from_nothing(pairs, landmark_file, tmp_path, monkeyp
     assert bundle.network("base")(code, "w").shape == bundle.network("stylized")(code, "w").shape == (1, 3, 64, 64)
 
 
+def test_a_bundle_is_trained_further(pairs, teachers, tmp_path, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(default, "render_pairs", lambda _, people, **how: asked.update(how, people=people) or pairs)
+    plan = default.Plan(12, HOLD_OUT, sharpen=2, batch=BATCH, window=24, judge=32)
+    default.train_further(tmp_path / "run", tmp_path / "further", str(teachers.folder), plan)
+    made = load_bundle(tmp_path / "further")
+    assert asked["people"] == 12 and asked["size"] == 64
+    learnt = changed(teachers.network("vtoonify").state_dict(), made.network("vtoonify").state_dict())
+    assert {name.split(".")[0] for name in learnt} >= {"encoder", "fusion_out", "generator"}
+    for kept in ("style_encoder", "parsing", "base", "stylized"):
+        assert not changed(teachers.network(kept).state_dict(), made.network(kept).state_dict())
+    assert made.metrics["held_out_people"] == HOLD_OUT and "photographs" not in made.metrics
+    assert made.metrics["generators"] == {"base": 1} and made.licence == teachers.licence
+    assert made.info["provenance"]["history"].startswith("begun; VToonify-T was sharpened for 2 more iterations on 12")
+    with pytest.raises(VToonifyError, match="studio-d is a VToonify-D; train it further with"):
+        default.train_further(tmp_path / "run", tmp_path / "further", "studio-d", plan)
+
+
 @pytest.fixture
 def teachers(parsing, base, stylised, landmark_file, tmp_path):
     """A bundle whose generators can teach."""
@@ -158,7 +176,8 @@ def teachers(parsing, base, stylised, landmark_file, tmp_path):
     style = {"image_size": 32, "n_latent": 1, "style_dim": TINY.generator.style_dim, "width": 8}
     models = {"parsing": {"widths": list(WIDTHS)}, "style_encoder": style}
     return save_bundle(tmp_path / "teachers", name="teachers", title="", config=TINY, networks=networks,
-                       files={"landmarks": landmark_file}, models=models)
+                       files={"landmarks": landmark_file}, models=models, provenance={"history": "begun"},
+                       metrics={"generators": {"base": 1}, "photographs": {}})
 
 
 def test_the_paper_recipe_from_a_bundle(pairs, teachers, parsing, tmp_path, monkeypatch):

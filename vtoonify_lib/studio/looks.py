@@ -78,7 +78,8 @@ def skin(s: np.ndarray, f: np.ndarray, dark: float, male: float, age: float,
     s = np.clip(s, -2.5, 2.5)
     tone = _ramp(_SKIN, dark) * np.exp(0.05 * s[1:4] * [0.6, 0.8, 1.0])
     painted = male < 0.5 and s[6] > 0.2
-    lip = tone * ([0.84, 0.50, 0.50] if dark < 0.6 else [0.80, 0.55, 0.58])
+    redder = np.array([0.84, 0.50, 0.50] if dark < 0.6 else [0.80, 0.55, 0.58])
+    lip = tone * redder ** (1.0 if male < 0.5 else np.clip(0.55 + 0.25 * s[6], 0.2, 1))  # a man's are paler, as a rule
     if painted:
         lip = lip * (1 - 0.6) + 0.6 * _hsv(0.96 + 0.03 * s[5], 0.72, 0.18 + 0.40 * uniform(s[7]))
     beard = male > 0.5 and f[1] > 0.1

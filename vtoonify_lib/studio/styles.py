@@ -114,7 +114,8 @@ STORYBOOK_PALETTE = Palette(
     iris_light=1.4, iris_saturation=1.3, cloth_saturation=1.3, vivid=1.22, ambient=(1.12, 1.14, 1.17),
     fill=1.15, rim=0.1)
 PHOTO = Style("photo")
-STORYBOOK = Style("storybook", STORYBOOK_WARP, iris=1.28, pupil=1.1, lids=1.65, toon=1.0, palette=STORYBOOK_PALETTE)
+STORYBOOK = Style("storybook", STORYBOOK_WARP, iris=1.28, pupil=1.1, lids=1.65, toon=1.0,
+                  palette=replace(STORYBOOK_PALETTE, saturation=1.03, vivid=1.12))  # more would turn warm light orange
 STYLES = {s.name: s for s in (PHOTO, STORYBOOK)}
 _FACTORS = {"iris", "pupil", "lids"}  # 1 does nothing; of the other numbers of a style, 0 does
 

@@ -2,7 +2,8 @@
 
 render pairs → parsing → landmarks → base StyleGAN → storybook fine-tune → VToonify-T → sharpening → bundle. Run it
 again after any interruption; a finished stage is skipped. On two CPU cores the stages take about three hours. This is
-the `renders` recipe of `encoder`; the paper's own is there too.
+the `renders` recipe of `encoder`; the paper's own is there too. With `--start BUNDLE` the VToonify-T of a bundle is
+sharpened further instead, on people rendered anew, and the rest of the bundle stays.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import metrics
-from ..checkpoints import save_bundle
+from ..checkpoints import Bundle, load_bundle, save_bundle
 from ..config import STUDIO, VToonifyConfig, VToonifyError
 from ..devices import pick_device
 from ..faces import FaceFinder
@@ -73,6 +74,31 @@ def train_default(folder: str | Path, out: str | Path, plan: Plan | None = None,
     write_bundle(out, pairs, parsing, students, (base, story), marks, plan, config)
 
 
+def train_further(folder: str | Path, out: str | Path, start: str = "studio-t", plan: Plan | None = None,
+                  kit: str | None = None, device: str | torch.device = "cpu") -> None:
+    """Sharpen the VToonify-T of the bundle `start` in `folder` and write the bundle to `out`; see `sharpen`.
+
+    VToonifyError for a bundle of VToonify-D.
+    """
+    plan, folder, bundle = plan or Plan(people=4096), Path(folder), load_bundle(start)
+    if bundle.config.backbone != "toonify":
+        raise VToonifyError(f"{bundle.name} is a VToonify-D; train it further with python -m "
+                            "vtoonify_lib.training.studio_d --start")
+    pairs = render_pairs(folder / "pairs", plan.people, size=bundle.config.out_size, kit=kit)
+    parsing, marks = bundle.network("parsing").to(device), bundle.path("landmarks")
+    students = sharpen(pairs, parsing, students_of(bundle).to(device), folder, plan, device).cpu()
+    others = {key: bundle.network(key) for key in ("style_encoder", "base", "stylized") if key in bundle.info["files"]}
+    kept, provenance = dict(bundle.metrics), dict(bundle.info["provenance"])
+    kept.pop("photographs", None)  # of the drawings that were
+    more = (f"VToonify-T was sharpened for {plan.sharpen} more iterations on {plan.people} people; its metrics are of "
+            f"{plan.hold_out} others")
+    provenance["history"] = "; ".join(filter(None, (provenance.get("history"), more)))
+    save_bundle(out, name=Path(out).name, title=bundle.title, config=bundle.config,
+                networks={"vtoonify": students.vtoonify, "parsing": parsing.cpu(), **others},
+                files={"landmarks": marks}, models=bundle.info["models"], licence=bundle.licence,
+                metrics=kept | measure(pairs, parsing, students, marks, plan.hold_out), provenance=provenance)
+
+
 def train_generators(pairs: Pairs, parsing: ParsingNet, folder: Path, plan: Plan, config: VToonifyConfig,
                      device: str | torch.device = "cpu") -> tuple[stylegan.Distilled, stylegan.Distilled]:
     """Base StyleGAN of photo renders, and its storybook fine-tune, which shares its codes and mapping network."""
@@ -107,21 +133,40 @@ def held_out_pair(pairs: Pairs, index: np.ndarray, device: str | torch.device = 
     return encoder.Pair(data.half(batch.photo), batch.styled, batch.photo, None)
 
 
+def students_of(bundle: Bundle) -> encoder.Students:
+    """Students that go on from a bundle's VToonify-T and style encoder."""
+    style = bundle.network("style_encoder")
+    students = encoder.Students(bundle.config, style.image_size, style.body[0].out_channels)
+    students.vtoonify.load_state_dict(bundle.network("vtoonify").state_dict())
+    students.style.load_state_dict(style.state_dict())
+    return students
+
+
 def train_student(pairs: Pairs, parsing: ParsingNet, story: stylegan.Distilled, folder: Path, plan: Plan,
                   config: VToonifyConfig, device: str | torch.device = "cpu") -> encoder.Students:
     """VToonify-T on exact render pairs, then sharpened against a discriminator → its moving average.
 
     The flicker loss rises from 0 twice: in the second half of the training, and all through the sharpening.
     """
-    def source(seed: int) -> Callable[[int], encoder.Pair]:
-        return encoder.render_source(pairs, plan.batch, plan.hold_out, seed, window=plan.window, device=device)
+    trained = encoder.train(_source(pairs, plan, 3, device), parsing, config, folder / "vtoonify", plan.vtoonify,
+                            start=first_students(story, config).state_dict(),
+                            sample_pairs=held_out_pair(pairs, np.arange(8), device), device=device)[1]
+    return sharpen(pairs, parsing, trained, folder, plan, device)
 
-    shown = held_out_pair(pairs, np.arange(8), device)
-    averaged = encoder.train(source(3), parsing, config, folder / "vtoonify", plan.vtoonify,
-                             start=first_students(story, config).state_dict(), sample_pairs=shown, device=device)[1]
-    return encoder.train(source(31), parsing, config, folder / "sharpen", plan.sharpen, start=averaged.state_dict(),
-                         lr=SHARPEN_LR, flicker_from=0.0, seed=31, sample_pairs=shown, square=plan.judge,
+
+def sharpen(pairs: Pairs, parsing: ParsingNet, students: encoder.Students, folder: Path, plan: Plan,
+            device: str | torch.device = "cpu") -> encoder.Students:
+    """The second part of `train_student`, from any students of T."""
+    style = students.style
+    return encoder.train(_source(pairs, plan, 31, device), parsing, students.vtoonify.config, folder / "sharpen",
+                         plan.sharpen, start=students.state_dict(), lr=SHARPEN_LR, flicker_from=0.0, seed=31,
+                         sample_pairs=held_out_pair(pairs, np.arange(8), device), image_size=style.image_size,
+                         width=style.body[0].out_channels, square=plan.judge,
                          judge=lambda: encoder.stylegan_judge(plan.judge, device), device=device)[1]
+
+
+def _source(pairs: Pairs, plan: Plan, seed: int, device: str | torch.device) -> Callable[[int], encoder.Pair]:
+    return encoder.render_source(pairs, plan.batch, plan.hold_out, seed, window=plan.window, device=device)
 
 
 @torch.no_grad()
@@ -225,13 +270,19 @@ def write_bundle(out: str | Path, pairs: Pairs, parsing: ParsingNet, students: e
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", default="runs/default", help="where the runs live (resumed when they exist)")
+    parser.add_argument("--folder", help="where the runs live (resumed when they exist; default: runs/default, with "
+                                         "--start runs/further)")
     parser.add_argument("--out", default="data/models/studio-t", help="the bundle to write")
+    parser.add_argument("--start", help="a bundle whose VToonify-T is sharpened further, instead of all from nothing")
     parser.add_argument("--kit", help="folder of another portrait kit (default: $VTOONIFY_PORTRAIT_KIT, or ours)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
     args = parser.parse_args()
     try:
-        train_default(args.folder, args.out, kit=args.kit, device=pick_device(args.device))
+        more = {"kit": args.kit, "device": pick_device(args.device)}
+        if args.start:
+            train_further(args.folder or "runs/further", args.out, args.start, **more)
+        else:
+            train_default(args.folder or "runs/default", args.out, **more)
     except VToonifyError as error:
         parser.exit(2, f"error: {error}\n")
 

@@ -25,6 +25,7 @@ from ..studio.codes import style_codes
 from ..studio.exemplars import EXEMPLARS, LOOKS
 from ..studio.shards import Pairs, render_styles
 from . import data, encoder, identity, report
+from .default import students_of
 from .dual_stage import DualPlan, measure_dual, train_dual
 from .dualstylegan import DualDistilled, fit_sampler
 from .exemplars import Exemplars, dual_students, style_source
@@ -81,17 +82,13 @@ def held_out_pair(pairs: Pairs, shown: Exemplars, entries: np.ndarray, look: str
 
 def first_students(bundle: Bundle) -> encoder.DualStudents:
     """VToonify-D as it begins: the VToonify-T of a bundle; or where another VToonify-D stopped."""
-    style, network = bundle.network("style_encoder"), bundle.network("vtoonify")
-    width = style.body[0].out_channels
     if bundle.config.backbone == "dualstylegan":  # it lacks what frames never read; that may begin anywhere
-        students = encoder.DualStudents(bundle.config, style.image_size, width)
+        style, network = bundle.network("style_encoder"), bundle.network("vtoonify")
+        students = encoder.DualStudents(bundle.config, style.image_size, style.body[0].out_channels)
         students.vtoonify.load_state_dict({**students.vtoonify.state_dict(), **network.state_dict()})
         students.style.load_state_dict(style.state_dict())
         return students
-    simple = encoder.Students(bundle.config, style.image_size, width)
-    simple.vtoonify.load_state_dict(network.state_dict())
-    simple.style.load_state_dict(style.state_dict())
-    return dual_students(simple, replace(bundle.config, backbone="dualstylegan"))
+    return dual_students(students_of(bundle), replace(bundle.config, backbone="dualstylegan"))
 
 
 def train_student(pairs: Pairs, start: Bundle, folder: Path, plan: Plan, device: str | torch.device = "cpu"
