@@ -39,12 +39,17 @@ class OnCard(torch.Tensor):
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
-        """Three functions of tensors ask for the driver before they can be intercepted."""
+        """Some functions of tensors ask for the driver before they can be intercepted."""
         if func is torch.Tensor.__getitem__:
             return OnCard(args[0].held[tree_map(_held, args[1])])
         if func is torch.Tensor.__setitem__:
             args[0].held[tree_map(_held, args[1])] = _held(args[2])
             return None
+        if func in (torch.Tensor.__float__, torch.Tensor.__int__, torch.Tensor.__bool__):
+            return func(args[0].held)
+        if func is torch.Tensor.copy_:
+            args[0].held.copy_(_held(args[1]))
+            return args[0]
         if func is torch.Tensor.contiguous:
             return OnCard(args[0].held.contiguous(*args[1:], **(kwargs or {})))
         with torch._C.DisableTorchFunctionSubclass():
@@ -56,9 +61,12 @@ class OnCard(torch.Tensor):
 
 
 class Card(TorchDispatchMode):
-    """Where tensors may be made on, and moved to, the card. most: pictures that it can convolve at a time."""
+    """Where tensors may be made on, and moved to, the card.
 
-    most = 10**9
+    most: pictures that it can convolve at a time; refused: how often it was asked for more
+    """
+
+    most, refused = 10**9, 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         return _run(func, args, kwargs or {})
@@ -84,7 +92,8 @@ def _run(func: Callable, args: tuple, kwargs: dict) -> object:
     if cards and func not in CROSSING and func not in BY_INDEX:
         if any(t.ndim and not isinstance(t, OnCard) for t in tensors):
             raise RuntimeError(f"Expected all tensors to be on the same device, but found cuda:0 and cpu: {func}")
-        if "convolution" in str(func) and len(args[0]) > Card.most:
+        if "conv" in str(func) and len(args[0]) > Card.most:
+            Card.refused += 1
             raise torch.OutOfMemoryError("CUDA out of memory (as far as this test goes)")
     where = kwargs.get("device")
     kind = None if where is None else torch.device(where).type
@@ -97,7 +106,7 @@ def _run(func: Callable, args: tuple, kwargs: dict) -> object:
     if kind == "cpu" or not (cards or kind == "cuda"):
         return out
     known = {id(t.held): t for t in cards}  # what works in place gives back what it was given
-    return tree_map(lambda t: known.get(id(t)) if id(t) in known else OnCard(t) if isinstance(t, torch.Tensor) else t,
+    return tree_map(lambda t: known[id(t)] if id(t) in known else OnCard(t) if isinstance(t, torch.Tensor) else t,
                     out)
 
 
@@ -128,6 +137,19 @@ def refuses_mixtures() -> None:
             raise AssertionError("a mixture was computed")
 
 
+def benches(name: str) -> None:
+    """`vtoonify bench`, but for its clip and the processes in which it measures memory."""
+    from vtoonify_lib.bench import report
+
+    report.peak_memory, report.split, report.MATRIX, report.COPIED = lambda *_: 1.0, lambda _: {}, 64, 1024
+    report.variants = lambda *_: {kind: (kind, torch.float32) for kind in ("textbook", "plain", "folded")}
+    torch.cuda.get_device_name = lambda *_: "a card"
+    torch.inference_mode = torch.no_grad  # tensors of that mode cannot be deceived about their views
+    told = report.run(name, 64, 1, "cuda:0")
+    assert max(max(form["error"], form["parsing_error"]) for form in told["forms"].values()) < 1e-5
+    assert "cuda:0 (a card)" in report.as_text(told)
+
+
 def main(name: str, folder: Path) -> None:
     from vtoonify_lib import devices, networks
     from vtoonify_lib.look import Keyframes, Look
@@ -154,9 +176,10 @@ def main(name: str, folder: Path) -> None:
         looks = (Look("comic"), Look("clay-03:0.5, storybook:0.5", structure=0.3, color=0.6), Look("new", seed=3),
                  Look(str(still)))
         tasks["looks"] = lambda t: [Preview(t, still).draw(look) for look in looks]
-        moving = Look("comic", structure=Keyframes.parse("0:0, 0.2:1"))
+        moving = Look("comic", structure=Keyframes.parse("0:0, 0.2:1"))  # frame by frame
         tasks["clip"] = lambda t: clip(t, look=moving)
     else:
+        moving = None
         tasks["clip"] = lambda t: clip(t, frame="full", faces="all", card=folder / "card.png")
     drawn = {}
     for device in ("cpu", "cuda:0"):
@@ -173,6 +196,9 @@ def main(name: str, folder: Path) -> None:
                 assert devices.pick_device().type == "cuda" and devices.frames_that_fit(CARD, lambda: None) == 4
                 Card.most = 2  # fewer than it said: groups are halved
                 work()
+                assert Card.refused or moving, "it was never asked for too much"
+                Card.most = 10**9
+                benches(name)
     for task, pictures in drawn["cpu"].items():
         for one, other in zip(pictures, drawn["cuda:0"][task], strict=True):
             apart = np.abs(one.astype(int) - other).mean()

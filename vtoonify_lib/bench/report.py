@@ -20,6 +20,9 @@ from .steps import split
 MATRIX, COPIED = 2048, 64 * 2**20
 """Sides of the matrices whose product, and bytes of the buffer whose copy, tells what the device can do."""
 
+LARGER = 4, 16
+"""So many times as large they are on a GPU, which small ones neither fill nor get past its cache."""
+
 
 def run(name: str = DEFAULT_BUNDLE, side: int | None = None, rounds: int = ROUNDS, device: str = "auto",
         compiled: bool = False) -> dict[str, Any]:
@@ -71,12 +74,14 @@ def _compiler_errors() -> Iterator[None]:
 
 def limits(network: Any, x: torch.Tensor, dtype: torch.dtype, device: torch.device) -> dict[str, float]:
     """What the device does at best: matrix products in TFLOP/s, copies in GB/s (read and written); bytes of a frame."""
-    a = torch.randn(MATRIX, MATRIX, device=device).to(dtype)
-    buffer = torch.zeros(COPIED, dtype=torch.uint8, device=device)
+    wider, longer = (1, 1) if device.type == "cpu" else LARGER
+    side, copied = wider * MATRIX, longer * COPIED
+    a = torch.randn(side, side, device=device).to(dtype)
+    buffer = torch.zeros(copied, dtype=torch.uint8, device=device)
     target = torch.empty_like(buffer)
     with torch.inference_mode():
         seconds = measure({"matmul": lambda: a @ a, "copy": lambda: target.copy_(buffer)}, device)
-    return {"matmul_tflops": 2 * MATRIX**3 / seconds["matmul"] / 1e12, "copy_gbs": 2 * COPIED / seconds["copy"] / 1e9,
+    return {"matmul_tflops": 2 * side**3 / seconds["matmul"] / 1e12, "copy_gbs": 2 * copied / seconds["copy"] / 1e9,
             "gbytes": fast.count_bytes(network, x) / 1e9}
 
 
