@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 USAGE_ERROR, INTERRUPTED = 2, 130
 STYLED = "studio-d"  # the bundle of ours that has styles
-METRICS_SHOWN = 4
 OTHERS_SHOWN = 8
 
 
@@ -318,20 +317,21 @@ def _styles(arguments: argparse.Namespace) -> None:
 
     from .checkpoints import load_bundle
     from .images import check_output, check_picture_name, write_image
+    from .listing import table
     from .styles import StyleTable, contact_sheet
 
     bundle = load_bundle(arguments.bundle)
     if not bundle.styles:
         raise VToonifyError(f"{bundle.name} has no styles to list; use --bundle {STYLED}, or see `vtoonify models`")
-    table = StyleTable(bundle)
+    styles = StyleTable(bundle)
     rows = [("LOOK", "STANDS FOR", "EXEMPLARS")]
-    for look, stands in table.looks.items():
-        mine = [name for name in table.names if name.rsplit("-", 1)[0] == look]
+    for look, stands in styles.looks.items():
+        mine = [name for name in styles.names if name.rsplit("-", 1)[0] == look]
         rows.append((look, stands, f"{mine[0]} … {mine[-1]}"))
-    _print_table(rows)
+    print(table(rows))
     if arguments.sheet:
         path = check_picture_name(check_output(arguments.sheet))
-        print(write_image(path, np.asarray(contact_sheet(table.names))))
+        print(write_image(path, np.asarray(contact_sheet(styles.names))))
 
 
 def _style(arguments: argparse.Namespace) -> None:
@@ -370,40 +370,9 @@ def _models(arguments: argparse.Namespace) -> None:
     elif arguments.clear_downloads:
         print(f"downloads removed, {clear_downloads() / 1e6:.1f} MB freed")
     else:
-        _list_models()
+        from .listing import models
 
-
-def _list_models() -> None:
-    """Bundles with their numbers, and the published presets with what each can do."""
-    from .checkpoints import list_bundles, models_folders
-    from .downloads import cache_folder
-    from .published import LICENCE, LICENCE_URL, PRESETS, on_disk
-
-    rows = [("BUNDLE", "SIZE", "LICENCE", "ON DISK", "PIXELS", "NUMBERS")]
-    for bundle in list_bundles():
-        if bundle.name in PRESETS and bundle.folder == cache_folder() / "bundles" / bundle.name:
-            continue
-        numbers = [f"{key} {value:.3g}" for key, value in bundle.metrics.items() if isinstance(value, int | float)]
-        rows.append((bundle.name, f"{bundle.bytes / 1e6:.1f} MB", bundle.licence, bundle.problem() or "complete",
-                     f"{bundle.config.in_size} → {bundle.config.out_size}", ", ".join(numbers[:METRICS_SHOWN]) or "-"))
-    if len(rows) > 1:
-        _print_table(rows)
-    else:
-        print(f"no bundle in {', '.join(map(str, models_folders()))}; `make train-default` makes one")
-    print()
-    _print_table([("PUBLISHED", "FAMILY", "CAN DO", "LICENCE", "ON DISK"),
-                  *((preset.name, preset.family, preset.abilities, "non-commercial", on_disk(preset))
-                    for preset in PRESETS.values())])
-    print(f"""
-Published by the authors of VToonify under the {LICENCE}: {LICENCE_URL}
-To get one, name it: `vtoonify image IN OUT --bundle pixar-d`. Its files come from Hugging Face, or with `--from` from
-a folder or an address of yours. They and what is made of them are in {cache_folder()}""")
-
-
-def _print_table(rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        print(models())
 
 
 if __name__ == "__main__":
