@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "vtoonify_lib"
 FACES = {"faces", "framing", "tracking", "people", "clips", "overlap", "planning", "preprocessing", "images"}  # one job
 LAYERS = [  # top to bottom; a module may import from lower rows, and from its own row
-    {"cli", "panels", "notebook", "bench", "batch"},
+    {"cli", "listing", "panels", "notebook", "bench", "batch"},
     {"plotting"},
     {"pipeline", "animation", "drawing", "quality", "preview", "demo", "networks", "look", "recipe", "styles",
      "training", "metrics"},
