@@ -7,7 +7,7 @@ import pytest
 
 from vtoonify_lib.clips import ClipTrack
 from vtoonify_lib.framing import CropPlan, paste_all, paste_back
-from vtoonify_lib.overlap import HEAD, Crowd, place_of, share
+from vtoonify_lib.overlap import HEAD, Crowd, others, place_of, share
 
 PLAN = CropPlan(0.5, 0, 0, 200, 160, 400, 320)  # all of a picture of 400×320, at half its size
 NOBODY = (np.nan,) * 3
@@ -101,6 +101,16 @@ def test_in_a_clip_only_those_who_are_there_take_pixels_away():
     assert crowd.share(0, 5, PLAN, [1.0, 0.0])[80, 120] == 0, "found, if not drawn"
     assert crowd.share(0, 15, PLAN, [1.0, 0.3])[80, 120] == 0, "drawn, if not found"
     assert (crowd.share(0, 15, PLAN, [1.0, 0.0]) == 1).all() and (crowd.share(0, 99, PLAN, [1.0]) == 1).all()
+
+
+def test_others_are_all_who_are_elsewhere():
+    """The largest is the first person, and the second in the next scene; in between it is lost for two frames."""
+    largest = track([100.0] * 4 + [None] * 2 + [100.0] * 4 + [300.0] * 10)
+    largest.cuts.append(10)
+    first, second = track([100.0] * 10 + [101.0] * 10), track([300.0] * 20)
+    beside = others(largest, [first, second, track([100.0] * 10 + [None] * 10)])
+    assert [one.found.tolist() for one in beside] == [[False] * 10 + [True] * 10, [True] * 10 + [False] * 10]
+    assert list(beside[0].x)[10:] == [101.0] * 10 and list(first.x)[:10] == [100.0] * 10, "a copy"
 
 
 def test_people_of_different_scenes_do_not_meet():

@@ -280,11 +280,24 @@ def test_everybody_is_drawn_with_a_look_of_their_own(toonifier, tmp_path, monkey
     shown = list(read_frames(result.path))[8].rgb.astype(int)
     assert result.people == 2 and result.size == (760, 300) and result.warnings == ()
     assert abs(shown[160, 105] - 20).max() < 12 and abs(shown[130, 551] - 230).max() < 12
-    largest = toonify(toonifier, src, tmp_path / "c.mp4", frame="full", faces=1, look=looks, padding=24)
-    shown = list(read_frames(largest.path))[8].rgb.astype(int)
-    assert largest.warnings == ("2 faces were found; the largest is used",
-                                "2 styles were given for 1 of the faces; the last ones are not used")
-    assert largest.people == 1 and abs(shown[130, 551] - 20).max() < 12 and abs(shown[160, 105] - 20).max() > 30
+
+
+@pytest.mark.parametrize("faces", [1, "largest"])
+def test_who_stands_beside_the_largest_is_left_alone(toonifier, tmp_path, monkeypatch, faces):
+    """Its crop holds both of them."""
+    monkeypatch.setattr(toonifier, "animator", lambda aligned, look, parse: lambda crops, seconds: (
+        parse(crops), np.full((len(crops), crops.shape[1] * 2, crops.shape[2] * 2, 3), 20, np.uint8))[1])
+    monkeypatch.setattr(toonifier.networks, "person_mask",
+                        lambda picture, logits: np.ones(logits.shape[2:], np.float32))
+    frames = [scene(760, 300, [(0, 60, 240), (420, 0, 300)])] * 16
+    src = write_clip(tmp_path / "a.mp4", frames)
+    result = toonify(toonifier, src, tmp_path / "b.mp4", frame="full", faces=faces, look=[Look(), Look()], padding=90)
+    shown = list(read_frames(result.path))[8].rgb.astype(int)
+    assert result.warnings == ("2 faces were found; the largest is used",
+                               "2 styles were given for 1 of the faces; the last ones are not used")
+    assert result.people == 1 and abs(shown[130, 551] - 20).max() < 12
+    assert abs(shown[130, 420] - 20).max() < 12, "the crop reaches far beyond its head"
+    assert abs(shown[160, 105] - frames[0][160, 105]).max() < 30
 
 
 def test_everybody_in_a_picture(toonifier):

@@ -21,6 +21,7 @@ from .clips import ClipTrack, load_tracks, save_tracks, track_people
 from .config import VToonifyError
 from .drawing import Actor, Wish, cast, draw_clip
 from .images import check_output, check_picture_name, check_source
+from .overlap import others
 from .planning import ALL, LARGEST, choose_people
 from .quality import QualityCard
 from .recipe import Recipe
@@ -115,7 +116,7 @@ def _track(toonifier: Toonifier, src: Path, wish: Wish, kept: Path
     tracks, notes = known or _follow(toonifier, src, wish)
     if known is None and tracks[0].frames > SEGMENT:
         save_tracks(kept, tracks, notes)
-    chosen = choose_people(tracks, wish.faces)
+    chosen = choose_people(tracks[:1] if wish.faces == LARGEST else tracks, wish.faces)
     if not chosen:
         raise VToonifyError(f"no face was found in any of the {tracks[0].frames} frames of {src}; {FACE_NEEDS}")
     mine = {id(track) for track in chosen}
@@ -123,11 +124,21 @@ def _track(toonifier: Toonifier, src: Path, wish: Wish, kept: Path
 
 
 def _follow(toonifier: Toonifier, src: Path, wish: Wish) -> tuple[list[ClipTrack], list[str]]:
-    """Watch the whole clip."""
-    total, most = probe(src).frame_count, 1 if wish.faces == LARGEST else MOST_FACES
+    """Watch the whole clip: the largest face, and those beside it where they would be seen; or everybody."""
+    if wish.faces != LARGEST:
+        return _watch(toonifier, src, wish, MOST_FACES, "finding the faces")
+    (track,), notes = _watch(toonifier, src, wish, 1, "finding the face")
+    if wish.frame != "full" or track.most_faces < 2:
+        return [track], notes
+    return [track, *others(track, _watch(toonifier, src, wish, MOST_FACES, "finding the others")[0])], notes
+
+
+def _watch(toonifier: Toonifier, src: Path, wish: Wish, most: int, what: str) -> tuple[list[ClipTrack], list[str]]:
+    """Follow up to `most` people, and keep what the reader says."""
+    total = probe(src).frame_count
     with warnings.catch_warnings(record=True) as caught, closing(read_frames(src)) as frames:
         warnings.simplefilter("always", UserWarning)
-        bar = tqdm(frames, total=total, desc="finding the face", unit="frame", leave=False, disable=not wish.progress)
+        bar = tqdm(frames, total=total, desc=what, unit="frame", leave=False, disable=not wish.progress)
         tracks = track_people(((frame.rgb, float(frame.pts)) for frame in bar), toonifier.finder,
                               toonifier.networks.face_size, most)
     return tracks, [str(item.message) for item in caught if item.category is UserWarning]

@@ -6,7 +6,9 @@ person in whose head it lies, or to the nearest one; where heads overlap, to the
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -46,6 +48,19 @@ def share(places: np.ndarray, who: int, plan: CropPlan, front: np.ndarray | None
                 ahead = np.minimum(ahead, theirs - 1)
             mine *= np.clip(0.5 + ahead / (2 * EDGE), 0, 1)
     return mine
+
+
+def others(track: ClipTrack, people: Sequence[ClipTrack]) -> list[ClipTrack]:
+    """Whom `people` show beside the person of `track`, who may be somebody else in each scene: all who are elsewhere."""
+    x, y, _ = _places(track)
+    found = []
+    for someone in people:
+        values = np.stack([np.asarray(someone.x), np.asarray(someone.y), np.asarray(someone.distance)])
+        values[:, _heads(values[0] - x, values[1] - y, values[2]) < 1] = np.nan
+        if np.isfinite(values).any():
+            found.append(replace(someone, **{name: array("d", row) for name, row
+                                             in zip(("x", "y", "distance"), values, strict=True)}))
+    return found
 
 
 class Crowd:
