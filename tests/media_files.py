@@ -41,6 +41,7 @@ def make_clip(
     rate: Fraction | int = 25,
     ticks: list[int] | None = None,
     time_base: Fraction | None = None,
+    lasts: int | None = None,
     codec: str = "libx264",
     pix_fmt: str = "yuv420p",
     matrix: Colorspace = Colorspace.ITU601,
@@ -55,7 +56,10 @@ def make_clip(
     options: dict[str, str] | None = None,
     container: str | None = None,
 ) -> Path:
-    """Write a clip of `picture`s with a sine tone as long as the pictures; `ticks` are the times in `time_base`."""
+    """Write a clip of `picture`s with a sine tone as long as the pictures; `ticks` are the times in `time_base`.
+
+    lasts: for how many of them the last frame is shown; then frames must be stored in the order in which they are shown
+    """
     options = {"crf": "8", "g": "5"} if options is None else options
     with av.open(str(path), "w", format=container) as out:
         stream = out.add_stream(codec, rate=rate, options=options)
@@ -78,7 +82,10 @@ def make_clip(
             frame = convert(frame, format=pix_fmt, dst_colorspace=matrix, dst_color_range=value_range)
             frame.pts, frame.time_base = tick, time_base or 1 / Fraction(rate)
             out.mux(stream.encode(frame))
-        out.mux(stream.encode(None))
+        rest = stream.encode(None)
+        if lasts:
+            rest[-1].duration = lasts
+        out.mux(rest)
         if tone:
             _add_tone(out, tone, Fraction(len(ticks)) / Fraction(rate), sound_start)
     return path

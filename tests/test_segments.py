@@ -30,7 +30,7 @@ def copy(src: Path, dst: Path, length: int = 3, stop: int | None = None, job: di
         for index, frame in enumerate(read_frames(src, skip=writer.done), start=writer.done):
             if index == stop:
                 raise KeyboardInterrupt
-            writer.write(frame.rgb, frame.pts)
+            writer.write(*frame)
     return writer
 
 
@@ -49,6 +49,13 @@ def test_times_frames_and_sound_survive_the_joints(tmp_path, name, recipe):
     assert probe(tmp_path / name).duration_s == pytest.approx(probe(tmp_path / f"whole{name}").duration_s, abs=0.05)
     assert np.mean([np.abs(a.rgb.astype(int) - b.rgb).mean() for a, b in zip(joined, whole, strict=True)]) < 3
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([src.name, name, f"whole{name}"])
+
+
+@pytest.mark.parametrize("length", [3, 7])
+def test_the_last_picture_of_the_last_segment_lasts_as_long_as_it_did(tmp_path, length):
+    src = make_clip(tmp_path / "a.mp4", lasts=1500, options={"bf": "0"}, **UNEVEN)
+    copy(src, tmp_path / "b.mp4", length)
+    assert probe(tmp_path / "b.mp4").duration_s == pytest.approx(2.4, abs=0.01)
 
 
 def test_times_that_stand_still_at_a_joint(tmp_path):

@@ -28,7 +28,7 @@ UNEVEN = dict(ticks=[0, 40, 70, 180, 181, 400, 900], time_base=Fraction(1, 1000)
 def copy(src: Path, dst: Path) -> Path:
     with VideoWriter(dst, source=src) as writer:
         for frame in read_frames(src):
-            writer.write(frame.rgb, frame.pts)
+            writer.write(*frame)
     return dst
 
 
@@ -98,6 +98,19 @@ def test_uneven_times_also_keep_the_duration(tmp_path):
     info = probe(copy(src, tmp_path / "b.mp4"))
     assert info.duration_s == pytest.approx(0.94, abs=0.01)
     assert info.frame_count == 7
+
+
+@pytest.mark.parametrize("name", ["b.mp4", "b.mkv"])
+def test_a_last_picture_that_stands_still_does_so_in_the_copy(tmp_path, name):
+    src = make_clip(tmp_path / "a.mp4", lasts=1500, options={"bf": "0"}, **UNEVEN)
+    *_, last = read_frames(src)
+    assert last.duration == Fraction(3, 2)
+    dst = copy(src, tmp_path / name)
+    assert probe(dst).duration_s == pytest.approx(probe(src).duration_s, abs=0.03) == pytest.approx(2.4, abs=0.03)
+    with VideoWriter(tmp_path / "c.mp4", source=src) as writer:  # who does not know it, guesses
+        for frame in read_frames(src):
+            writer.write(frame.rgb, frame.pts)
+    assert probe(tmp_path / "c.mp4").duration_s < 2
 
 
 def test_written_from_scratch(tmp_path):

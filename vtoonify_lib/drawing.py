@@ -104,6 +104,7 @@ class _Job(NamedTuple):
 
     index: int
     pts: Fraction
+    duration: Fraction | None
     parts: list[_Part]
     whole: np.ndarray | None
     begins: bool
@@ -159,7 +160,7 @@ def draw_clip(toonifier: Toonifier, src: Path, writer: SegmentWriter, actors: li
 
         def write(jobs: list[_Job]) -> None:
             for job in jobs:
-                writer.write(_blend(job), job.pts)
+                writer.write(_blend(job), job.pts, job.duration)
                 bar.update()
 
         pipelined(stage.read(src, writer.done, writer.length), stage.draw, write)
@@ -194,7 +195,7 @@ class _Stage:
                 shares = [actor.share_at(index) for actor in self.actors]
                 parts = [self._cut(who, index, item.rgb, shares) for who in range(len(self.actors))]
                 whole = item.rgb if self.wish.frame == "full" else None
-                jobs.append(_Job(index, item.pts, parts, whole, index % segment == 0))
+                jobs.append(_Job(index, item.pts, item.duration, parts, whole, index % segment == 0))
         if jobs:
             yield jobs
 

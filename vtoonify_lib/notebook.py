@@ -162,7 +162,7 @@ def excerpt(src: str | Path, dst: str | Path, seconds: float | None = None) -> P
         for frame in frames:
             if writer.frames and float(frame.pts) >= seconds:
                 break
-            writer.write(frame.rgb, frame.pts)
+            writer.write(*frame)
     return Path(dst)
 
 

@@ -50,10 +50,11 @@ SCALING = (
 
 
 class Frame(NamedTuple):
-    """One picture, uint8 RGB [H,W,3], and the moment in seconds at which it is shown."""
+    """One picture, uint8 RGB [H,W,3], the moment in seconds at which it is shown, and for how long, if the file says."""
 
     rgb: np.ndarray
     pts: Fraction
+    duration: Fraction | None = None
 
 
 @dataclass(frozen=True)
@@ -105,10 +106,11 @@ def read_frames(path: str | Path, skip: int = 0) -> Iterator[Frame]:
                 continue
             look = look or _Look(stream, frame)
             pts = pts + step if frame.pts is None else seconds(frame.pts, frame.time_base) - start
-            end = pts + (seconds(frame.duration, frame.time_base) if frame.duration else step)
+            duration = seconds(frame.duration, frame.time_base) if frame.duration else None
+            end = pts + (duration or step)
             shown += 1
             if shown > skip:
-                yield Frame(look.rgb(frame), pts)
+                yield Frame(look.rgb(frame), pts, duration)
         if not shown:
             raise _no_frames(path)
         promised = _stated_duration(container, stream)

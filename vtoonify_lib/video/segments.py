@@ -91,13 +91,13 @@ class SegmentWriter:
             self._note()
         self.frames = self.done
 
-    def write(self, rgb: np.ndarray, pts: Fraction) -> None:
+    def write(self, rgb: np.ndarray, pts: Fraction, duration: Fraction | None = None) -> None:
         """Add a frame, as `VideoWriter.write`; the first one is number `done`."""
         if self._writer is None:
             self._start = pts
             self._writer = VideoWriter(self._path(len(self._starts)), self.source, sound=False).__enter__()
         with self._named():
-            self._writer.write(rgb, pts - self._start)
+            self._writer.write(rgb, pts - self._start, duration)
         self.frames += 1
         self._count += 1
         if self._count == self.length:

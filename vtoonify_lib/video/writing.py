@@ -61,7 +61,8 @@ class VideoWriter:
         self.frames = 0
         self._temporary = self.dst.parent / f".vtoonify-{secrets.token_hex(4)}.part"
         self._stack = ExitStack()
-        self._held: Any = None  # the latest frame; the very last one is muxed with its duration
+        self._held: Any = None  # the latest frame; the very last one is muxed with its duration,
+        self._lasts: Fraction | None = None  # if that is known
         self._size: tuple[int, int] | None = None
         self._sound: SoundTrack | None = None
         self._reformat = VideoReformatter().reformat
@@ -76,8 +77,11 @@ class VideoWriter:
         self._stack.callback(self._temporary.unlink, missing_ok=True)
         return self
 
-    def write(self, rgb: np.ndarray, pts: Fraction | float) -> None:
-        """Add a frame, uint8 RGB [H,W,3], shown from `pts` seconds on. All frames have one size; times go up."""
+    def write(self, rgb: np.ndarray, pts: Fraction | float, duration: Fraction | None = None) -> None:
+        """Add a frame, uint8 RGB [H,W,3], shown from `pts` seconds on. All frames have one size; times go up.
+
+        duration  seconds for which it is shown, if it is the last one; by default as long as the others are
+        """
         if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
             raise VToonifyError(f"a frame is {rgb.dtype} {list(rgb.shape)}; uint8 [height, width, 3] is expected")
         if self._size is None:
@@ -94,7 +98,7 @@ class VideoWriter:
                 if not self._follows:  # else it is one over the rate of the source
                     self._duration = picture.pts - self._held.pts
                 self._encode_held()
-        self._held = picture
+        self._held, self._lasts = picture, duration
         self.frames += 1
 
     def __exit__(self, kind: type | None, *_: object) -> None:
@@ -156,7 +160,8 @@ class VideoWriter:
     def _finish(self) -> None:
         self._held.time_base = self._tick
         packets = self._stream.encode(self._held) + self._stream.encode(None)
-        packets[-1].duration = self._duration  # the others last until the next one
+        lasts = self._duration if self._lasts is None else max(1, round(self._lasts / self._tick))
+        packets[-1].duration = lasts  # the others last until the next one
         self._out.mux(packets)
         if self._sound:
             self._sound.mux_until(self._until)
@@ -195,7 +200,7 @@ def side_by_side(clips: Sequence[str | Path], dst: str | Path) -> None:
         height = max([reading.probe(first).height, *(clip.now.rgb.shape[0] for clip in rest)])
         for frame in stack.enter_context(closing(reading.read_frames(first))):
             beside = [frame.rgb, *(clip.at(frame.pts).rgb for clip in rest)]
-            writer.write(np.hstack([_scaled(rgb, height) for rgb in beside]), frame.pts)
+            writer.write(np.hstack([_scaled(rgb, height) for rgb in beside]), frame.pts, frame.duration)
 
 
 class _Following:
