@@ -51,7 +51,7 @@ def share(places: np.ndarray, who: int, plan: CropPlan, front: np.ndarray | None
 
 
 def others(track: ClipTrack, people: Sequence[ClipTrack]) -> list[ClipTrack]:
-    """Whom `people` show beside the person of `track`, who may be somebody else in each scene: all who are elsewhere."""
+    """Whom `people` show beside the person of `track`, who may be somebody else in each scene: who is elsewhere."""
     x, y, _ = _places(track)
     found = []
     for someone in people:

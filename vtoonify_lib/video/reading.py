@@ -50,7 +50,7 @@ SCALING = (
 
 
 class Frame(NamedTuple):
-    """One picture, uint8 RGB [H,W,3], the moment in seconds at which it is shown, and for how long, if the file says."""
+    """One picture, uint8 RGB [H,W,3], the second from which it is shown, and for how many, if the file says."""
 
     rgb: np.ndarray
     pts: Fraction
