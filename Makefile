@@ -1,4 +1,4 @@
-# make demo | test | lab | train-default | bench | lint | clean.  `.venv` is made on first use and kept until
+# make demo | test | setup | lab | train-default | bench | lint | clean.  `.venv` is made on first use and kept until
 # pyproject.toml or constraints.txt changes.  Another interpreter: make demo PYTHON=python3.12
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,13 +10,15 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: demo test lab train-default bench lint clean
+.PHONY: demo test setup lab train-default bench lint clean
 
 demo: $(CORE)
 	$(BIN)/vtoonify demo
 
 test: $(FULL)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+setup: $(FULL)
 
 lab: $(FULL)
 	$(BIN)/jupyter lab notebooks

@@ -26,6 +26,13 @@ CROSSING = (aten._to_copy.default, aten.copy_.default)
 BY_INDEX = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default)  # indices may lie on the CPU
 
 
+def _batch_norm(*args: object, **kwargs: object) -> tuple[torch.Tensor, ...]:
+    return (*aten.native_batch_norm.default(*args, **kwargs), torch.zeros(0))
+
+
+ON_CPU = {aten.cudnn_batch_norm.default: _batch_norm}  # what a torch that was built for GPUs asks cuDNN for
+
+
 class OnCard(torch.Tensor):
     """A tensor of the card; `held` has its numbers."""
 
@@ -100,7 +107,7 @@ def _run(func: Callable, args: tuple, kwargs: dict) -> object:
     kwargs = {**kwargs, **({"device": torch.device("cpu")} if kind else {})}
     if kwargs.get("pin_memory"):
         raise RuntimeError("memory cannot be pinned here")
-    out = func(*tree_map(_held, args), **tree_map(_held, kwargs))
+    out = ON_CPU.get(func, func)(*tree_map(_held, args), **tree_map(_held, kwargs))
     if func is aten.copy_.default:
         return args[0]
     if kind == "cpu" or not (cards or kind == "cuda"):

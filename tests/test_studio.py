@@ -6,6 +6,8 @@ import hashlib
 import itertools
 import json
 import re
+import subprocess
+import sys
 from dataclasses import fields, replace
 from fractions import Fraction
 from pathlib import Path
@@ -356,6 +358,13 @@ def test_a_render_and_its_truth(studio):
             assert {CLASS["skin"], CLASS["nose"], CLASS["u_lip"], CLASS["l_lip"]} <= set(np.unique(shot.parsing))
             assert CLASS["hat"] not in shot.parsing and CLASS["ear_r"] not in shot.parsing
             assert shot.image.std() > 10
+
+
+def test_triton_may_be_loaded_after_the_studio_was_made(studio):
+    """Torch's builds for GPUs load it at times of their own; see `painter._context`."""
+    pytest.importorskip("triton", reason="only torch's builds for GPUs bring Triton")
+    code = "from vtoonify_lib.studio.render import Studio; Studio(size=32); import triton"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_without_truth_only_the_picture_is_made(studio):

@@ -4,6 +4,7 @@ A `Painter` draws one `Part` with one program; which parts, in which order and i
 """
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -30,7 +31,13 @@ NO_MASKS = np.float32([0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0])
 
 @lru_cache(maxsize=1)
 def _context() -> Any:
-    """The one context of this process: two would take turns at being current, and draw into each other's pictures."""
+    """The one context of this process: two would take turns at being current, and draw into each other's pictures.
+
+    Mesa and Triton, which comes with PyTorch's builds for GPUs, both bring an LLVM. Loaded after Mesa's, Triton's ends
+    the process with a segmentation fault; before, it does no harm.
+    """
+    with suppress(ImportError):
+        import triton  # noqa: F401
     try:
         import moderngl
 
