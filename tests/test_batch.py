@@ -84,6 +84,16 @@ def test_command_line_goes_on_with_what_is_left(folder, tiny_bundle, tmp_path, c
     assert main([*command, "--padding", "16"]) == 0 and len(drawn) == 4, "another region makes all of it anew"
 
 
+def test_no_result_is_written_over_what_is_to_be_drawn(tmp_path):
+    """Results above their sources, and an inner folder of the same name."""
+    inner = tmp_path / "2020" / "2020"
+    inner.mkdir(parents=True)
+    for folder in (inner, inner.parent):
+        (folder / "a.jpg").touch()
+    with pytest.raises(VToonifyError, match=r"2020.2020.a\.jpg would be written over .*2020.a\.jpg"):
+        batch(inner.parent, tmp_path, None, HOW)
+
+
 def test_the_manifest_knows_what_has_changed(tmp_path):
     src, dst = tmp_path / "a.mp4", tmp_path / "out" / "a.mp4"
     src.write_bytes(b"1")

@@ -113,6 +113,17 @@ def test_others_are_all_who_are_elsewhere():
     assert list(beside[0].x)[10:] == [101.0] * 10 and list(first.x)[:10] == [100.0] * 10, "a copy"
 
 
+def test_who_passes_in_front_is_one_of_the_others():
+    """And whom the first pass went astray with is not, while it does."""
+    steps = [30 * i - 100 for i in range(20)]
+    largest, passer = track([200.0] * 8 + [None] * 4 + [200.0] * 8), track(steps, size=60)
+    (beside,) = others(largest, [track([200.0] * 8 + [None] * 4 + [200.0] * 8), passer])
+    assert beside.found.sum() > 14 and Crowd([largest, beside]).hidden(0)[8:12].max() == 1
+    astray = track([200.0] * 16 + steps[16:])
+    (beside,) = others(astray, [track([200.0] * 20), passer])
+    assert list(beside.x)[:8] == steps[:8] and not beside.found[16:].any()
+
+
 def test_people_of_different_scenes_do_not_meet():
     first, second = track([200.0] * 10 + [None] * 10), track([None] * 10 + [200.0] * 10)
     first.cuts.append(10)

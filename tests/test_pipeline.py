@@ -148,7 +148,8 @@ def test_a_gpu_takes_as_many_frames_as_half_its_memory_holds(monkeypatch):
 
 
 def test_out_of_memory_is_one_sentence():
-    for error in (torch.OutOfMemoryError("CUDA"), MemoryError(), RuntimeError("can't allocate memory: 9 bytes")):
+    for error in (torch.OutOfMemoryError("CUDA"), MemoryError(), RuntimeError("can't allocate memory: 9 bytes"),
+                  RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")):
         with pytest.raises(VToonifyError, match="not enough memory on cpu for a crop; use a smaller"):
             with memory_errors(torch.device("cpu"), "a crop"):
                 raise error

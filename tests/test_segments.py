@@ -14,12 +14,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from media_files import make_clip, sound_packets
+from media_files import make_clip, sound_packets, sound_times
 from people import scene, write_clip
 
 from vtoonify_lib.clips import load_tracks, save_tracks, track_people
 from vtoonify_lib.config import VToonifyError
-from vtoonify_lib.video import SegmentWriter, VideoWriter, probe, read_frames, segments
+from vtoonify_lib.video import SegmentWriter, VideoWriter, left_out, probe, read_frames, segments
 
 UNEVEN = dict(ticks=[0, 40, 70, 180, 181, 400, 900], time_base=Fraction(1, 1000))
 
@@ -58,6 +58,41 @@ def test_the_last_picture_of_the_last_segment_lasts_as_long_as_it_did(tmp_path, 
     assert probe(tmp_path / "b.mp4").duration_s == pytest.approx(2.4, abs=0.01)
 
 
+@pytest.mark.filterwarnings("ignore:.*seems damaged")  # as it is, where one ends and the other begins
+@pytest.mark.parametrize("name", ["b.mp4", "b.mkv", "b.webm"])
+@pytest.mark.parametrize("sound", ["aac", None])
+def test_recordings_joined_into_one_file_go_on_one_after_the_other(tmp_path, name, sound):
+    """Their clocks begin anew in the middle of the file; of the second one nothing may be lost or hurried."""
+    parts = [make_clip(tmp_path / f"{i}.ts", frames=40, sound=sound, options={"bf": "0", "g": "10"}) for i in range(2)]
+    src = tmp_path / "a.ts"
+    src.write_bytes(b"".join(part.read_bytes() for part in parts))
+    assert sound is None or len(sound_packets(src)) > 1.8 * len(sound_packets(parts[0]))
+    times = np.array([float(frame.pts) for frame in read_frames(src)])
+    assert len(times) >= 79 and np.diff(times) == pytest.approx(0.04, abs=0.021)
+    copy(src, tmp_path / name, length=30)
+    shown = np.array([float(frame.pts) for frame in read_frames(tmp_path / name)])
+    assert shown - shown[0] == pytest.approx(times - times[0], abs=0.002)
+    if sound:
+        heard = np.array(sound_times(tmp_path / name), float)
+        assert (np.diff(heard) > 0).all() and heard[-1] == pytest.approx(3.2, abs=0.15)
+
+
+def test_sound_that_is_announced_and_never_sent_is_none(tmp_path):
+    src = tmp_path / "a.ts"
+    with av.open(str(src), "w") as out:
+        stream = out.add_stream("libx264", rate=25, options={"bf": "0"})
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        out.add_stream("mp2", rate=48000)
+        for _ in range(5):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8))))
+        out.mux(stream.encode(None))
+    with av.open(str(src)) as container:
+        assert len(container.streams.audio) == 1
+    assert not probe(src).has_audio and "left out" in left_out(src)[0]
+    for name in ("b.mp4", "b.mkv", "b.mov", "b.webm"):
+        assert copy(src, tmp_path / name).frames == 5 and not probe(tmp_path / name).has_audio
+
+
 def test_times_that_stand_still_at_a_joint(tmp_path):
     src = make_clip(tmp_path / "a.mp4", frames=6)
     with SegmentWriter(tmp_path / "b.mp4", src, {}, 3) as writer:
@@ -86,23 +121,64 @@ def test_nothing_is_kept_of_less_than_a_segment(tmp_path):
     assert not hasattr(stopped.value, "__notes__") and [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
 
 
-@pytest.mark.parametrize("change", ["job", "length", "missing", "garbage", "half"])
+@pytest.mark.parametrize("change", ["job", "length", "garbage"])
 def test_what_belongs_to_another_job_is_thrown_away(tmp_path, change):
     src, dst = make_clip(tmp_path / "a.mp4", frames=8), tmp_path / "b.mp4"
     with pytest.raises(KeyboardInterrupt):
         copy(src, dst, stop=7, job={"style": 1})
     kept = tmp_path / ".b.mp4.vtoonify"
-    if change == "missing":
-        (kept / "00001.mp4").unlink()
-    if change == "half":
-        (kept / "00001.mp4").write_bytes((kept / "00001.mp4").read_bytes()[:40])
     if change == "garbage":
         (kept / "job.json").write_text("{")
     with SegmentWriter(dst, src, {"style": 1 + (change == "job")}, 3 + (change == "length")) as writer:
         assert writer.done == 0 and {p.name for p in kept.iterdir()} == {"job.json", "lock"}
         for frame in read_frames(src):
-            writer.write(frame.rgb, frame.pts)
+            writer.write(*frame)
     assert probe(dst).frame_count == 8
+
+
+@pytest.mark.parametrize("change", ["missing", "half"])
+def test_what_lies_before_a_broken_segment_is_kept(tmp_path, change):
+    src, dst = make_clip(tmp_path / "a.mp4", frames=11), tmp_path / "b.mp4"
+    with pytest.raises(KeyboardInterrupt):
+        copy(src, dst, stop=10)
+    kept = tmp_path / ".b.mp4.vtoonify"
+    (kept / "tracks.npz").write_bytes(b"notes")
+    broken = kept / "00001.mp4"
+    broken.unlink() if change == "missing" else broken.write_bytes(broken.read_bytes()[:40])
+    with pytest.raises(KeyboardInterrupt), SegmentWriter(dst, src, {}, 3) as writer:
+        assert writer.done == 3 and (kept / "tracks.npz").is_file()
+        raise KeyboardInterrupt
+    copy(src, dst)
+    assert len(list(read_frames(dst))) == 11 and not kept.exists()
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), VToonifyError("no face"), "full"], ids=repr)
+def test_notes_outlast_what_may_be_over_the_next_time(tmp_path, stop):
+    src, dst = make_clip(tmp_path / "a.mp4", frames=2), tmp_path / "b.mp4"
+    if stop == "full":
+        stop = VToonifyError("b.mp4 could not be written")
+        stop.__cause__ = OSError(28, "No space left on device")
+    with pytest.raises(type(stop)), SegmentWriter(dst, src, {}, 3) as writer:
+        (writer.folder / "tracks.npz").write_bytes(b"notes")
+        raise stop
+    assert (tmp_path / ".b.mp4.vtoonify" / "tracks.npz").exists() == ("no face" not in str(stop))
+    assert copy(src, dst).frames == 2 and not list(tmp_path.glob(".*"))
+
+
+def test_a_file_that_cannot_be_joined_is_not_said_to_be_lost(tmp_path, monkeypatch):
+    src, dst = make_clip(tmp_path / "a.mp4", frames=4), tmp_path / "b.mp4"
+
+    def broken(*_):
+        raise OSError(22, "Invalid argument")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(segments.os, "replace", lambda a, b: broken() if b == dst else os.rename(a, b))
+        with pytest.raises(VToonifyError) as failed:
+            copy(src, dst)
+    assert str(failed.value) == f"{dst} could not be written (Invalid argument)"
+    assert "4 frames are kept" in failed.value.__notes__[0]
+    assert [p.name for p in tmp_path.glob(".*")] == [".b.mp4.vtoonify"], "no half file beside it"
+    assert copy(src, dst).done == 4 and not list(tmp_path.glob(".*"))
 
 
 def test_two_runs_do_not_write_one_file(tmp_path):

@@ -94,6 +94,11 @@ def batch(folder: str | Path, out: str | Path, toonifier: Toonifier, how: Mappin
     tasks = find_tasks(folder, out)
     if not tasks:
         raise VToonifyError(f"there are no clips and no pictures in {folder}")
+    sources = {task.src.resolve() for task in tasks}
+    for task in tasks:
+        if task.dst.resolve() in sources:
+            raise VToonifyError(f"the cartoon of {task.src} would be written over {task.dst}, which is to be drawn, "
+                                "too; give another folder for the results")
     devices = [str(pick_device(device)) for device in devices] or [str(toonifier.device)]
     if workers is not None and workers < 1:
         raise VToonifyError(f"workers is {workers}; it must be at least 1")

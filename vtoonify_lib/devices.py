@@ -17,6 +17,8 @@ from .config import VToonifyError
 
 MOST_AT_ONCE = 8  # frames of a clip
 DEVICES = ("cpu", "cuda", "mps", "xpu")
+OUT_OF_MEMORY = ("out of memory", "allocate memory", "alloc_failed", "unable to find an engine")
+"""What errors say of it: torch's own, the CPU's, cuBLAS' and cuDNN's, and cuDNN's without room to work in."""
 CPU_INFO = Path("/proc/cpuinfo")
 BFLOAT16_GAIN = 1.3  # so much faster than float32 a convolution must be before bfloat16 is worth its rounding
 
@@ -101,7 +103,7 @@ def _conv_seconds(dtype: torch.dtype, rounds: int = 5) -> float:
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that the memory of a device does not suffice."""
-    told = any(words in str(error).lower() for words in ("out of memory", "allocate memory"))
+    told = any(words in str(error).lower() for words in OUT_OF_MEMORY)
     return told or isinstance(error, MemoryError | torch.OutOfMemoryError)
 
 

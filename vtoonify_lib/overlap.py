@@ -17,6 +17,7 @@ from .framing import CropPlan, eye_centres, eye_distance
 
 HEAD = (1.25, 1.8)  # half the width and half the height of a head, in eye distances
 EDGE = 0.2          # heads: half the way over which one drawing passes into another
+ASTRAY = 0.5        # heads between two places that are one
 HIDE = 0.2          # seconds in which the drawing of somebody who is being hidden goes, and comes back
 
 
@@ -51,16 +52,22 @@ def share(places: np.ndarray, who: int, plan: CropPlan, front: np.ndarray | None
 
 
 def others(track: ClipTrack, people: Sequence[ClipTrack]) -> list[ClipTrack]:
-    """Whom `people` show beside the person of `track`, who may be somebody else in each scene: who is elsewhere."""
+    """Whom `people` show beside the person of `track`, who may be somebody else in each scene.
+
+    That is in each scene who is in the same place more often than not. Of the others, only who is right where the face
+    was found is left out: then `track` has gone astray.
+    """
     x, y, _ = _places(track)
-    found = []
-    for someone in people:
-        values = np.stack([np.asarray(someone.x), np.asarray(someone.y), np.asarray(someone.distance)])
-        values[:, _heads(values[0] - x, values[1] - y, values[2]) < 1] = np.nan
-        if np.isfinite(values).any():
-            found.append(replace(someone, **{name: array("d", row) for name, row
-                                             in zip(("x", "y", "distance"), values, strict=True)}))
-    return found
+    values = np.stack([[np.asarray(one.x), np.asarray(one.y), np.asarray(one.distance)] for one in people])  # [P,3,N]
+    apart = _heads(values[:, 0] - x, values[:, 1] - y, values[:, 2])
+    gone = track.found & (apart < ASTRAY)
+    for scene in track.scenes:
+        part = slice(scene.start, scene.stop)
+        near, there = apart[:, part] < 1, np.isfinite(apart[:, part])
+        gone[:, part] |= 2 * near.sum(1, keepdims=True) > there.sum(1, keepdims=True)
+    values[np.broadcast_to(gone[:, None], values.shape)] = np.nan
+    return [replace(one, **{name: array("d", row) for name, row in zip(("x", "y", "distance"), rows, strict=True)})
+            for one, rows in zip(people, values, strict=True) if np.isfinite(rows).any()]
 
 
 class Crowd:

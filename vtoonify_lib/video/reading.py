@@ -32,6 +32,9 @@ TEXT_FORMATS = ("tty", "hls", "concat", "dash", "imf", "sdp")
 ENDS_EARLY = 0.9
 """Share of the stated duration below which a file counts as cut short; sound may go on a little after the pictures."""
 
+JUMP = 1
+"""Seconds by which a clock that goes back begins anew, as in files into which recordings were joined."""
+
 MAX_RATE = 1000
 """Frames a second above which a stated rate is a clock, not a rate."""
 
@@ -97,7 +100,7 @@ def read_frames(path: str | Path, skip: int = 0) -> Iterator[Frame]:
     with open_video(path) as container:
         stream = picture_stream(container, path)
         stream.thread_type = "AUTO"
-        start = start_of(container, stream)
+        shift = -start_of(container, stream)
         step = 1 / (frame_rate(stream) or Fraction(25))
         look, shown, damaged, pts, end = None, 0, False, -step, Fraction(0)
         for frame in _decode(container, stream):
@@ -105,7 +108,11 @@ def read_frames(path: str | Path, skip: int = 0) -> Iterator[Frame]:
                 damaged = True
                 continue
             look = look or _Look(stream, frame)
-            pts = pts + step if frame.pts is None else seconds(frame.pts, frame.time_base) - start
+            now = pts + step if frame.pts is None else seconds(frame.pts, frame.time_base) + shift
+            if shown and now < pts - JUMP:
+                shift += pts + step - now
+                now = pts + step
+            pts = now
             duration = seconds(frame.duration, frame.time_base) if frame.duration else None
             end = pts + (duration or step)
             shown += 1
@@ -115,7 +122,7 @@ def read_frames(path: str | Path, skip: int = 0) -> Iterator[Frame]:
             raise _no_frames(path)
         promised = _stated_duration(container, stream)
         if damaged or end < ENDS_EARLY * promised:
-            reach = f"{float(end):.1f} s" + f" of {promised:.1f} s" * (promised > 0)
+            reach = f"{float(end):.1f} s" + f" of {promised:.1f} s" * (promised > end)
             warnings.warn(f"{path} seems damaged or cut short; {shown} frames, {reach}, could be read", stacklevel=2)
 
 
@@ -156,8 +163,11 @@ def picture_stream(container: Any, path: str | Path) -> Any:
 
 
 def sound_stream(container: Any) -> Any:
-    """The sound track that players take, the default one or else the first, of those that can be read; or None."""
-    tracks = [s for s in container.streams.audio if s.codec_context is not None]
+    """The sound track that players take, the default one or else the first, of those that can be read; or None.
+
+    A track that is announced and never sent has no rate.
+    """
+    tracks = [s for s in container.streams.audio if s.codec_context is not None and s.codec_context.sample_rate]
     return next((s for s in tracks if s.disposition & Disposition.default), tracks[0] if tracks else None)
 
 

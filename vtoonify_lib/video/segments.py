@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from fractions import Fraction
+from itertools import takewhile
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,6 +28,7 @@ except ImportError:  # Windows
     import msvcrt
 
 LENGTH = 250  # frames of a segment
+OURS = {"lock", "job.json", "job.part"}  # in the folder beside dst, and segments; the rest is notes
 
 
 class SegmentWriter:
@@ -76,17 +77,16 @@ class SegmentWriter:
         """Go on where the same job was broken off, or begin."""
         try:
             state = json.loads((self.folder / "job.json").read_text())
-            whole = state["job"] == self._job and state["length"] == self.length
-            self._starts = [Fraction(start) for start, _ in state["segments"]] if whole else []
-            self._counts = [int(count) for _, count in state["segments"]] if whole else []
+            same = state["job"] == self._job and state["length"] == self.length
+            kept = [(Fraction(start), int(count)) for start, count in state["segments"]] if same else []
         except (OSError, ValueError, KeyError, TypeError):
-            whole = False
-        if not whole or not all(_readable(self._path(i)) for i in range(len(self._starts))):
-            for left in self.folder.iterdir():
-                if left.name != "lock":
-                    with suppress(OSError):
-                        left.unlink()
-            self._starts, self._counts = [], []
+            same, kept = False, []
+        whole = sum(1 for _ in takewhile(lambda i: _readable(self._path(i)), range(len(kept))))
+        self._starts, self._counts = [start for start, _ in kept[:whole]], [count for _, count in kept[:whole]]
+        for left in () if same else self.folder.iterdir():
+            if left.name != "lock":
+                with suppress(OSError):
+                    left.unlink()
         with self._folder_errors():
             self._note()
         self.frames = self.done
@@ -115,14 +115,15 @@ class SegmentWriter:
                 if kind is not None:
                     self._break_off(error)
             finally:
-                self._leave(over=not self._starts or self._written)
+                self._leave(over=self._written or not (self._starts or self._worth_keeping(error)))
 
     def _finish(self) -> None:
         if self._writer is not None:
             self._finish_segment()
         if not self._starts:
             raise VToonifyError(f"no frame was written to {self.dst}; nothing is saved")
-        join([(self._path(i), start) for i, start in enumerate(self._starts)], self.dst, self.source)
+        with self._named():
+            join([(self._path(i), start) for i, start in enumerate(self._starts)], self.dst, self.source)
         self._written = True
 
     def _finish_segment(self) -> None:
@@ -132,7 +133,8 @@ class SegmentWriter:
         self._starts.append(self._start)
         self._counts.append(self._count)
         self._count = 0
-        with writing_errors(self.dst):
+        with self._named(), writing_errors(self.dst):
+            _to_disk(self._path(len(self._starts) - 1))
             self._note()
 
     def _break_off(self, error: BaseException | None) -> None:
@@ -142,6 +144,14 @@ class SegmentWriter:
                 self._writer.__exit__(KeyboardInterrupt, None, None)
         if self._starts and error is not None:
             error.add_note(f"{self.done} frames are kept; the same command goes on from there")
+
+    def _worth_keeping(self, error: BaseException | None) -> bool:
+        """Whether there are notes, and what broke the work off may be over the next time."""
+        while error is not None:
+            if isinstance(error, KeyboardInterrupt) or getattr(error, "errno", None) == errno.ENOSPC:
+                return any(left.name not in OURS for left in self.folder.iterdir())
+            error = error.__cause__
+        return False
 
     def _leave(self, over: bool) -> None:
         """Let others in, and when it is over clear up; what is open, some systems delete only when it is closed."""
@@ -209,6 +219,12 @@ def _replaced(file: IO[bytes], path: Path) -> bool:
         return True
 
 
+def _to_disk(path: Path) -> None:
+    """Wait until a file would outlast a power cut."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
 def _readable(path: Path) -> bool:
     """Whether a segment is there, and whole enough to be opened: a power cut may have left half of it."""
     try:
@@ -220,7 +236,7 @@ def _readable(path: Path) -> bool:
 
 def join(segments: list[tuple[Path, Fraction]], dst: Path, source: Path) -> None:
     """Copy the packets of segments, each beginning at its time in seconds, into one file with the sound of source."""
-    container, temporary = FORMATS[dst.suffix.lower()], dst.with_name(f".vtoonify-{secrets.token_hex(4)}.part")
+    container, temporary = FORMATS[dst.suffix.lower()], segments[0][0].with_name("joined.part")
     with ExitStack() as stack, writing_errors(dst):
         stack.callback(temporary.unlink, missing_ok=True)
         original = stack.enter_context(reading.open_video(source))

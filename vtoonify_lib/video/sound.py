@@ -53,13 +53,20 @@ class SoundTrack:
             self._next = next(self._packets, None)
 
     def _read(self) -> Iterator[Any]:
-        packets = self._source.demux(self._track)
+        """Packets with times that go on, also where the file's clock begins anew, as that of the frames."""
+        shift, last, end = -self._shift, None, 0
+        jump = reading.JUMP / reading.fraction(self._track.time_base)
         with suppress(av.FFmpegError):
-            for packet in packets:
-                if packet.dts is not None:
-                    packet.dts -= self._shift
-                    packet.pts = packet.dts if packet.pts is None else packet.pts - self._shift
-                    yield packet
+            for packet in self._source.demux(self._track):
+                if packet.dts is None:
+                    continue
+                if last is not None and packet.dts + shift < last - jump:
+                    shift = end - packet.dts
+                late = 0 if packet.pts is None else packet.pts - packet.dts
+                packet.dts = packet.dts + shift if last is None else max(packet.dts + shift, last + 1)
+                packet.pts = packet.dts + late
+                last, end = packet.dts, packet.dts + max(packet.duration or 0, 1)
+                yield packet
 
     def _copied(self) -> Iterator[Any]:
         for packet in self._read():
