@@ -7,7 +7,7 @@ import pytest
 
 from vtoonify_lib.clips import ClipTrack
 from vtoonify_lib.framing import CropPlan, paste_all, paste_back
-from vtoonify_lib.overlap import HEAD, Crowd, others, place_of, share
+from vtoonify_lib.overlap import HEAD, Crowd, place_of, share, told_apart
 
 PLAN = CropPlan(0.5, 0, 0, 200, 160, 400, 320)  # all of a picture of 400×320, at half its size
 NOBODY = (np.nan,) * 3
@@ -108,20 +108,26 @@ def test_others_are_all_who_are_elsewhere():
     largest = track([100.0] * 4 + [None] * 2 + [100.0] * 4 + [300.0] * 10)
     largest.cuts.append(10)
     first, second = track([100.0] * 10 + [101.0] * 10), track([300.0] * 20)
-    beside = others(largest, [first, second, track([100.0] * 10 + [None] * 10)])
+    mine, *beside = told_apart(largest, [first, second, track([100.0] * 10 + [None] * 10)])
+    assert list(mine.x) == [100.0] * 10 + [300.0] * 10, "what only the other pass found is taken over"
     assert [one.found.tolist() for one in beside] == [[False] * 10 + [True] * 10, [True] * 10 + [False] * 10]
     assert list(beside[0].x)[10:] == [101.0] * 10 and list(first.x)[:10] == [100.0] * 10, "a copy"
 
 
-def test_who_passes_in_front_is_one_of_the_others():
-    """And whom the first pass went astray with is not, while it does."""
-    steps = [30 * i - 100 for i in range(20)]
-    largest, passer = track([200.0] * 8 + [None] * 4 + [200.0] * 8), track(steps, size=60)
-    (beside,) = others(largest, [track([200.0] * 8 + [None] * 4 + [200.0] * 8), passer])
-    assert beside.found.sum() > 14 and Crowd([largest, beside]).hidden(0)[8:12].max() == 1
-    astray = track([200.0] * 16 + steps[16:])
-    (beside,) = others(astray, [track([200.0] * 20), passer])
-    assert list(beside.x)[:8] == steps[:8] and not beside.found[16:].any()
+@pytest.mark.parametrize("back", [12, 15, None])
+def test_the_largest_does_not_walk_off_with_who_passes_in_front(back):
+    """By place alone it did. If the person does not come back, the other one may be them in another light."""
+    steps = [30.0 * i - 100 for i in range(20)]
+    person, passer = track([200.0] * 9 + [None] * 11), track(steps, size=60)
+    if back:
+        person = track([200.0] * 9 + [None] * (back - 9) + [200.0] * (20 - back))
+    mine, *beside = told_apart(track([200.0] * 9 + steps[9:]), [person, passer])
+    if back is None:
+        assert list(mine.x) == [200.0] * 9 + steps[9:] and not beside[0].found[9:].any()
+        return
+    assert mine.found.tolist() == person.found.tolist() and list(mine.x)[back:] == [200.0] * (20 - back)
+    assert [list(one.x) for one in beside] == [steps]
+    assert Crowd([mine, *beside]).hidden(0)[9] == 1 and Crowd([mine, *beside]).hidden(0)[0] == 0
 
 
 def test_people_of_different_scenes_do_not_meet():

@@ -21,7 +21,7 @@ from .clips import ClipTrack, load_tracks, save_tracks, track_people
 from .config import VToonifyError
 from .drawing import Actor, Wish, cast, draw_clip
 from .images import check_output, check_picture_name, check_source
-from .overlap import others
+from .overlap import told_apart
 from .planning import ALL, LARGEST, choose_people
 from .quality import QualityCard
 from .recipe import Recipe
@@ -124,13 +124,13 @@ def _track(toonifier: Toonifier, src: Path, wish: Wish, kept: Path
 
 
 def _follow(toonifier: Toonifier, src: Path, wish: Wish) -> tuple[list[ClipTrack], list[str]]:
-    """Watch the whole clip: the largest face, and those beside it where they would be seen; or everybody."""
+    """Watch the whole clip: the largest face of each scene, and who is beside it; or everybody."""
     if wish.faces != LARGEST:
         return _watch(toonifier, src, wish, MOST_FACES, "finding the faces")
     (track,), notes = _watch(toonifier, src, wish, 1, "finding the face")
-    if wish.frame != "full" or track.most_faces < 2:
+    if track.most_faces < 2:
         return [track], notes
-    return [track, *others(track, _watch(toonifier, src, wish, MOST_FACES, "finding the others")[0])], notes
+    return told_apart(track, _watch(toonifier, src, wish, MOST_FACES, "finding the others")[0]), notes
 
 
 def _watch(toonifier: Toonifier, src: Path, wish: Wish, most: int, what: str) -> tuple[list[ClipTrack], list[str]]:

@@ -18,6 +18,7 @@ from .framing import CropPlan, eye_centres, eye_distance
 HEAD = (1.25, 1.8)  # half the width and half the height of a head, in eye distances
 EDGE = 0.2          # heads: half the way over which one drawing passes into another
 ASTRAY = 0.5        # heads between two places that are one
+BEGIN = 10          # frames with the face that tell whose it is
 HIDE = 0.2          # seconds in which the drawing of somebody who is being hidden goes, and comes back
 
 
@@ -51,23 +52,40 @@ def share(places: np.ndarray, who: int, plan: CropPlan, front: np.ndarray | None
     return mine
 
 
-def others(track: ClipTrack, people: Sequence[ClipTrack]) -> list[ClipTrack]:
-    """Whom `people` show beside the person of `track`, who may be somebody else in each scene.
+def told_apart(track: ClipTrack, people: Sequence[ClipTrack]) -> list[ClipTrack]:
+    """`track`, which followed the largest face of each scene by its place, corrected; and all who are beside it.
 
-    That is in each scene who is in the same place more often than not. Of the others, only who is right where the face
-    was found is left out: then `track` has gone astray.
+    It is in each scene that one of `people` in whose place it begins. Where they are lost and come back, it may have
+    walked off with somebody who passes in front; once they do not come back, it is believed.
     """
     x, y, _ = _places(track)
-    values = np.stack([[np.asarray(one.x), np.asarray(one.y), np.asarray(one.distance)] for one in people])  # [P,3,N]
-    apart = _heads(values[:, 0] - x, values[:, 1] - y, values[:, 2])
-    gone = track.found & (apart < ASTRAY)
+    mine, theirs = _values(track), np.stack([_values(one) for one in people])  # [3,N], [P,3,N]
+    apart = _heads(theirs[:, 0] - x, theirs[:, 1] - y, theirs[:, 2])
+    gone = np.zeros(apart.shape, bool)
     for scene in track.scenes:
-        part = slice(scene.start, scene.stop)
-        near, there = apart[:, part] < 1, np.isfinite(apart[:, part])
-        gone[:, part] |= 2 * near.sum(1, keepdims=True) > there.sum(1, keepdims=True)
-    values[np.broadcast_to(gone[:, None], values.shape)] = np.nan
-    return [replace(one, **{name: array("d", row) for name, row in zip(("x", "y", "distance"), rows, strict=True)})
-            for one, rows in zip(people, values, strict=True) if np.isfinite(rows).any()]
+        begin = scene.start + np.flatnonzero(track.found[scene.start : scene.stop])[:BEGIN]
+        near = (apart[:, begin] < 1).sum(1)
+        if not near.any():
+            continue
+        who = int(near.argmax())
+        gone[who, scene.start : scene.stop] = True
+        known = scene.start + np.flatnonzero(np.isfinite(theirs[who, 2, scene.start : scene.stop]))
+        until = np.arange(scene.start, known[-1] + 1)
+        mine[:, until[(np.delete(apart[:, until], who, 0) < ASTRAY).any(0)]] = np.nan
+        mine[:, known] = theirs[who][:, known]
+    gone |= np.isfinite(mine[2]) & (_heads(theirs[:, 0] - mine[0], theirs[:, 1] - mine[1], theirs[:, 2]) < ASTRAY)
+    theirs[np.broadcast_to(gone[:, None], theirs.shape)] = np.nan
+    return [_replaced(track, mine), *(_replaced(one, rows) for one, rows in zip(people, theirs, strict=True)
+                                      if np.isfinite(rows).any())]
+
+
+def _values(track: ClipTrack) -> np.ndarray:
+    """x, y, eye distance [3,N]; nan where the face was not found."""
+    return np.stack([np.asarray(track.x), np.asarray(track.y), np.asarray(track.distance)])
+
+
+def _replaced(track: ClipTrack, values: np.ndarray) -> ClipTrack:
+    return replace(track, x=array("d", values[0]), y=array("d", values[1]), distance=array("d", values[2]))
 
 
 class Crowd:
@@ -132,8 +150,7 @@ def _heads(dx: np.ndarray, dy: np.ndarray, size: np.ndarray | float) -> np.ndarr
 
 def _places(track: ClipTrack) -> np.ndarray:
     """x, y, eye distance [3,N]; between frames with the face as if it had moved evenly."""
-    values = np.stack([np.asarray(track.x), np.asarray(track.y), np.asarray(track.distance)])
-    times, found = track.clock, track.found
+    values, times, found = _values(track), track.clock, track.found
     filled = np.full_like(values, np.nan)
     for scene in track.scenes:
         part = slice(scene.start, scene.stop)
