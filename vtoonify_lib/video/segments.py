@@ -138,12 +138,13 @@ class SegmentWriter:
             self._note()
 
     def _break_off(self, error: BaseException | None) -> None:
-        """Forget the segment that is not whole; without a whole one, everything."""
+        """Forget the segment that is not whole; without a whole one, everything but notes that will be of use."""
         if self._writer is not None:
             with suppress(VToonifyError):
                 self._writer.__exit__(KeyboardInterrupt, None, None)
-        if self._starts and error is not None:
-            error.add_note(f"{self.done} frames are kept; the same command goes on from there")
+        if error is not None and (self._starts or self._worth_keeping(error)):
+            what = f"{self.done} frames are" if self._starts else "what was found out about the clip is"
+            error.add_note(f"{what} kept; the same command goes on from there")
 
     def _worth_keeping(self, error: BaseException | None) -> bool:
         """Whether there are notes, and what broke the work off may be over the next time."""
