@@ -108,7 +108,9 @@ def test_others_are_all_who_are_elsewhere():
     largest = track([100.0] * 4 + [None] * 2 + [100.0] * 4 + [300.0] * 10)
     largest.cuts.append(10)
     first, second = track([100.0] * 10 + [101.0] * 10), track([300.0] * 20)
+    largest.aligned, first.aligned = np.zeros((4, 4, 3), np.uint8), np.ones((4, 4, 3), np.uint8)
     mine, *beside = told_apart(largest, [first, second, track([100.0] * 10 + [None] * 10)])
+    assert mine.aligned is first.aligned, "who comes first gives the style code"
     assert list(mine.x) == [100.0] * 10 + [300.0] * 10, "what only the other pass found is taken over"
     assert [one.found.tolist() for one in beside] == [[False] * 10 + [True] * 10, [True] * 10 + [False] * 10]
     assert list(beside[0].x)[10:] == [101.0] * 10 and list(first.x)[:10] == [100.0] * 10, "a copy"

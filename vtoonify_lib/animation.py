@@ -103,7 +103,7 @@ def _job(toonifier: Toonifier, src: Path, wish: Wish) -> dict[str, Any]:
     looks = [Recipe.of(bundle, look, wish.padding, wish.frame).data() for look in wish.looks]
     weights = {name: about_it.get("sha256") for name, about_it in bundle.info["files"].items()}
     return {"source": [str(src.resolve()), about.st_size, about.st_mtime_ns], "weights": weights, "looks": looks,
-            "faces": wish.faces, "smooth": wish.smooth, "precision": str(toonifier.networks.dtype), "format": 2}
+            "faces": wish.faces, "smooth": wish.smooth, "precision": str(toonifier.networks.dtype), "format": 3}
 
 
 def _track(toonifier: Toonifier, src: Path, wish: Wish, kept: Path

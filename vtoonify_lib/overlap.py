@@ -61,13 +61,14 @@ def told_apart(track: ClipTrack, people: Sequence[ClipTrack]) -> list[ClipTrack]
     x, y, _ = _places(track)
     mine, theirs = _values(track), np.stack([_values(one) for one in people])  # [3,N], [P,3,N]
     apart = _heads(theirs[:, 0] - x, theirs[:, 1] - y, theirs[:, 2])
-    gone = np.zeros(apart.shape, bool)
+    gone, aligned = np.zeros(apart.shape, bool), None
     for scene in track.scenes:
         begin = scene.start + np.flatnonzero(track.found[scene.start : scene.stop])[:BEGIN]
         near = (apart[:, begin] < 1).sum(1)
         if not near.any():
             continue
         who = int(near.argmax())
+        aligned = people[who].aligned if aligned is None else aligned
         gone[who, scene.start : scene.stop] = True
         known = scene.start + np.flatnonzero(np.isfinite(theirs[who, 2, scene.start : scene.stop]))
         until = np.arange(scene.start, known[-1] + 1)
@@ -75,6 +76,7 @@ def told_apart(track: ClipTrack, people: Sequence[ClipTrack]) -> list[ClipTrack]
         mine[:, known] = theirs[who][:, known]
     gone |= np.isfinite(mine[2]) & (_heads(theirs[:, 0] - mine[0], theirs[:, 1] - mine[1], theirs[:, 2]) < ASTRAY)
     theirs[np.broadcast_to(gone[:, None], theirs.shape)] = np.nan
+    track = replace(track, aligned=track.aligned if aligned is None else aligned)
     return [_replaced(track, mine), *(_replaced(one, rows) for one, rows in zip(people, theirs, strict=True)
                                       if np.isfinite(rows).any())]
 

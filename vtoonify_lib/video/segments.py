@@ -150,7 +150,7 @@ class SegmentWriter:
         """Whether there are notes, and what broke the work off may be over the next time."""
         while error is not None:
             if isinstance(error, KeyboardInterrupt) or getattr(error, "errno", None) == errno.ENOSPC:
-                return any(left.name not in OURS for left in self.folder.iterdir())
+                return any(left.name not in OURS and left.name[0] != "." for left in self.folder.iterdir())
             error = error.__cause__
         return False
 
