@@ -78,7 +78,7 @@ class ClipTrack:
 
     @property
     def clock(self) -> np.ndarray:
-        """`times` [N], but always going on: where recordings were joined, those of a file may begin anew."""
+        """`times` [N], but always going on: those of a damaged file may stand still or step back a little."""
         times = np.asarray(self.times)
         steps = np.diff(times)
         if (steps > 0).all():

@@ -111,11 +111,12 @@ class SegmentWriter:
             kind, error = type(failure), failure
             raise
         finally:
+            of_use = bool(self._starts) or self._worth_keeping(error)
             try:
                 if kind is not None:
-                    self._break_off(error)
+                    self._break_off(error, of_use)
             finally:
-                self._leave(over=self._written or not (self._starts or self._worth_keeping(error)))
+                self._leave(over=self._written or not of_use)
 
     def _finish(self) -> None:
         if self._writer is not None:
@@ -137,12 +138,12 @@ class SegmentWriter:
             _to_disk(self._path(len(self._starts) - 1))
             self._note()
 
-    def _break_off(self, error: BaseException | None) -> None:
+    def _break_off(self, error: BaseException | None, of_use: bool) -> None:
         """Forget the segment that is not whole; without a whole one, everything but notes that will be of use."""
         if self._writer is not None:
             with suppress(VToonifyError):
                 self._writer.__exit__(KeyboardInterrupt, None, None)
-        if error is not None and (self._starts or self._worth_keeping(error)):
+        if error is not None and of_use:
             what = f"{self.done} frames are" if self._starts else "what was found out about the clip is"
             error.add_note(f"{what} kept; the same command goes on from there")
 
@@ -150,7 +151,7 @@ class SegmentWriter:
         """Whether there are notes, and what broke the work off may be over the next time."""
         while error is not None:
             if isinstance(error, KeyboardInterrupt) or getattr(error, "errno", None) == errno.ENOSPC:
-                return any(left.name not in OURS and left.name[0] != "." for left in self.folder.iterdir())
+                return any(left.name not in OURS for left in self.folder.glob("[!.]*"))
             error = error.__cause__
         return False
 
