@@ -91,6 +91,21 @@ def _clip(points: np.ndarray, camera: np.ndarray) -> np.ndarray:
     return h[:, :2] / h[:, 3:4]
 
 
+def turn_head(points: np.ndarray, pose: np.ndarray) -> np.ndarray:
+    """Points [n,3] in the pose of rest, turned about the neck by pose [3] (see `rotation`); shoulders follow a little."""
+    w = np.clip((points[:, 1:2] - 4.7) / 1.5, 0, 1)
+    w = w * w * (3 - 2 * w)
+    return points + (0.12 + 0.88 * w) * ((points - NECK_PIVOT) @ rotation(*pose).T + NECK_PIVOT - points)
+
+
+def plain_camera() -> np.ndarray:
+    """Perspective camera [4,4] at VIEWPOINT that looks straight ahead, before any framing."""
+    view = np.eye(4)
+    view[:3, 3] = -VIEWPOINT
+    depth = [-(FAR + NEAR) / (FAR - NEAR), -2 * FAR * NEAR / (FAR - NEAR)]
+    return np.array([[1, 0, 0, 0], [0, -1, 0, 0], [0, 0, *depth], [0, 0, -1, 0]]) @ view
+
+
 def ffhq_camera(eyes: np.ndarray, mouth: np.ndarray, framing: np.ndarray) -> np.ndarray:
     """Perspective camera [4,4] whose picture is the FFHQ square of a face, then zoomed, shifted and rolled.
 
@@ -98,11 +113,7 @@ def ffhq_camera(eyes: np.ndarray, mouth: np.ndarray, framing: np.ndarray) -> np.
     mouth    [2,3] corners
     framing  zoom, shift right and down in picture widths, roll in radians; 1, 0, 0, 0 is FFHQ's own
     """
-    view = np.eye(4)
-    view[:3, 3] = -VIEWPOINT
-    depth = [-(FAR + NEAR) / (FAR - NEAR), -2 * FAR * NEAR / (FAR - NEAR)]
-    lens = np.array([[1, 0, 0, 0], [0, -1, 0, 0], [0, 0, *depth], [0, 0, -1, 0]])
-    plain = lens @ view
+    plain = plain_camera()
     eye, corner = _clip(eyes, plain), _clip(mouth, plain)
     across, down = eye[0] - eye[1], corner.mean(0) - eye.mean(0)
     axis = across - np.array([-down[1], down[0]])
@@ -167,10 +178,7 @@ class Sculptor:
         turn = rotation(*person.pose)
 
         def pose(points: np.ndarray) -> np.ndarray:
-            """Turn the head about the neck; shoulders follow a little."""
-            w = np.clip((points[:, 1:2] - 4.7) / 1.5, 0, 1)
-            w = w * w * (3 - 2 * w)
-            return points + (0.12 + 0.88 * w) * ((points - NECK_PIVOT) @ turn.T + NECK_PIVOT - points)
+            return turn_head(points, person.pose)
 
         posed = pose(flesh)
         skin = Part(posed.astype(np.float32), self._normals(posed), self.rest, self._no_uv, self._body)

@@ -68,10 +68,10 @@ SHAPE = (
     ("neck/neck-double-decr", "neck/neck-double-incr", 0.3),
 )
 _UNEVEN = ("brown-1", "eye-1", "eye-4", "jaw-1", "mouth-1", "mouth-2", "nose-1", "cheek-1")
-_ASYMMETRY = tuple(f"asym/asym-{part}-{{s}}" for part in _UNEVEN)
+ASYMMETRY = tuple(f"asym/asym-{part}-{{s}}" for part in _UNEVEN)
 # z layout: name → how many numbers; everything else about z follows from this table
 LAYOUT = {
-    "shape": len(SHAPE), "asymmetry": len(_ASYMMETRY), "macro": 6, "mouth": 8, "brows": 3, "lids": 4, "gaze": 2,
+    "shape": len(SHAPE), "asymmetry": len(ASYMMETRY), "macro": 6, "mouth": 8, "brows": 3, "lids": 4, "gaze": 2,
     "hair": 8, "skin": 8, "face_hair": 5, "eyes": 4, "clothes": 9, "pose": 3, "light": 12, "backdrop": 46,
     "framing": 4, "glasses": 3,
 }
@@ -169,7 +169,7 @@ def _shape(part: dict[str, np.ndarray], shape: dict[str, float]) -> dict[str, fl
         weight = float(np.clip(x, -2.3, 2.3)) * std
         for side in "lr" if "{s}" in low else ("",):
             shape[(high if weight > 0 else low).format(s=side)] = abs(weight)
-    for x, name in zip(part["asymmetry"], _ASYMMETRY, strict=True):
+    for x, name in zip(part["asymmetry"], ASYMMETRY, strict=True):
         shape[name.format(s="l" if x > 0 else "r")] = min(0.35 * abs(x), 0.8)
     for side in "lr":  # the kit's eyes are a little small and hooded beside photographs
         for name, amount in (("scale", 0.25), ("height2", 0.3)):

@@ -28,6 +28,10 @@ def _smooth(x: np.ndarray, low: np.ndarray | float, high: np.ndarray | float) ->
     return t * t * (3 - 2 * t)
 
 
+LIP_DROP = 0.15
+"""Decimetres by which the lower lip goes down as the mouth opens; the upper one, next to it when shut, stays."""
+
+
 class Regions:
     """Soft masks [6357] and landmark vertices of a kit."""
 
@@ -195,7 +199,11 @@ class Regions:
         w = x[left]
         top = [self._extreme(upper, f * w, 1) for f in (-0.66, -0.28, 0, 0.28, 0.66)]
         bottom = [self._extreme(lower, f * w, -1) for f in (0.66, 0.3, 0, -0.3, -0.66)]
-        upper_in, lower_in = front & (self.masks[:, 0] > 0.1), front & (self.masks[:, 1] > 0.1)
+        drop = np.zeros(len(x))  # the lower lip is what goes down as the mouth opens: beside it lies the back of the upper
+        index, move = self.kit.target("expression/units/caucasian/mouth-open")
+        drop[index] = -move[:, 1]
+        upper_in = front & (self.masks[:, 0] > 0.1)
+        lower_in = front & (self.masks[:, 1] > 0.1) & (drop > LIP_DROP)
         inner_top = [self._extreme(upper_in, f * w, -1) for f in (-0.45, 0, 0.45)]
         inner_bottom = [self._extreme(lower_in, f * w, 1) for f in (0.45, 0, -0.45)]
         return [int(right), *top, int(left), *bottom, int(right), *inner_top, int(left), *inner_bottom]

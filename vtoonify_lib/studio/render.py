@@ -111,6 +111,11 @@ class Studio:
         seen = drawn > 0
         return np.where(seen[..., None], move, 0).astype(np.float32), np.where(seen, depth, np.inf)
 
+    def exact(self, scene: Scene, dressed: Person) -> np.ndarray:
+        """What each pixel sees: class / 255, depth in decimetres, normal x and y, float32 [H,W,4]; 0 on the backdrop."""
+        self._draw_exact(self._exact, scene, dressed)
+        return self._read_exact(4)
+
     # -- passes ---------------------------------------------------------------------------------------------------
     def _draw_shadow(self, scene: Scene, person: Person) -> np.ndarray:
         """Depth of body and hair as the key light sees them → world-to-light matrix."""

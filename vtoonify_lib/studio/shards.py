@@ -80,7 +80,7 @@ class Pairs:
             raise VToonifyError(f"{folder} holds no data set; make one: python -m vtoonify_lib.studio.shards {folder}")
         todo = set(_todo(folder, meta))
         ready = [i for i in range(meta["count"]) if i - i % CHUNK not in todo]
-        return cls(folder, _arrays(folder, meta, "r"), np.array(ready, int))
+        return cls(folder, open_arrays(folder, meta, "r"), np.array(ready, int))
 
 
 def _read_meta(folder: Path) -> dict[str, Any] | None:
@@ -93,7 +93,7 @@ def _todo(folder: Path, meta: dict[str, Any]) -> list[int]:
     return [i for i in range(0, meta["count"], CHUNK) if not (folder / "done" / f"{i:08d}").exists()]
 
 
-def _arrays(folder: Path, meta: dict[str, Any], mode: str) -> dict[str, np.ndarray]:
+def open_arrays(folder: Path, meta: dict[str, Any], mode: str) -> dict[str, np.ndarray]:
     names = fields(meta["size"], tuple(meta["styles"]), tuple(meta.get("looks", ())))
     return {name: np.load(folder / f"{name}.npy", mmap_mode=mode) for name in names}
 
@@ -125,7 +125,7 @@ def _render_chunk(folder: str, start: int, meta: dict[str, Any], kit: str) -> in
     """Render one chunk, mark it as done → how many people."""
     from .styles import STYLES, at
 
-    studio, arrays = studio_of(kit, meta["size"]), _arrays(Path(folder), meta, "r+")
+    studio, arrays = studio_of(kit, meta["size"]), open_arrays(Path(folder), meta, "r+")
     rng = np.random.default_rng([meta["seed"], start])
     stop = min(start + CHUNK, meta["count"])
     for i, z in zip(range(start, stop), sample_z(rng, stop - start), strict=True):

@@ -1,0 +1,122 @@
+"""Image filters that the drawing techniques share: edge-preserving smoothing, structure, strokes along it.
+
+Pictures are float32 [H,W,3] RGB in [0,1], masks float32 [H,W] in [0,1], widths in pixels. Nothing here knows faces.
+"""
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+LUMA = np.float32([0.3, 0.59, 0.11])
+
+
+def luma(picture: np.ndarray) -> np.ndarray:
+    """Brightness [H,W] of a picture [H,W,3]."""
+    return picture @ LUMA
+
+
+def to_linear(picture: np.ndarray) -> np.ndarray:
+    """Display values → light, by a plain gamma of 2.2."""
+    return np.maximum(picture, 0) ** 2.2
+
+
+def to_display(light: np.ndarray) -> np.ndarray:
+    """Reverse of :func:`to_linear`, clipped to [0,1]."""
+    return np.clip(light, 0, 1) ** (1 / 2.2)
+
+
+def smoothstep(x: np.ndarray, low: float, high: float) -> np.ndarray:
+    """0 up to low, 1 from high on, smooth between."""
+    t = np.clip((x - low) / (high - low), 0, 1)
+    return t * t * (3 - 2 * t)
+
+
+def mix(a: np.ndarray, b: np.ndarray, share: np.ndarray | float) -> np.ndarray:
+    """a where the share is 0, b where it is 1; a share [H,W] serves every channel."""
+    if isinstance(share, np.ndarray) and share.ndim == 2 and np.ndim(a) == 3:
+        share = share[..., None]
+    return a + (b - a) * share
+
+
+def saturate(picture: np.ndarray, amount: float | np.ndarray) -> np.ndarray:
+    """Chroma times amount, brightness kept."""
+    grey = luma(picture)[..., None]
+    return grey + (picture - grey) * amount
+
+
+def blur(x: np.ndarray, sigma: float) -> np.ndarray:
+    """Gaussian; large ones on a coarser grid, where they look the same."""
+    k = int(sigma / 4)
+    if k < 2 or min(x.shape[:2]) < 8 * k:
+        return cv2.GaussianBlur(x, (0, 0), max(sigma, 0.1))
+    small = cv2.resize(x, (x.shape[1] // k, x.shape[0] // k), interpolation=cv2.INTER_AREA)
+    return cv2.resize(cv2.GaussianBlur(small, (0, 0), sigma / k), x.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def masked_blur(x: np.ndarray, mask: np.ndarray, sigma: float) -> np.ndarray:
+    """Gaussian mean of what the mask covers; defined everywhere where the mask is near."""
+    weight = mask[..., None] if x.ndim == 3 else mask
+    low = np.maximum(blur(mask, sigma), 1e-4)
+    return blur(x * weight, sigma) / (low[..., None] if x.ndim == 3 else low)
+
+
+def guided(x: np.ndarray, radius: float, epsilon: float, guide: np.ndarray | None = None) -> np.ndarray:
+    """Guided filter (He et al. 2013): smooths x where the guide varies by less than epsilon, keeps its edges.
+
+    x [H,W] or [H,W,C]; guide [H,W] of one channel, default: the brightness of x. O(1) in the radius.
+    """
+    guide = (luma(x) if x.ndim == 3 else x) if guide is None else guide
+    k = (2 * int(round(radius)) + 1,) * 2
+
+    def mean(v: np.ndarray) -> np.ndarray:
+        return cv2.boxFilter(v, -1, k, borderType=cv2.BORDER_REFLECT)
+
+    def wide(v: np.ndarray) -> np.ndarray:
+        return v[..., None] if x.ndim == 3 else v
+
+    m, mx = mean(guide), mean(x)
+    a = (mean(wide(guide) * x) - wide(m) * mx) / wide(mean(guide * guide) - m * m + epsilon**2)
+    return mean(a) * wide(guide) + mean(mx - a * wide(m))
+
+
+def structure(grey: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray]:
+    """Direction of least change, unit vectors [H,W,2], and coherence [H,W] in [0,1], from the structure tensor."""
+    gx, gy = (cv2.Sobel(grey, cv2.CV_32F, *order) for order in ((1, 0), (0, 1)))
+    a, b, c = (blur(v, sigma) for v in (gx * gx, gx * gy, gy * gy))
+    root = np.sqrt((a - c) ** 2 + 4 * b * b)
+    angle = 0.5 * np.arctan2(2 * b, a - c) + np.pi / 2
+    return np.stack([np.cos(angle), np.sin(angle)], -1).astype(np.float32), root / (a + c + 1e-6)
+
+
+def along(x: np.ndarray, direction: np.ndarray, length: float, step: float = 1.0) -> np.ndarray:
+    """Line integral convolution (Cabral and Leedom 1993): x averaged along a field of directions without sign.
+
+    direction [H,W,2] unit vectors; length: about how far, in pixels, to each side.
+    """
+    height, width = x.shape[:2]
+    rows, columns = np.mgrid[:height, :width].astype(np.float32)
+    total, weight = x.copy(), 1.0
+    for sign in (1, -1):
+        px, py, d = columns.copy(), rows.copy(), sign * direction
+        for i in range(1, int(length / step) + 1):
+            px, py = px + step * d[..., 0], py + step * d[..., 1]
+            k = float(np.exp(-2 * (i * step / length) ** 2))
+            total = total + k * cv2.remap(x, px, py, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            weight += k
+            near = cv2.remap(direction, px, py, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
+            d = np.where((near * d).sum(-1, keepdims=True) < 0, -near, near)
+    return total / weight
+
+
+def sharpened(x: np.ndarray, sigma: float, amount: float) -> np.ndarray:
+    """Unsharp mask."""
+    return x + amount * (x - blur(x, sigma))
+
+
+def bounding_box(mask: np.ndarray, margin: int) -> tuple[slice, slice]:
+    """Rows and columns around what a mask covers, and a margin; the whole picture where it covers nothing."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return slice(0, mask.shape[0]), slice(0, mask.shape[1])
+    return tuple(slice(max(0, found[0] - margin), min(side, found[-1] + margin + 1))
+                 for found, side in ((rows, mask.shape[0]), (columns, mask.shape[1])))

@@ -1,0 +1,127 @@
+"""Soft masks of a photograph: person, hair, spectacles, skin.
+
+A parsing net guesses, the fitted head knows where a face must be, and colour models (GrabCut, Rother et al. 2004)
+decide along the borders; a guided filter then lays the masks to the photograph's own edges.
+"""
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from .filters import blur, guided, luma, mix, smoothstep
+from .fitting import FittedPerson
+from .photo_warp import Exact
+
+SIDE = 192  # px on which colour models are fitted
+HEAD, BODY, FACE = (1, 2, 3, 4, 5, 10, 11, 12, 13), (14, 16), (1, 10)
+GLASSES, CLOTH, HAIR = 6, 16, 17
+
+
+def masks_of(fit: FittedPerson, exact: Exact, parsing: np.ndarray) -> dict[str, np.ndarray]:
+    """person, hair, glasses, skin → float32 [S,S] in [0,1].
+
+    parsing [p,p,19]: probabilities of the classes on the canvas; exact: the fitted head.
+    """
+    small = cv2.resize((fit.photo * 255).astype(np.uint8), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    guess = cv2.resize(parsing, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    label = cv2.resize(exact.label, (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)
+    eye = fit.eye / fit.size * SIDE
+    points = fit.landmarks / fit.size * SIDE
+    person = _person(small, guess, label, eye)
+    hair = _hair(small, guess, label, person, points, eye)
+    grey = luma(fit.photo)
+
+    def fine(mask: np.ndarray) -> np.ndarray:
+        wide = cv2.resize(mask.astype(np.float32), (fit.size, fit.size), interpolation=cv2.INTER_LINEAR)
+        return np.clip(guided(wide, 0.06 * fit.eye, 0.03, grey), 0, 1)
+
+    out = {"person": fine(person), "hair": fine(hair), "glasses": _glasses(parsing, fit)}
+    out["skin"] = _skin(fit, exact, out)
+    return out
+
+
+def _disk(radius: float) -> np.ndarray:
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * max(1, round(radius)) + 1,) * 2)
+
+
+def _eroded(mask: np.ndarray, radius: float) -> np.ndarray:
+    return cv2.erode(mask.astype(np.uint8), _disk(radius)) > 0
+
+
+def _dilated(mask: np.ndarray, radius: float) -> np.ndarray:
+    return cv2.dilate(mask.astype(np.uint8), _disk(radius)) > 0
+
+
+def _cut(small: np.ndarray, trimap: np.ndarray) -> np.ndarray | None:
+    """GrabCut from a map of certain and probable pixels → foreground, or None where one side is empty."""
+    if not (np.isin(trimap, (cv2.GC_FGD, cv2.GC_PR_FGD)).sum() > 20
+            and np.isin(trimap, (cv2.GC_BGD, cv2.GC_PR_BGD)).sum() > 20):
+        return None
+    cv2.setRNGSeed(0)
+    cv2.grabCut(small, trimap, None, np.zeros((1, 65)), np.zeros((1, 65)), 3, cv2.GC_INIT_WITH_MASK)
+    return np.isin(trimap, (cv2.GC_FGD, cv2.GC_PR_FGD))
+
+
+def _person(small: np.ndarray, guess: np.ndarray, label: np.ndarray, eye: float) -> np.ndarray:
+    head, body = np.isin(label, HEAD), np.isin(label, BODY)
+    near = _dilated(head | body, eye)
+    trimap = np.where(guess[..., 0] > 0.5, cv2.GC_PR_BGD, cv2.GC_PR_FGD).astype(np.uint8)
+    trimap[(guess[..., 0] > 0.8) & ~near] = cv2.GC_BGD
+    trimap[_eroded(head, 0.12 * eye) | ((guess[..., HAIR] > 0.9) & near)] = cv2.GC_FGD
+    trimap[_eroded(body, 0.3 * eye) & (np.arange(SIDE)[:, None] > SIDE - 3)] = cv2.GC_FGD
+    found = _cut(small, trimap)
+    return found if found is not None else guess[..., 0] < 0.5
+
+
+def _hair(small: np.ndarray, guess: np.ndarray, label: np.ndarray, person: np.ndarray, points: np.ndarray,
+          eye: float) -> np.ndarray:
+    row, chin = np.arange(SIDE)[:, None], points[8, 1]
+    inner = _eroded(np.isin(label, HEAD), 0.1 * eye) & (row > points[17:27, 1].min())
+    region = person & (row < chin + 0.9 * eye) & (label != CLOTH)
+    trimap = np.where(guess[..., HAIR] > 0.45, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    trimap[_eroded(guess[..., HAIR] > 0.8, 2)] = cv2.GC_FGD
+    trimap[region & ~_dilated(label > 0, 0.05 * eye) & (row < chin - 0.3 * eye)] = cv2.GC_FGD
+    trimap[(row > points[30, 1]) & (guess[..., HAIR] < 0.3)] = cv2.GC_BGD
+    bald = (label == 1) & (blur(guess[..., HAIR], 2) < 0.15)
+    trimap[~region | inner | bald] = cv2.GC_BGD
+    calm = small.copy()
+    calm[~region] = small[inner].mean(0) if inner.any() else 128
+    found = _cut(calm, trimap)
+    return found & region if found is not None else (guess[..., HAIR] > 0.5) & region
+
+
+def _glasses(parsing: np.ndarray, fit: FittedPerson) -> np.ndarray:
+    """Frames of spectacles, which sit before both eyes; one dark spot alone is none."""
+    seen = cv2.resize(parsing[..., GLASSES], (fit.size, fit.size), interpolation=cv2.INTER_LINEAR)
+    frame = cv2.dilate((seen > 0.3).astype(np.float32), _disk(0.015 * fit.eye))
+    rows, columns = np.mgrid[:fit.size, :fit.size]
+    both = []
+    for start in (36, 42):
+        x, y = fit.landmarks[start:start + 6].mean(0)
+        both.append(frame[np.maximum(abs(columns - x), abs(rows - y)) < 0.45 * fit.eye].mean())
+    return blur(frame, 0.012 * fit.eye) if min(both) > 0.06 else np.zeros_like(frame)
+
+
+def _skin(fit: FittedPerson, exact: Exact, masks: dict[str, np.ndarray]) -> np.ndarray:
+    """Where the fitted head has skin and the photograph shows its colour: not hair, hat, hand or spectacles.
+
+    Skulls differ from the fitted one, so skin may go on a little beyond it, where its colour is closer.
+    """
+    face = exact.share((*FACE, 7, 8), fit.size)
+    head = np.maximum(face, exact.share((14,), fit.size))
+    lab = cv2.cvtColor(fit.photo, cv2.COLOR_RGB2LAB)
+    cheeks = np.zeros(face.shape, np.uint8)
+    cv2.fillConvexPoly(cheeks, fit.landmarks[[1, 3, 5, 11, 13, 15]].round().astype(np.int32), 1)
+    sure = (cheeks > 0) & (exact.share(FACE, fit.size) > 0.9)
+    if sure.sum() < 50:
+        return head * (1 - masks["hair"])
+    middle = np.median(lab[sure], 0)
+    spread = np.maximum(1.48 * np.median(np.abs(lab[sure] - middle), 0), [9, 7, 7])
+    lit = np.clip(lab[..., :1] / middle[0], 0.4, 1.5)  # chroma grows with the light
+    far = np.sqrt((((lab[..., 1:] - middle[1:] * lit) / spread[1:]) ** 2).sum(-1))
+    far = guided(np.minimum(far, 10).astype(np.float32), 0.03 * fit.eye, 0.02, luma(fit.photo))
+    inner = blur(cv2.erode(face, _disk(0.08 * fit.eye)), 0.05 * fit.eye)
+    alike = mix(1 - smoothstep(far, 1.8, 3.2), 1 - smoothstep(far, 4.0, 7.0), inner)
+    reach = np.clip(blur(cv2.dilate(head, _disk(0.25 * fit.eye)), 0.02 * fit.eye), 0, 1)
+    inside = smoothstep(masks["person"], 0.5, 0.95)
+    return reach * alike * inside * (1 - masks["hair"]) * (1 - masks["glasses"])

@@ -1,0 +1,231 @@
+"""A data set of photographs and their cartoons: `studio.photo_cartoon` draws each photograph of a folder.
+
+`python -m vtoonify_lib.training.photo_pairs runs/film --photos FOLDER` fits a head to every photograph, leaves out those
+that no head fits, and draws the others in as many processes as there are cores; stop it and start it again and it goes
+on where it was. The data set is laid out as `studio.shards` lays out renders, so that the same training reads both.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from ..checkpoints import load_bundle
+from ..config import VToonifyError
+from ..faces import FaceFinder
+from ..images import read_image, to_tensor
+from ..parsing import parsing_logits
+from ..studio import shards
+from ..studio.fitting import FittedPerson, Fitter
+from ..studio.photo_cartoon import LOOKS, PhotoStudio, flattering
+
+PARSED = 384  # px at which the canvas is parsed: the size the net was trained on, half as large again
+PICTURES = {".jpg", ".jpeg", ".png", ".webp"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a data set of photographs is made of.
+
+    looks  names of looks; of each, every photograph is drawn `drawings` times, as film for VToonify-T is: at the degree
+           that suits the person, or, with `spread`, by exemplars and at degrees drawn by lot
+    size   side of the canvas, 1.5 times the FFHQ square
+    """
+
+    photos: tuple[str, ...]
+    looks: tuple[str, ...] = ("film",)
+    size: int = 768
+    drawings: int = 1
+    spread: bool = False
+    seed: int = 0
+    bundle: str = "studio-t"
+    labels: str | None = None
+
+
+class Reader:
+    """Finds, fits and parses the face of a photograph: `Reader(settings)(path) → fit and parsing, or the reason why not`."""
+
+    def __init__(self, bundle: str = "studio-t", labels: str | None = None):
+        found = load_bundle(bundle)
+        self.finder, self.parser = FaceFinder(found.path("landmarks")), found.network("parsing").eval()
+        self.fitter = Fitter()
+        self.labels = _labels(labels) if labels else {}
+
+    def __call__(self, path: str | Path, size: int) -> tuple[FittedPerson, np.ndarray] | str:
+        photo = read_image(path)
+        marks = self._marks(Path(path), photo)
+        if marks is None:
+            return "no face was found"
+        fit = self.fitter.fit(photo, *marks, size=size)
+        if fit.refusals:
+            return "; ".join(fit.refusals)
+        return fit, self.parse(fit)
+
+    def _marks(self, path: Path, photo: np.ndarray) -> tuple[np.ndarray, np.ndarray | None] | None:
+        if self.labels:
+            return self.labels.get(path.resolve())
+        faces = self.finder.faces(photo)
+        return (faces[0].landmarks, getattr(faces[0], "irises", None)) if faces else None
+
+    def parse(self, fit: FittedPerson) -> np.ndarray:
+        """Class probabilities [PARSED,PARSED,19] of the canvas."""
+        picture = (cv2.resize(fit.photo, (PARSED, PARSED), interpolation=cv2.INTER_AREA) * 255).round().astype(np.uint8)
+        with torch.inference_mode():
+            logits = parsing_logits(self.parser, to_tensor(picture[None]))
+        return logits.softmax(1)[0].permute(1, 2, 0).numpy()
+
+
+def _labels(path: str) -> dict[Path, tuple[np.ndarray, np.ndarray]]:
+    """Landmarks and irises by photograph, from an .npz of path, found, points [n,68,2] and irises [n,2,2]."""
+    with np.load(path) as data:
+        table = {name: data[name] for name in ("path", "found", "points", "irises")}
+    return {Path(p).resolve(): (a, b) for p, found, a, b in zip(*table.values(), strict=True) if found}
+
+
+def photographs(folders: Iterable[str | Path]) -> list[Path]:
+    """Pictures in folders and their subfolders, in order. VToonifyError where there are none."""
+    found = sorted({p for folder in folders for p in Path(folder).rglob("*") if p.suffix.lower() in PICTURES})
+    if not found:
+        raise VToonifyError(f"there is no picture in {', '.join(map(str, folders))}; give folders of photographs")
+    return found
+
+
+def draw_pairs(folder: str | Path, settings: Settings, hold_out: Iterable[str | Path] = (),
+               processes: int | None = None, progress: bool = True) -> shards.Pairs:
+    """Draw every photograph, or finish a data set that was begun in `folder` → the data set.
+
+    hold_out: photographs that come first and whose number, in entries, is `hold_out` in meta.json.
+    VToonifyError if it was begun with other settings.
+    """
+    folder = Path(folder)
+    for look in settings.looks:
+        if look not in LOOKS:
+            raise VToonifyError(f"there is no look {look!r} for photographs; choose one of {', '.join(LOOKS)}")
+    meta = _begin(folder, settings, {Path(p).resolve() for p in hold_out})
+    todo = [i for i in range(len(meta["people"])) if not (folder / "done" / f"{i:08d}").exists()]
+    jobs = [(str(folder), i) for i in todo]
+    with tqdm(total=len(meta["people"]), initial=len(meta["people"]) - len(todo), desc="photographs", smoothing=0,
+              disable=not progress) as bar:
+        for _ in shards.in_processes(_draw_one, jobs, processes):
+            bar.update()
+    return open_pairs(folder)
+
+
+def open_pairs(folder: str | Path) -> shards.Pairs:
+    """What has been drawn so far; refused photographs are not in `ready`."""
+    folder = Path(folder)
+    meta = json.loads((folder / "meta.json").read_text())
+    n = meta["settings"]["drawings"]
+    ready = [i * n + k for i in range(len(meta["people"])) for k in range(n)
+             if (folder / "done" / f"{i:08d}").exists() and not (folder / "done" / f"{i:08d}").read_text()]
+    return shards.Pairs(folder, shards.open_arrays(folder, meta, "r"), np.array(ready, int))
+
+
+def _begin(folder: Path, settings: Settings, hold_out: set[Path]) -> dict:
+    path = folder / "meta.json"
+    given = json.loads(json.dumps(vars(settings)))
+    if path.is_file():
+        meta = json.loads(path.read_text())
+        if meta.get("settings") != given:
+            raise VToonifyError(f"the data set in {folder} was begun with {meta.get('settings')}; give the same "
+                                "settings to go on, or choose another folder")
+        return meta
+    people = photographs(settings.photos)
+    people.sort(key=lambda p: p.resolve() not in hold_out)
+    kept = sum(p.resolve() in hold_out for p in people)
+    meta = {"settings": given, "people": [str(p) for p in people], "hold_out": kept * settings.drawings,
+            "count": len(people) * settings.drawings, "size": settings.size, "styles": ["photo"],
+            "looks": list(settings.looks), "seed": settings.seed}
+    (folder / "done").mkdir(parents=True, exist_ok=True)
+    for name, (shape, dtype) in shards.fields(meta["size"], ("photo",), settings.looks).items():
+        np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, (meta["count"], *shape)).flush()
+    path.write_text(json.dumps(meta, indent=1))
+    return meta
+
+
+@lru_cache(maxsize=1)
+def _tools(bundle: str, labels: str | None) -> tuple[Reader, PhotoStudio]:
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    reader = Reader(bundle, labels)
+    return reader, PhotoStudio(reader.fitter.kit)
+
+
+def _draw_one(folder: str, index: int) -> int:
+    """Draw one photograph's entries, and mark it as done, with the reason where it was refused."""
+    meta = json.loads((Path(folder) / "meta.json").read_text())
+    settings = Settings(**meta["settings"])
+    reader, studio = _tools(settings.bundle, settings.labels)
+    read = reader(meta["people"][index], settings.size)
+    done = Path(folder) / "done" / f"{index:08d}"
+    if isinstance(read, str):
+        done.write_text(read)
+        return 1
+    fit, parsing = read
+    ready, arrays = studio.prepare(fit, parsing), shards.open_arrays(Path(folder), meta, "r+")
+    for i in range(index * settings.drawings, (index + 1) * settings.drawings):
+        arrays["photo"][i] = _bytes(fit.photo)
+        arrays["photo_landmarks"][i], arrays["photo_parsing"][i] = fit.landmarks + 0.5, ready.labels
+        arrays["wide"][i] = True
+        for look in settings.looks:
+            number, structure, color = 0, flattering(fit), 0.5
+            if settings.spread:
+                number, structure, color = shards.draw_style(look, settings.seed, i)
+            drawing = studio.draw(ready, LOOKS[look], structure, color)
+            arrays[look][i], arrays[f"{look}_parsing"][i] = _bytes(drawing.picture), drawing.labels
+            arrays[f"{look}_landmarks"][i] = drawing.landmarks + 0.5
+            arrays[f"{look}_style"][i] = number
+            arrays[f"{look}_structure"][i], arrays[f"{look}_color"][i] = structure, color
+    for array in arrays.values():
+        array.flush()
+    done.touch()
+    return 1
+
+
+def _bytes(picture: np.ndarray) -> np.ndarray:
+    return (picture * 255).round().clip(0, 255).astype(np.uint8)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; → exit code: 0, 2 for a mistake of the user, 130 when stopped."""
+    parser = argparse.ArgumentParser(prog="python -m vtoonify_lib.training.photo_pairs",
+                                     description=__doc__.splitlines()[0],
+                                     epilog="Stop it with Ctrl-C; the same command goes on where it was.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--photos", nargs="+", required=True, help="folders of photographs")
+    parser.add_argument("--looks", nargs="+", default=["film"], help=f"({' '.join(LOOKS)})")
+    parser.add_argument("--size", type=int, default=768, help="side of the canvas in pixels (default: 768)")
+    parser.add_argument("--drawings", type=int, default=1, help="drawings of a photograph in each look (default: 1)")
+    parser.add_argument("--spread", action="store_true", help="exemplars and degrees drawn by lot, as VToonify-D needs")
+    parser.add_argument("--hold-out", type=Path, help="text file of photographs, a line each, that stay apart")
+    parser.add_argument("--bundle", default="studio-t", help="whose landmark model and parsing net to use")
+    parser.add_argument("--labels", help=".npz of landmarks and irises found by another program")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--processes", type=int, help="(default: one per core)")
+    try:
+        args = vars(parser.parse_args(arguments))
+        folder, held, processes = args.pop("folder"), args.pop("hold_out"), args.pop("processes")
+        args["photos"], args["looks"] = tuple(args["photos"]), tuple(args["looks"])
+        hold_out = held.read_text().split("\n") if held else []
+        pairs = draw_pairs(folder, Settings(**args), [p for p in hold_out if p.strip()], processes)
+    except VToonifyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    print(f"{len(pairs.ready)} drawings in {pairs.folder}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
