@@ -35,6 +35,20 @@ UNITS = {
 
 NEGATIVE = 6.0      # how much more than that a negative unit costs: muscles pull, they do not push
 
+AVERAGE = {
+    "head/head-scale-horiz-incr": -0.29, "head/head-scale-vert-incr": -0.35, "head/head-square": 0.1,
+    "head/head-round": -0.06, "eyebrows/eyebrows-angle-up": 0.41, "eyebrows/eyebrows-trans-up": 0.19,
+    "eyes/{s}-eye-scale-incr": 0.58, "eyes/{s}-eye-height2-incr": -0.18, "eyes/{s}-eye-corner1-up": -0.57,
+    "eyes/{s}-eye-corner2-up": -0.24, "eyes/{s}-eye-trans-out": -0.19, "nose/nose-scale-horiz-incr": 0.5,
+    "nose/nose-scale-vert-incr": 0.5, "nose/nose-scale-depth-incr": 0.05, "nose/nose-hump-incr": 0.12,
+    "nose/nose-curve-convex": 0.44, "nose/nose-point-up": 0.38, "nose/nose-flaring-incr": 0.35,
+    "mouth/mouth-scale-horiz-incr": 0.62, "mouth/mouth-trans-up": 0.32, "mouth/mouth-upperlip-height-incr": -0.38,
+    "mouth/mouth-lowerlip-height-incr": -0.73, "mouth/mouth-angles-up": 0.1, "chin/chin-width-incr": 0.12,
+    "chin/chin-height-incr": -0.08, "cheek/{s}-cheek-bones-incr": -0.2, "cheek/{s}-cheek-volume-incr": -0.06,
+    "neck/neck-scale-horiz-incr": -0.28, "neck/neck-double-incr": 0.07}
+"""Factors (by their target of positive weights) that fits of 410 photographs have in common: how found landmarks
+differ from the kit's average head. Fits are drawn to it, and caricatures lead away from it."""
+
 ORIGIN = np.array([1.0, 0, 0])  # variant of the action units' targets: they hardly differ
 MOST_RESIDUAL = 0.065           # eye distances: of 400 photographs, those above are wrong (profiles, covered faces)
 MOST_YAW = 0.75                 # radians: beyond, the far eye's landmarks are guesses
@@ -176,6 +190,12 @@ class Fitter:
         return np.array([*rows, *(np.eye(n)[at:] / 0.3)])
 
     @cached_property
+    def _average(self) -> np.ndarray:
+        """AVERAGE in the order of `_factors`."""
+        both = {high.format(s=s): AVERAGE.get(high, 0.0) for _, high, _ in SHAPE for s in "lr"}
+        return np.array([both.get(high, 0.0) for _, high in self._factors])
+
+    @cached_property
     def _low_high(self) -> tuple[np.ndarray, np.ndarray]:
         """Columns [factors,68,3] of negative and of positive weights."""
         low, high = zip(*self._factors, strict=True)
@@ -229,14 +249,14 @@ class Fitter:
         def errors(x: np.ndarray) -> np.ndarray:
             off = np.einsum("nij,nj->ni", axes, self._project(x) - points)
             factors, units = self._split(x)
-            prior = [x[:3] / [0.5, 0.25, 0.35], x[_MACRO] / [1.2, 1.2, 1, 1, 1], self._prior @ factors,
+            prior = [x[:3] / [0.5, 0.25, 0.35], x[_MACRO] / [1.2, 1.2, 1, 1, 1], self._prior @ (factors - self._average),
                      units / unit_std, NEGATIVE * np.minimum(units / unit_std, 0)]
             return np.concatenate([off.ravel(), *prior])
 
         def slopes(x: np.ndarray) -> np.ndarray:
             return self._slopes(x, axes, errors)
 
-        x = np.zeros(_MACRO.stop + len(self._factors) + len(UNITS))
+        x = np.concatenate([np.zeros(_MACRO.stop), self._average, np.zeros(len(UNITS))])
         first = self._project(x)
         spread = [np.linalg.norm(p - p.mean(0)) for p in (points, first)]
         x[2] = -np.arctan2(*(points[45] - points[36])[::-1])
@@ -327,6 +347,23 @@ def _gaze(scene: Scene, who: Person, irises: np.ndarray) -> np.ndarray:
         x, y, z = rotation(*who.pose).T @ ahead / np.linalg.norm(ahead)
         out.append([np.arctan2(x, z), -np.arcsin(np.clip(y, -1, 1))])
     return np.clip(np.mean(out, 0), -0.6, 0.6)
+
+
+def grown(shape: dict[str, float], amount: float, parts: tuple[str, ...], limit: float) -> dict[str, float]:
+    """A fitted person's shape with what sets them apart from the AVERAGE, times 1 + amount.
+
+    parts: how the names of the targets begin that grow; limit: what the growth of a weight tends to
+    """
+    out = dict(shape)
+    for low, high, _ in SHAPE:
+        for side in "lr" if "{s}" in low else ("",):
+            less, more = low.format(s=side), high.format(s=side)
+            if more.startswith(parts):
+                weight = shape.get(more, 0.0) - shape.get(less, 0.0)
+                weight += limit * float(np.tanh(amount * (weight - AVERAGE.get(high, 0.0)) / limit))
+                out.pop(less, None), out.pop(more, None)
+                out[more if weight > 0 else less] = abs(weight)
+    return out
 
 
 def exact(scene: Scene, who: Person, photo: np.ndarray, landmarks: np.ndarray) -> FittedPerson:

@@ -15,6 +15,7 @@ from .photo_warp import Exact
 SIDE = 192  # px on which colour models are fitted
 HEAD, BODY, FACE = (1, 2, 3, 4, 5, 10, 11, 12, 13), (14, 16), (1, 10)
 GLASSES, CLOTH, HAIR = 6, 16, 17
+SKIN, NECK, BROWS, EYES, MOUTH, LIPS = (1, 10, 7, 8), (14,), (2, 3), (4, 5), (11,), (12, 13)
 
 
 def masks_of(fit: FittedPerson, exact: Exact, parsing: np.ndarray) -> dict[str, np.ndarray]:

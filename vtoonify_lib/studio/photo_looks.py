@@ -1,0 +1,77 @@
+"""The looks that photographs are drawn in: proportions, eyes, technique and grading."""
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .fitting import FittedPerson
+from .photo_eyes import EyePaint
+from .styles import both
+
+FILM_WARP = both({
+    "eyes/{s}-eye-scale-incr": 2.9, "eyes/{s}-eye-height2-incr": 0.4, "eyes/{s}-eye-trans-out": 0.2,
+    "nose/nose-scale-vert-decr": 0.45, "nose/nose-scale-depth-decr": 0.5, "nose/nose-scale-horiz-decr": 0.55,
+    "nose/nose-point-up": 0.35, "nose/nose-point-width-decr": 0.3, "head/head-age-decr": 0.9,
+    "head/head-invertedtriangular": 0.5, "head/head-fat-decr": 0.35, "head/head-scale-vert-decr": 0.25,
+    "chin/chin-width-decr": 1.0, "chin/chin-height-decr": 0.25, "chin/chin-bones-decr": 0.4,
+    "eyebrows/eyebrows-trans-up": 0.4, "eyebrows/eyebrows-angle-up": 0.1,
+    "mouth/mouth-scale-horiz-incr": 0.1, "neck/neck-scale-horiz-decr": 1.1, "neck/neck-scale-depth-decr": 0.6,
+    "neck/neck-double-decr": 0.6})
+
+
+@dataclass(frozen=True)
+class PhotoLook:
+    """A look that photographs are drawn in.
+
+    warp      target weights added at structure 1
+    exaggerate  how much the person's own features grow at structure 1
+    eyes      how eyes are painted
+    wrinkles  how much of the skin's fine relief stays; form: how much of the head's own shading is added
+    strands   contrast of hair
+    finish    what is made of the film drawing: film, comic or paint
+    tones, ink, stroke  of a comic: how many tones, how dark its lines; of a painting: width of the brush (eye distances)
+    vivid, contrast, tint  the grading: factors on saturation, on the tone curve's slope, and on red, green and blue
+    """
+
+    name: str
+    warp: dict[str, float] = field(default_factory=dict)
+    exaggerate: float = 0.0
+    eyes: EyePaint = EyePaint()
+    wrinkles: float = 0.35
+    form: float = 0.5
+    strands: float = 1.4
+    finish: str = "film"
+    tones: int = 4
+    ink: float = 0.9
+    stroke: float = 0.07
+    tint: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    vivid: float = 1.12
+    contrast: float = 0.15
+
+
+COMIC_WARP = both({
+    "eyes/{s}-eye-scale-incr": 1.7, "eyes/{s}-eye-height2-incr": 0.3, "nose/nose-scale-horiz-decr": 0.4,
+    "nose/nose-point-width-decr": 0.5, "chin/chin-width-decr": 0.4, "chin/chin-prominent-incr": 0.3,
+    "cheek/{s}-cheek-bones-incr": 0.5, "cheek/{s}-cheek-volume-decr": 0.3, "head/head-fat-decr": 0.3,
+    "eyebrows/eyebrows-angle-up": 0.3, "neck/neck-scale-horiz-decr": 0.6, "neck/neck-double-decr": 0.6})
+CARICATURE_WARP = both({
+    "eyes/{s}-eye-scale-incr": 1.0, "head/head-age-decr": 0.45, "neck/neck-scale-horiz-decr": 1.0,
+    "neck/neck-scale-depth-decr": 0.6})
+
+FILM = PhotoLook("film", FILM_WARP)
+COMIC = PhotoLook("comic", COMIC_WARP, eyes=EyePaint(iris=1.1, lash=0.8), finish="comic", vivid=1.3, contrast=0.2)
+PAINT = PhotoLook("paint", {name: 0.55 * weight for name, weight in FILM_WARP.items()}, eyes=EyePaint(iris=1.1),
+                  wrinkles=0.7, form=0.3, finish="paint", vivid=1.25, contrast=0.25)
+CARICATURE = PhotoLook("caricature", CARICATURE_WARP, exaggerate=4.0, eyes=EyePaint(iris=1.12), wrinkles=0.7, form=0.6,
+                       vivid=1.15)
+LOOKS = {look.name: look for look in (FILM, COMIC, PAINT, CARICATURE)}
+
+
+def flattering(fit: FittedPerson) -> float:
+    """The structure degree of `film` that suits a person: larger for the young, less for the old.
+
+    Seen on 60 portraits: beyond .75 the nose of adults disappears, and beyond .5 old people become dolls. Age is what
+    the shape of the face says, 0 to 1.
+    """
+    return float(np.clip(0.84 - 0.6 * fit.person.age, 0.5, 0.75))
