@@ -23,7 +23,7 @@ LAYERS = [  # top to bottom; a module may import from lower rows, and from its o
     {"config"},
 ]
 CORNERS = {  # library → the only parts that know it
-    "cv2": FACES | {"parsing", "flow", "video"}, "dlib": FACES | {"training"}, "av": {"video"},
+    "cv2": FACES | {"parsing", "flow", "video", "studio"}, "dlib": FACES | {"training"}, "av": {"video"},
     "ipywidgets": {"panels", "notebook"}, "ipyvolume": {"panels"}, "moderngl": {"studio"},
     "matplotlib": {"plotting", "panels"}, "urllib": {"downloads"}, "pickletools": {"unpickling"},
 }

@@ -10,6 +10,11 @@ import numpy as np
 LUMA = np.float32([0.3, 0.59, 0.11])
 
 
+def use_one_thread() -> None:
+    """For workers that share their cores with others: OpenCV would start a thread a core in each."""
+    cv2.setNumThreads(1)
+
+
 def luma(picture: np.ndarray) -> np.ndarray:
     """Brightness [H,W] of a picture [H,W,3]."""
     return picture @ LUMA

@@ -249,8 +249,9 @@ class Fitter:
         def errors(x: np.ndarray) -> np.ndarray:
             off = np.einsum("nij,nj->ni", axes, self._project(x) - points)
             factors, units = self._split(x)
-            prior = [x[:3] / [0.5, 0.25, 0.35], x[_MACRO] / [1.2, 1.2, 1, 1, 1], self._prior @ (factors - self._average),
-                     units / unit_std, NEGATIVE * np.minimum(units / unit_std, 0)]
+            prior = [x[:3] / [0.5, 0.25, 0.35], x[_MACRO] / [1.2, 1.2, 1, 1, 1],
+                     self._prior @ (factors - self._average), units / unit_std,
+                     NEGATIVE * np.minimum(units / unit_std, 0)]
             return np.concatenate([off.ravel(), *prior])
 
         def slopes(x: np.ndarray) -> np.ndarray:

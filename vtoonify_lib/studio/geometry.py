@@ -92,7 +92,7 @@ def _clip(points: np.ndarray, camera: np.ndarray) -> np.ndarray:
 
 
 def turn_head(points: np.ndarray, pose: np.ndarray) -> np.ndarray:
-    """Points [n,3] in the pose of rest, turned about the neck by pose [3] (see `rotation`); shoulders follow a little."""
+    """Points [n,3] in the pose of rest, turned about the neck by `rotation(*pose)`; shoulders follow a little."""
     w = np.clip((points[:, 1:2] - 4.7) / 1.5, 0, 1)
     w = w * w * (3 - 2 * w)
     return points + (0.12 + 0.88 * w) * ((points - NECK_PIVOT) @ rotation(*pose).T + NECK_PIVOT - points)

@@ -47,7 +47,8 @@ class FilmDrawing:
         self.ready, self.look, self.warped, self.masks, self.marks, self.move = ready, look, warped, masks, marks, move
         self.eye, size = ready.fit.eye, ready.fit.size
         self.region = {name: exact.share(classes, size) for name, classes in
-                       (("face", SKIN), ("neck", NECK), ("brows", BROWS), ("eyes", EYES), ("mouth", MOUTH), ("lips", LIPS))}
+                       (("face", SKIN), ("neck", NECK), ("brows", BROWS), ("eyes", EYES), ("mouth", MOUTH),
+                        ("lips", LIPS))}
         self.normal = cv2.resize(_closed(exact), (size, size), interpolation=cv2.INTER_LINEAR)
         self.old_normal = fetch_at(cv2.resize(_closed(ready.exact), (size, size), interpolation=cv2.INTER_LINEAR), move)
         self.skin = masks["skin"]
@@ -88,7 +89,8 @@ class FilmDrawing:
         kept = look.wrinkles + (1 - look.wrinkles) * smoothstep(np.abs(relief), 0.10, 0.45)
         relief = relief * mix(kept, np.float32(look.wrinkles), self._under_eyes())
         shade = self._shade(self.normal)
-        drawn = look.form * np.log(np.clip(shade / np.maximum(masked_blur(shade, plain + 1e-3, 0.16 * e), 1e-3), 0.4, 2))
+        around = np.maximum(masked_blur(shade, plain + 1e-3, 0.16 * e), 1e-3)
+        drawn = look.form * np.log(np.clip(shade / around, 0.4, 2))
         changed = np.log(np.clip(shade / np.maximum(self._shade(self.old_normal), 1e-3), 0.75, 1.3))
         twice = np.minimum(np.maximum(relief, drawn), 0)  # what photo and form both darken is dark once
         bright = low_grey * np.exp(np.clip(relief + drawn + 0.6 * changed - 0.8 * twice, -2.2, 0.6))
@@ -111,7 +113,8 @@ class FilmDrawing:
             lids = self.marks[start:start + 6]
             width = np.linalg.norm(lids[3] - lids[0])
             low = lids[[0, 5, 4, 3]] + [0, 0.10 * width]
-            cv2.polylines(out, [(low * 8).round().astype(np.int32)], False, 1.0, max(1, int(0.2 * width)), cv2.LINE_AA, 3)
+            curve = (low * 8).round().astype(np.int32)
+            cv2.polylines(out, [curve], False, 1.0, max(1, int(0.2 * width)), cv2.LINE_AA, 3)
         return blur(out, 0.02 * self.eye)
 
     def _shade(self, normal: np.ndarray) -> np.ndarray:

@@ -30,7 +30,8 @@ class PhotoLook:
     wrinkles  how much of the skin's fine relief stays; form: how much of the head's own shading is added
     strands   contrast of hair
     finish    what is made of the film drawing: film, comic or paint
-    tones, ink, stroke  of a comic: how many tones, how dark its lines; of a painting: width of the brush (eye distances)
+    tones, ink  of a comic: how many tones, how dark its lines
+    stroke    of a painting: width of the brush in eye distances
     vivid, contrast, tint  the grading: factors on saturation, on the tone curve's slope, and on red, green and blue
     """
 

@@ -199,7 +199,7 @@ class Regions:
         w = x[left]
         top = [self._extreme(upper, f * w, 1) for f in (-0.66, -0.28, 0, 0.28, 0.66)]
         bottom = [self._extreme(lower, f * w, -1) for f in (0.66, 0.3, 0, -0.3, -0.66)]
-        drop = np.zeros(len(x))  # the lower lip is what goes down as the mouth opens: beside it lies the back of the upper
+        drop = np.zeros(len(x))  # the lower lip goes down as the mouth opens; beside it lies the back of the upper one
         index, move = self.kit.target("expression/units/caucasian/mouth-open")
         drop[index] = -move[:, 1]
         upper_in = front & (self.masks[:, 0] > 0.1)

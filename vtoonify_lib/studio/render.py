@@ -112,7 +112,7 @@ class Studio:
         return np.where(seen[..., None], move, 0).astype(np.float32), np.where(seen, depth, np.inf)
 
     def exact(self, scene: Scene, dressed: Person) -> np.ndarray:
-        """What each pixel sees: class / 255, depth in decimetres, normal x and y, float32 [H,W,4]; 0 on the backdrop."""
+        """What each pixel sees: class / 255, depth (decimetres), normal x and y, float32 [H,W,4]; 0 on the backdrop."""
         self._draw_exact(self._exact, scene, dressed)
         return self._read_exact(4)
 

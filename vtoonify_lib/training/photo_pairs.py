@@ -1,8 +1,8 @@
 """A data set of photographs and their cartoons: `studio.photo_cartoon` draws each photograph of a folder.
 
-`python -m vtoonify_lib.training.photo_pairs runs/film --photos FOLDER` fits a head to every photograph, leaves out those
-that no head fits, and draws the others in as many processes as there are cores; stop it and start it again and it goes
-on where it was. The data set is laid out as `studio.shards` lays out renders, so that the same training reads both.
+`python -m vtoonify_lib.training.photo_pairs runs/film --photos FOLDER` fits a head to every photograph, leaves out
+those that no head fits, and draws the others in as many processes as there are cores; stop it and start it again and
+it goes on where it was. The data set is laid out as `studio.shards` lays out renders: the same training reads both.
 """
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from tqdm.auto import tqdm
@@ -25,8 +24,10 @@ from ..faces import FaceFinder
 from ..images import read_image, to_tensor
 from ..parsing import parsing_logits
 from ..studio import shards
-from ..studio.fitting import FittedPerson, Fitter
-from ..studio.photo_cartoon import LOOKS, PhotoStudio, flattering
+from ..studio.filters import use_one_thread
+from ..studio.fitting import FittedPerson, Fitter, at_size
+from ..studio.photo_cartoon import PhotoStudio
+from ..studio.photo_looks import LOOKS, flattering
 
 PARSED = 384  # px at which the canvas is parsed: the size the net was trained on, half as large again
 PICTURES = {".jpg", ".jpeg", ".png", ".webp"}
@@ -52,7 +53,7 @@ class Settings:
 
 
 class Reader:
-    """Finds, fits and parses the face of a photograph: `Reader(settings)(path) → fit and parsing, or the reason why not`."""
+    """Finds, fits and parses the face of a photograph: `Reader(bundle)(path, size)` → fit and parsing, or why not."""
 
     def __init__(self, bundle: str = "studio-t", labels: str | None = None):
         found = load_bundle(bundle)
@@ -78,9 +79,8 @@ class Reader:
 
     def parse(self, fit: FittedPerson) -> np.ndarray:
         """Class probabilities [PARSED,PARSED,19] of the canvas."""
-        picture = (cv2.resize(fit.photo, (PARSED, PARSED), interpolation=cv2.INTER_AREA) * 255).round().astype(np.uint8)
         with torch.inference_mode():
-            logits = parsing_logits(self.parser, to_tensor(picture[None]))
+            logits = parsing_logits(self.parser, to_tensor(_bytes(at_size(fit, PARSED).photo)))
         return logits.softmax(1)[0].permute(1, 2, 0).numpy()
 
 
@@ -155,7 +155,7 @@ def _begin(folder: Path, settings: Settings, hold_out: set[Path]) -> dict:
 @lru_cache(maxsize=1)
 def _tools(bundle: str, labels: str | None) -> tuple[Reader, PhotoStudio]:
     torch.set_num_threads(1)
-    cv2.setNumThreads(1)
+    use_one_thread()
     reader = Reader(bundle, labels)
     return reader, PhotoStudio(reader.fitter.kit)
 

@@ -1,0 +1,205 @@
+"""Cartoons out of photographs, on renders whose truth is known and on one real face."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from people import HOPPER, photograph
+
+from vtoonify_lib.config import VToonifyError
+from vtoonify_lib.studio import fitting, photo_eyes
+from vtoonify_lib.studio.filters import along, blur, guided, luma, structure
+from vtoonify_lib.studio.geometry import project, widen
+from vtoonify_lib.studio.people import person, sample_z, unit_target
+from vtoonify_lib.studio.photo_looks import FILM, LOOKS, flattering
+from vtoonify_lib.studio.photo_techniques import kuwahara
+from vtoonify_lib.studio.photo_warp import carried, fetch_at
+
+SIZE = 384
+Z = 0.4 * sample_z(np.random.default_rng(8), 1)[0]
+
+
+@pytest.fixture(scope="module")
+def studio():
+    from vtoonify_lib.studio.photo_cartoon import PhotoStudio
+
+    try:
+        return PhotoStudio()
+    except VToonifyError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def camera_studio(studio):
+    from vtoonify_lib.studio.render import Studio
+
+    return Studio(studio.studio.kit, SIZE)
+
+
+@pytest.fixture(scope="module")
+def sit(studio, camera_studio):
+    """Somebody's render as a fitted photograph, prepared."""
+    def prepared(**changes):
+        who = person(Z).with_(hair="none", glasses=None, pose=np.array([0.1, 0.0, 0.05]), **changes)
+        scene = camera_studio.sculptor.scene(who)
+        scene = replace(scene, camera=widen(scene.camera, SIZE, SIZE, (SIZE / 6, SIZE / 6, SIZE / fitting.MARGIN)))
+        drawn = camera_studio.draw(scene, who)
+        fit = fitting.exact(scene, who, drawn.image, drawn.landmarks)
+        return studio.prepare(fit, np.eye(19, dtype=np.float32)[drawn.parsing])
+
+    return prepared
+
+
+@pytest.fixture(scope="module")
+def plain(sit):
+    return sit()
+
+
+def test_no_degree_is_the_photograph(studio, plain):
+    drawing = studio.draw(plain, FILM, 0, 0)
+    assert np.abs(drawing.picture - plain.fit.photo).mean() < 0.004
+    assert np.abs(drawing.move).max() < 0.5 and np.abs(drawing.landmarks - plain.fit.landmarks).max() < 0.5
+
+
+def test_degrees_are_continuous_and_touch_different_things(studio, plain):
+    drawn = {at: studio.draw(plain, FILM, *at) for at in ((0.5, 0.3), (0.52, 0.3), (0.5, 0.34), (0.5, 0.9))}
+    base = drawn[0.5, 0.3].picture
+    assert 0 < np.abs(drawn[0.52, 0.3].picture - base).mean() < 0.01
+    assert 0 < np.abs(drawn[0.5, 0.34].picture - base).mean() < 0.005
+    assert np.array_equal(drawn[0.5, 0.9].landmarks, drawn[0.5, 0.3].landmarks)
+
+
+def test_landmarks_go_where_the_style_puts_them(studio, plain):
+    drawing = studio.draw(plain, FILM, 1.0, 0.5)
+    target = studio.studio.sculptor.scene(plain.fit.person, FILM.warp, plain.fit.camera)
+    wanted = project(target.landmarks, target.camera) * SIZE - 0.5
+    off = np.linalg.norm(drawing.landmarks - wanted, axis=1) / plain.fit.eye
+    moved = np.linalg.norm(plain.fit.landmarks - wanted, axis=1) / plain.fit.eye
+    assert off[36:48].mean() < 0.25 * moved[36:48].mean() and off[27:].mean() < 0.03
+
+
+def test_carried_points_come_back():
+    rows, columns = np.mgrid[:80, :80].astype(np.float32)
+    move = np.stack([3 * np.sin(rows / 15), 2 * np.cos(columns / 12)], -1).astype(np.float32)
+    points = np.array([[30.0, 40.0], [50.5, 20.25]])
+    there = carried(points, move)
+    back = [there[i] + fetch_at(move, np.tile(np.float32(there[i]), (80, 80, 1)) - np.dstack([columns, rows]))[0, 0]
+            for i in range(2)]
+    assert np.abs(np.array(back) - points).max() < 0.05
+
+
+def darkest(picture, lids, width):
+    """Where an eye is darkest, [2] = x, y."""
+    inside = photo_eyes.opening_mask(lids, len(picture), 1.0) > 0.6
+    dark = np.where(inside, np.clip(0.35 - blur(luma(picture), 0.02 * width), 0, None), 0)
+    rows, columns = np.mgrid[:len(picture), :len(picture)]
+    return np.array([(columns * dark).sum(), (rows * dark).sum()]) / max(dark.sum(), 1e-6)
+
+
+def test_eyes_look_where_the_person_looks(studio, sit):
+    centres = []
+    for yaw in (-0.3, 0.3):
+        ready = sit(gaze=np.array([yaw, 0.0]))
+        drawing = studio.draw(ready, FILM, 0.7, 0.5)
+        lids = drawing.landmarks[42:48]
+        width = np.linalg.norm(lids[3] - lids[0])
+        centres.append((darkest(drawing.picture, lids, ready.fit.eye) - lids.mean(0))[0] / width)
+    assert centres[1] - centres[0] > 0.12, centres
+
+
+def test_a_shut_eye_stays_shut_and_an_open_one_is_painted(studio, sit):
+    name = unit_target("eye-left-closure", np.array([1, 0, 0]))
+    changes = {}
+    for closed in (0.0, 1.0):
+        ready = sit(expression={name: closed})
+        bare = replace(FILM, eyes=replace(FILM.eyes, iris=0.01, white=0, lash=0, glint=0.01))
+        with_eyes, without = (studio.draw(ready, look, 0.7, 0).picture for look in (FILM, bare))
+        x, y = ready.fit.landmarks[42:48].mean(0).astype(int)
+        near = (slice(y - 20, y + 20), slice(x - 25, x + 25))
+        changes[closed] = np.abs(with_eyes - without)[near].mean()
+    assert changes[1.0] < 0.35 * changes[0.0], changes
+
+
+@pytest.mark.parametrize("color, channel", [((0.08, 0.20, 0.42), 2), ((0.12, 0.05, 0.02), 0)])
+def test_irises_keep_their_colour(studio, sit, color, channel):
+    ready = sit(iris=np.array(color), iris2=np.array(color))
+    assert ready.iris_colors[0].argmax() == channel
+    assert photo_eyes._toned(ready.iris_colors[0], 0.5, FILM.eyes).argmax() == channel
+
+
+@pytest.mark.parametrize("tone", [(0.80, 0.55, 0.42), (0.14, 0.075, 0.047)])
+def test_skin_stays_as_dark_and_as_warm_as_it_is(studio, sit, tone):
+    skin = dict(person(Z).skin, tone=np.array(tone), mottle=1.0, freckles=0.5)
+    ready = sit(skin=skin)
+    drawing = studio.draw(ready, FILM, 0.6, 0.5)
+    bare = fetch_at(ready.masks["skin"], drawing.move) > 0.9
+    before, after = drawing.warped[bare], drawing.picture[bare]
+    assert abs(luma(after).mean() / luma(before).mean() - 1) < 0.12
+    assert abs((after[:, 0].mean() / after[:, 2].mean()) / (before[:, 0].mean() / before[:, 2].mean()) - 1) < 0.2
+    cheeks = bare & (cv2.erode((drawing.labels == 1).astype(np.uint8), np.ones((9, 9))) > 0)
+    fine = [np.abs(luma(p) - blur(luma(p), 2))[cheeks].mean() for p in (drawing.warped, drawing.picture)]
+    assert fine[1] < 0.75 * fine[0]  # pores and blotches are gone
+
+
+@pytest.mark.parametrize("name", LOOKS)
+def test_looks_of_a_real_face(studio, name):
+    fitter = fitting.Fitter(studio.studio.kit)
+    fit = fitter.fit(photograph(), HOPPER, np.array([HOPPER[36:42].mean(0), HOPPER[42:48].mean(0)]), 320)
+    parsing = np.zeros((64, 64, 19), np.float32)
+    parsing[..., 0] = 1
+    drawing = studio.draw(studio.prepare(fit, parsing), LOOKS[name], 0.7, 0.7)
+    assert drawing.picture.shape == (320, 320, 3) and np.isfinite(drawing.picture).all()
+    assert 0.01 < np.abs(drawing.picture - fit.photo).mean() < 0.25
+    assert set(np.unique(drawing.labels)) <= set(range(19))
+
+
+def test_looks_differ(studio, plain):
+    pictures = [studio.draw(plain, look, 0.8, 0.8).picture for look in LOOKS.values()]
+    for i, a in enumerate(pictures):
+        for b in pictures[:i]:
+            assert np.abs(a - b).mean() > 0.005
+
+
+def test_a_degree_beyond_the_look_is_refused(studio, plain):
+    with pytest.raises(VToonifyError, match="structure degree is 1.5"):
+        studio.draw(plain, FILM, 1.5)
+
+
+def test_the_young_are_drawn_more_strongly(plain):
+    degrees = [flattering(replace(plain.fit, person=plain.fit.person.with_(age=age))) for age in (0.1, 0.35, 0.9)]
+    assert degrees[0] > degrees[1] > degrees[2] and degrees[2] >= 0.5 and degrees[0] <= 0.75
+
+
+def test_guided_filter_keeps_edges_and_smooths_the_rest():
+    rng = np.random.default_rng(0)
+    clean = np.repeat((np.arange(64) > 31).astype(np.float32)[None], 64, 0) * 0.6 + 0.2
+    out = guided(clean + 0.02 * rng.standard_normal((64, 64)).astype(np.float32), 5, 0.06)
+    assert np.abs(out - clean)[:, :26].mean() < 0.008 and (out[:, 36] - out[:, 27]).mean() > 0.5
+
+
+def test_strokes_follow_stripes():
+    rows, columns = np.mgrid[:64, :64].astype(np.float32)
+    stripes = 0.5 + 0.3 * np.sin(rows)
+    direction, coherence = structure(stripes, 2.0)
+    assert np.abs(direction[20:44, 20:44, 0]).min() > 0.98 and coherence[20:44, 20:44].min() > 0.9
+    noisy = stripes + 0.2 * np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
+    smooth = along(noisy.astype(np.float32), direction, 6)
+    assert np.abs(smooth - stripes)[16:48, 16:48].mean() < 0.5 * np.abs(noisy - stripes)[16:48, 16:48].mean()
+
+
+def test_kuwahara_flattens_and_keeps_edges():
+    rng = np.random.default_rng(1)
+    clean = np.repeat(((np.arange(48) > 23) * 0.6 + 0.2)[None, :, None], 48, 0).repeat(3, 2).astype(np.float32)
+    out = kuwahara(clean + 0.05 * rng.standard_normal(clean.shape).astype(np.float32), 5)
+    assert np.abs(out - clean)[8:40, 8:40].mean() < 0.025 and (out[10:38, 25] - out[10:38, 22]).mean() > 0.45
+
+
+def test_opening_of_an_eye():
+    eye = np.array([[0, 0], [3, -2], [7, -2], [10, 0], [7, 2], [3, 2]], float) * 4 + 40
+    assert photo_eyes.opening(eye) == pytest.approx(0.4)
+    mask = photo_eyes.opening_mask(eye, 128, 0.5)
+    assert mask[40, 60] > 0.9 and mask[10, 60] == 0 and 0.5 < mask.sum() / (40 * 16) < 1.0
+    assert cv2.countNonZero(mask) > 0
