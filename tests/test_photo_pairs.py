@@ -10,8 +10,9 @@ from people import HOPPER, photograph
 from PIL import Image
 
 from vtoonify_lib.config import VToonifyError
+from vtoonify_lib.studio.shards import Pairs
 from vtoonify_lib.training import data, photo_pairs
-from vtoonify_lib.training.photo_pairs import Settings, draw_pairs, open_pairs, photographs
+from vtoonify_lib.training.photo_pairs import Settings, draw_pairs, photographs
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,8 @@ def pairs(folder, tmp_path_factory):
 def test_photographs_are_drawn_and_others_refused(pairs, folder):
     assert pairs.ready.tolist() == [0, 1]
     meta = json.loads((pairs.folder / "meta.json").read_text())
-    assert meta["people"][0].endswith("b.jpg") and meta["hold_out"] == 1  # held-out people come first
+    assert meta["people"][0].endswith("b.jpg")  # held-out people come first
+    assert (pairs.folder / "hold_out.txt").read_text() == "0\n"
     assert (pairs.folder / "done" / "00000002").read_text() == "no face was found"
     for i in pairs.ready:
         photo, film = np.array(pairs["photo"][i]).astype(int), np.array(pairs["film"][i]).astype(int)
@@ -67,7 +69,7 @@ def test_training_reads_them_as_it_reads_renders(pairs):
 def test_a_finished_data_set_is_not_drawn_again(pairs, folder, monkeypatch):
     monkeypatch.setattr(photo_pairs, "_draw_one", lambda *_: pytest.fail("drawn again"))
     again = draw_pairs(pairs.folder, settings(folder), hold_out=[folder / "b.jpg"], processes=1, progress=False)
-    assert again.ready.tolist() == open_pairs(pairs.folder).ready.tolist() == [0, 1]
+    assert again.ready.tolist() == Pairs.open(pairs.folder).ready.tolist() == [0, 1]
 
 
 def test_an_interrupted_data_set_goes_on(folder, tmp_path, pairs):
@@ -78,7 +80,7 @@ def test_an_interrupted_data_set_goes_on(folder, tmp_path, pairs):
     film = np.load(out / "film.npy", mmap_mode="r+")
     film[1] = 0
     film.flush()
-    assert open_pairs(out).ready.tolist() == [0]
+    assert Pairs.open(out).ready.tolist() == [0]
     again = draw_pairs(out, chosen, processes=1, progress=False)
     assert np.array_equal(again["film"][1], pairs["film"][1])
 

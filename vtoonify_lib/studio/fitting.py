@@ -15,7 +15,7 @@ from scipy.optimize import least_squares
 
 from ..config import VToonifyError
 from ..framing import MOUTH_CORNERS, eye_centres
-from .geometry import OFF_SKIN, VIEWPOINT, Scene, Sculptor, plain_camera, project, rotation, turn_head
+from .geometry import OFF_SKIN, VIEWPOINT, Scene, Sculptor, plain_camera, project, rotation, turn_head, widen
 from .kit import Kit, macro_weights
 from .people import ASYMMETRY, SHAPE, Z_SIZE, Person, person, unit_target
 
@@ -370,13 +370,18 @@ def grown(shape: dict[str, float], amount: float, parts: tuple[str, ...], limit:
 def exact(scene: Scene, who: Person, photo: np.ndarray, landmarks: np.ndarray) -> FittedPerson:
     """A render as a fit without error: its own person, camera and landmarks.
 
-    photo uint8 [S,S,3], landmarks [68,2] in its pixels; the scene is the one that was drawn.
+    photo uint8 [S,S,3], landmarks [68,2] in its pixels; the scene is the one that was drawn, see `canvas_camera`.
     """
     size = photo.shape[0]
     centres = np.array([e.center + e.gaze * 0.89 * np.ptp(e.part.positions[np.unique(e.part.triangles)], 0)[0] / 2
                         for e in scene.eyes[::-1]])
     return FittedPerson(who, scene.camera, photo.astype(np.float32) / 255, np.ones((size, size), np.float32),
                         np.asarray(landmarks, float) - 0.5, project(centres, scene.camera) * size - 0.5, 0.0, ())
+
+
+def canvas_camera(camera: np.ndarray, size: int) -> np.ndarray:
+    """Camera [4,4] of an FFHQ square → camera of the canvas around it."""
+    return widen(camera, size, size, ((1 - 1 / MARGIN) * size / 2,) * 2 + (size / MARGIN,))
 
 
 def at_size(fit: FittedPerson, size: int) -> FittedPerson:

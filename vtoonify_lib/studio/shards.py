@@ -78,8 +78,8 @@ class Pairs:
         meta = _read_meta(folder)
         if meta is None:
             raise VToonifyError(f"{folder} holds no data set; make one: python -m vtoonify_lib.studio.shards {folder}")
-        todo = set(_todo(folder, meta))
-        ready = [i for i in range(meta["count"]) if i - i % CHUNK not in todo]
+        chunk, left = meta.get("chunk", CHUNK), set(todo(folder, meta)) | refused(folder, meta)
+        ready = [i for i in range(meta["count"]) if i - i % chunk not in left]
         return cls(folder, open_arrays(folder, meta, "r"), np.array(ready, int))
 
 
@@ -88,9 +88,20 @@ def _read_meta(folder: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.is_file() else None
 
 
-def _todo(folder: Path, meta: dict[str, Any]) -> list[int]:
+def todo(folder: Path, meta: dict[str, Any]) -> list[int]:
     """First index of every chunk that is not done."""
-    return [i for i in range(0, meta["count"], CHUNK) if not (folder / "done" / f"{i:08d}").exists()]
+    return [i for i in range(0, meta["count"], meta.get("chunk", CHUNK)) if not done_file(folder, i).exists()]
+
+
+def refused(folder: Path, meta: dict[str, Any]) -> set[int]:
+    """First index of every chunk that could not be drawn: the file that says that it is done says why not."""
+    starts = range(0, meta["count"], meta.get("chunk", CHUNK))
+    return {i for i in starts if (path := done_file(folder, i)).exists() and path.stat().st_size}
+
+
+def done_file(folder: Path, start: int) -> Path:
+    """The file whose presence says that the chunk from `start` on is done."""
+    return folder / "done" / f"{start:08d}"
 
 
 def open_arrays(folder: Path, meta: dict[str, Any], mode: str) -> dict[str, np.ndarray]:
@@ -145,7 +156,7 @@ def _render_chunk(folder: str, start: int, meta: dict[str, Any], kit: str) -> in
             arrays[f"{name}_parsing"][i] = portrait.parsing
     for array in arrays.values():
         array.flush()
-    (Path(folder) / "done" / f"{start:08d}").touch()
+    done_file(Path(folder), start).touch()
     return stop - start
 
 
@@ -209,9 +220,9 @@ def render_styles(folder: str | os.PathLike, count: int | None = None, size: int
 
 def _render(folder: Path, given: dict[str, Any], kit: str, processes: int | None, progress: bool) -> Pairs:
     meta = _begin(folder, {name: value for name, value in given.items() if value is not None})
-    todo = _todo(folder, meta)
-    left = sum(min(CHUNK, meta["count"] - start) for start in todo)
-    jobs = [(str(folder), start, meta, kit) for start in todo]
+    starts = todo(folder, meta)
+    left = sum(min(CHUNK, meta["count"] - start) for start in starts)
+    jobs = [(str(folder), start, meta, kit) for start in starts]
     with tqdm(total=meta["count"], initial=meta["count"] - left, desc="people", unit="", smoothing=0,
               disable=not progress) as bar:
         for people in in_processes(_render_chunk, jobs, processes):

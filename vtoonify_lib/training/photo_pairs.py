@@ -10,7 +10,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -25,11 +25,16 @@ from ..images import read_image, to_tensor
 from ..parsing import parsing_logits
 from ..studio import shards
 from ..studio.filters import use_one_thread
-from ..studio.fitting import FittedPerson, Fitter, at_size
+from ..studio.fitting import MARGIN, FittedPerson, Fitter, at_size, canvas_camera, exact
+from ..studio.kit import find_kit
+from ..studio.people import person, sample_z
 from ..studio.photo_cartoon import PhotoStudio
 from ..studio.photo_looks import LOOKS, flattering
+from ..studio.render import Studio
 
 PARSED = 384  # px at which the canvas is parsed: the size the net was trained on, half as large again
+RENDER = "render:"
+HOLD_OUT = "hold_out.txt"
 PICTURES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
@@ -37,12 +42,14 @@ PICTURES = {".jpg", ".jpeg", ".png", ".webp"}
 class Settings:
     """What a data set of photographs is made of.
 
+    photos, renders  folders, and how many of the studio's own people after them, who need no fit: theirs is exact
     looks  names of looks; of each, every photograph is drawn `drawings` times, as film for VToonify-T is: at the degree
            that suits the person, or, with `spread`, by exemplars and at degrees drawn by lot
     size   side of the canvas, 1.5 times the FFHQ square
     """
 
-    photos: tuple[str, ...]
+    photos: tuple[str, ...] = ()
+    renders: int = 0
     looks: tuple[str, ...] = ("film",)
     size: int = 768
     drawings: int = 1
@@ -77,6 +84,14 @@ class Reader:
         faces = self.finder.faces(photo)
         return (faces[0].landmarks, getattr(faces[0], "irises", None)) if faces else None
 
+    def render(self, index: int, seed: int, studio: Studio) -> tuple[FittedPerson, np.ndarray]:
+        """Somebody who does not exist, photographed by the studio, whose size is that of the canvas."""
+        who = person(sample_z(np.random.default_rng([seed, index, 77]), 1)[0])
+        scene = studio.sculptor.scene(who)
+        scene = replace(scene, camera=canvas_camera(scene.camera, studio.height))
+        drawn = studio.draw(scene, who)
+        return exact(scene, who, drawn.image, drawn.landmarks), np.eye(19, dtype=np.float32)[drawn.parsing]
+
     def parse(self, fit: FittedPerson) -> np.ndarray:
         """Class probabilities [PARSED,PARSED,19] of the canvas."""
         with torch.inference_mode():
@@ -103,7 +118,7 @@ def draw_pairs(folder: str | Path, settings: Settings, hold_out: Iterable[str | 
                processes: int | None = None, progress: bool = True) -> shards.Pairs:
     """Draw every photograph, or finish a data set that was begun in `folder` → the data set.
 
-    hold_out: photographs that come first and whose number, in entries, is `hold_out` in meta.json.
+    hold_out: photographs that are not to be trained on; they come first, and HOLD_OUT has the numbers of their entries.
     VToonifyError if it was begun with other settings.
     """
     folder = Path(folder)
@@ -111,23 +126,13 @@ def draw_pairs(folder: str | Path, settings: Settings, hold_out: Iterable[str | 
         if look not in LOOKS:
             raise VToonifyError(f"there is no look {look!r} for photographs; choose one of {', '.join(LOOKS)}")
     meta = _begin(folder, settings, {Path(p).resolve() for p in hold_out})
-    todo = [i for i in range(len(meta["people"])) if not (folder / "done" / f"{i:08d}").exists()]
+    todo = [start // settings.drawings for start in shards.todo(folder, meta)]
     jobs = [(str(folder), i) for i in todo]
     with tqdm(total=len(meta["people"]), initial=len(meta["people"]) - len(todo), desc="photographs", smoothing=0,
               disable=not progress) as bar:
         for _ in shards.in_processes(_draw_one, jobs, processes):
             bar.update()
-    return open_pairs(folder)
-
-
-def open_pairs(folder: str | Path) -> shards.Pairs:
-    """What has been drawn so far; refused photographs are not in `ready`."""
-    folder = Path(folder)
-    meta = json.loads((folder / "meta.json").read_text())
-    n = meta["settings"]["drawings"]
-    ready = [i * n + k for i in range(len(meta["people"])) for k in range(n)
-             if (folder / "done" / f"{i:08d}").exists() and not (folder / "done" / f"{i:08d}").read_text()]
-    return shards.Pairs(folder, shards.open_arrays(folder, meta, "r"), np.array(ready, int))
+    return shards.Pairs.open(folder)
 
 
 def _begin(folder: Path, settings: Settings, hold_out: set[Path]) -> dict:
@@ -139,15 +144,19 @@ def _begin(folder: Path, settings: Settings, hold_out: set[Path]) -> dict:
             raise VToonifyError(f"the data set in {folder} was begun with {meta.get('settings')}; give the same "
                                 "settings to go on, or choose another folder")
         return meta
-    people = photographs(settings.photos)
+    people = photographs(settings.photos) if settings.photos else []
     people.sort(key=lambda p: p.resolve() not in hold_out)
     kept = sum(p.resolve() in hold_out for p in people)
-    meta = {"settings": given, "people": [str(p) for p in people], "hold_out": kept * settings.drawings,
+    people = [*map(str, people), *(f"{RENDER}{i}" for i in range(settings.renders))]
+    if not people:
+        raise VToonifyError("there is nothing to draw; give folders of photographs or a number of renders")
+    meta = {"settings": given, "people": people, "margin": MARGIN, "chunk": settings.drawings,
             "count": len(people) * settings.drawings, "size": settings.size, "styles": ["photo"],
             "looks": list(settings.looks), "seed": settings.seed}
     (folder / "done").mkdir(parents=True, exist_ok=True)
     for name, (shape, dtype) in shards.fields(meta["size"], ("photo",), settings.looks).items():
         np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, (meta["count"], *shape)).flush()
+    (folder / HOLD_OUT).write_text("".join(f"{i}\n" for i in range(kept * settings.drawings)))
     path.write_text(json.dumps(meta, indent=1))
     return meta
 
@@ -165,8 +174,13 @@ def _draw_one(folder: str, index: int) -> int:
     meta = json.loads((Path(folder) / "meta.json").read_text())
     settings = Settings(**meta["settings"])
     reader, studio = _tools(settings.bundle, settings.labels)
-    read = reader(meta["people"][index], settings.size)
-    done = Path(folder) / "done" / f"{index:08d}"
+    name = meta["people"][index]
+    if name.startswith(RENDER):
+        camera = shards.studio_of(str(find_kit()), settings.size)
+        read = reader.render(int(name.removeprefix(RENDER)), settings.seed, camera)
+    else:
+        read = reader(name, settings.size)
+    done = shards.done_file(Path(folder), index * settings.drawings)
     if isinstance(read, str):
         done.write_text(read)
         return 1
@@ -201,7 +215,8 @@ def main(arguments: list[str] | None = None) -> int:
                                      description=__doc__.splitlines()[0],
                                      epilog="Stop it with Ctrl-C; the same command goes on where it was.")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--photos", nargs="+", required=True, help="folders of photographs")
+    parser.add_argument("--photos", nargs="+", default=[], help="folders of photographs")
+    parser.add_argument("--renders", type=int, default=0, help="people drawn by the studio, besides or instead")
     parser.add_argument("--looks", nargs="+", default=["film"], help=f"({' '.join(LOOKS)})")
     parser.add_argument("--size", type=int, default=768, help="side of the canvas in pixels (default: 768)")
     parser.add_argument("--drawings", type=int, default=1, help="drawings of a photograph in each look (default: 1)")
