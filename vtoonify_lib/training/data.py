@@ -138,7 +138,7 @@ def _inside(landmarks: np.ndarray, side: int) -> bool:
 # -- geometry ---------------------------------------------------------------------------------------------------------
 def placements(n: int, g: torch.Generator, zoom: tuple[float, float] = (0.8, 1.25), turn: float = 0.35,
                shift: float = 0.12) -> Tensor:
-    """Random affines [n,2,3] from positions of the result to those it is read from, both in [−1,1]; half of them mirror.
+    """Random affines [n,2,3] from positions of the result to those it is read from, both in [−1,1]; half mirror.
 
     zoom: least and largest; turn: radians; shift: share of the side
     """

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import metrics
-from ..checkpoints import Bundle, load_bundle, save_bundle
+from ..checkpoints import load_bundle, save_bundle
 from ..config import STUDIO, VToonifyConfig, VToonifyError
 from ..devices import pick_device
 from ..faces import FaceFinder
@@ -28,6 +28,7 @@ from ..models.encoders import ParsingNet
 from ..parsing import network_input
 from ..studio.shards import Pairs, render_pairs
 from . import data, encoder, loop, perception, stylegan
+from .starting import students_of
 
 TITLE = "Storybook (VToonify-T, trained on our own renders)"
 SHARPEN_LR = 5e-4
@@ -146,15 +147,6 @@ def held_out_pair(pairs: Pairs, index: np.ndarray, device: str | torch.device = 
     """Entries as they are, without augmentation."""
     batch = data.load(pairs, index, "storybook", device)
     return encoder.Pair(data.half(batch.photo), batch.styled, batch.photo, None)
-
-
-def students_of(bundle: Bundle) -> encoder.Students:
-    """Students that go on from a bundle's VToonify-T and style encoder."""
-    style = bundle.network("style_encoder")
-    students = encoder.Students(bundle.config, style.image_size, style.body[0].out_channels)
-    students.vtoonify.load_state_dict(bundle.network("vtoonify").state_dict())
-    students.style.load_state_dict(style.state_dict())
-    return students
 
 
 def train_student(pairs: Pairs, parsing: ParsingNet, story: stylegan.Distilled, folder: Path, plan: Plan,

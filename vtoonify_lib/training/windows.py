@@ -1,6 +1,6 @@
 """Windows of large pairs: cut, moved and worn in worker processes, tinted and degraded where the network is.
 
-An entry of a data set is a photograph of S px and its drawing of S px; the network's input is the photograph at S/scale.
+An entry of a data set is a photograph of S px and its drawing of S px; the network reads the photograph at S/scale.
 A worker reads both memory maps only where the window lies, resamples them (or, for half of the entries, cuts them out
 as they are, so that the drawing keeps its sharpness), covers a part of some faces, compresses some inputs, and hands
 over bytes. What is cheap on a GPU, light and camera (`data.tint`, `data.degrade`), happens there. A batch depends on
@@ -145,7 +145,7 @@ class Windows(Dataset):
 
 
 def window_grid(theta: Tensor, top: int, left: int, side: int, size: int) -> Tensor:
-    """Where the pixels of a window are read: [side,side,2] in pixels of a picture of `size` px, moved by theta [2,3]."""
+    """Where a window's pixels are read: [side,side,2] in pixels of a picture of `size` px, moved by theta [2,3]."""
     v, u = torch.meshgrid(*((2 * (torch.arange(side) + at) + 1) / size - 1 for at in (top, left)), indexing="ij")
     place = torch.stack([u, v, torch.ones_like(u)], -1) @ theta.T
     return ((place + 1) * size - 1) / 2
