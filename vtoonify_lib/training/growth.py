@@ -14,15 +14,18 @@ import torch
 from torch import Tensor
 
 from ..config import INPUT_CHANNELS, VToonifyConfig, VToonifyError
+from ..models.vtoonify import STEM
 from ..models.vtoonify_d import build_vtoonify
+from ..ops import SLOPE
 from .encoder import Students
 
-LIFT = 2.0  # more than the frame's channels ever fall below 0: lifted so much, a leaky ReLU lets them pass unchanged
+RGB = 3
 REST = 0.1  # of their usual size: what new channels add to old ones at the start
 
 
 def grown_students(simple: Students, config: VToonifyConfig, seed: int = 0) -> Students:
     """VToonify-T of `config` from a smaller one's weights, with the same style encoder; see `grown_state`."""
+    check_growth(simple.vtoonify.config, config)
     torch.manual_seed(seed)
     students = Students(config, simple.style.image_size, simple.style.body[0].out_channels)
     students.style.load_state_dict(simple.style.state_dict())
@@ -33,39 +36,56 @@ def grown_students(simple: Students, config: VToonifyConfig, seed: int = 0) -> S
 
 def grown_state(old: dict[str, Tensor], small: VToonifyConfig, fresh: dict[str, Tensor], large: VToonifyConfig
                 ) -> dict[str, Tensor]:
-    """Weights of a `large` VToonify-T, freshly initialised, with those of a `small` one in the place of what fits.
+    """Weights of a `large` VToonify-T, freshly initialised, with those of a `small` one in the place of what fits."""
+    names, extra = _names(small, large), _extra_stages(small, large)
+    state = {name: _placed(value, old[names[name]], name) if names.get(name) in old else value.clone()
+             for name, value in fresh.items()}
+    if extra:
+        _hand_down(state, old["encoder.0.0.weight"], extra)
+    for name in state.keys() - {name for name in names if names[name] in old}:
+        if ".to_rgbs." in name and name.endswith("conv.weight"):
+            state[name] *= REST  # what new layers add to the picture, too
+    return state
 
-    VToonifyError where the codes differ in length, or the large one is not larger.
-    """
+
+def check_growth(small: VToonifyConfig, large: VToonifyConfig) -> None:
+    """VToonifyError where the backbones or the codes differ, or a layer of the large network is the narrower one."""
     a, b = small.generator, large.generator
     if small.backbone != large.backbone or a.style_dim != b.style_dim or small.in_size > large.in_size or any(
             a.width(r) > b.width(r) for r, _ in a.channels if r <= b.size):
         raise VToonifyError("a network grows from a smaller one of its kind; got weights for "
                             f"{small.in_size} → {small.out_size} px and {a.style_dim} numbers a code, expected no more "
                             f"than {large.in_size} → {large.out_size} px, the same codes and no wider layers")
-    names, extra = _names(small, large), _extra_stages(small, large)
-    state = {name: _placed(value, old[names[name]], name) if names.get(name) in old else value.clone()
-             for name, value in fresh.items()}
+    if large.in_size > small.in_size and min(b.width(large.in_size), b.width(small.in_size)) < STEM:
+        raise VToonifyError(f"a network grows where the frame can be handed down: {large.in_size}² and "
+                            f"{small.in_size}² need {STEM} channels at least")
+
+
+def _hand_down(state: dict[str, Tensor], reads: Tensor, extra: int) -> None:
+    """Make the first `extra` stages of the encoder hand the frame on to the kernel `reads` [O,22,3,3] of the next.
+
+    Colours pass a leaky ReLU twice, as x and as −x, whose difference is 1.2·x. Parsing logits pass it as they are: what
+    lies below 0 says little. (All of it lifted above 0 would pass exactly, and 50 steps of training did worse by that.)
+    """
+    colors, logits = range(RGB), range(RGB, INPUT_CHANNELS)
+    whole = 1 + SLOPE
     for stage in range(extra):
         for number in (0, 2):
-            state[f"encoder.{stage}.{number}.weight"][:INPUT_CHANNELS] *= REST
-            state[f"encoder.{stage}.{number}.weight"][:INPUT_CHANNELS, :INPUT_CHANNELS] = _blur(number == 2)
-    for name in state.keys() - {name for name in names if names[name] in old}:
-        if ".to_rgbs." in name and name.endswith("conv.weight"):
-            state[name] *= REST  # what new layers add to the picture, too
-    if extra:
-        state["encoder.0.0.bias"][:INPUT_CHANNELS] = LIFT
-        reads = state[f"encoder.{extra}.0.weight"][:, :INPUT_CHANNELS].sum((1, 2, 3))
-        rows = old["encoder.0.0.weight"].shape[0]
-        state[f"encoder.{extra}.0.bias"][:rows] -= LIFT * reads[:rows]
-    return state
-
-
-def _blur(soft: bool) -> Tensor:
-    """Kernels [22,22,3,3] that hand each channel on, with `soft` through a [1,2,1] low-pass, for halving comes next."""
-    taps = torch.tensor([1.0, 2.0, 1.0] if soft else [0.0, 1.0, 0.0])
-    kernel = torch.outer(taps, taps)
-    return torch.eye(INPUT_CHANNELS)[:, :, None, None] * kernel / kernel.sum()
+            weight = state[f"encoder.{stage}.{number}.weight"]
+            weight[: RGB + INPUT_CHANNELS] *= REST
+            kernel = torch.outer(*2 * [torch.tensor([1.0, 2.0, 1.0] if number else [0.0, 1.0, 0.0])])
+            kernel = kernel / kernel.sum()  # halving comes next
+            first = stage == number == 0
+            for c in colors:
+                for out, sign in ((c, 1.0), (RGB + c, -1.0)):
+                    weight[out, c] = sign * kernel / (1.0 if first else whole)
+                    if not first:
+                        weight[out, RGB + c] = -sign * kernel / whole
+            for c in logits:
+                weight[RGB + c, c if first else RGB + c] = kernel
+    weight, rows = state[f"encoder.{extra}.0.weight"], len(reads)
+    weight[:rows, :RGB], weight[:rows, RGB : 2 * RGB] = reads[:, :RGB] / whole, -reads[:, :RGB] / whole
+    weight[:rows, 2 * RGB : RGB + INPUT_CHANNELS] = reads[:, RGB:]
 
 
 def _extra_stages(small: VToonifyConfig, large: VToonifyConfig) -> int:

@@ -91,9 +91,11 @@ class Windows(Dataset):
     def _entry(self, source: Source, rng: np.random.Generator) -> dict[str, Tensor | np.ndarray | float]:
         pairs, framing, kind = source.pairs, self.framing, int(rng.integers(len(self.looks)))
         entry, look = int(source.pool[rng.integers(len(source.pool))]), self.looks[kind]
-        theta, window = self._place(source.size, rng)
+        moved = bool(rng.random() < framing.moved)
+        theta, window = self._place(source.size, moved, rng)
         grid = window_grid(theta, *window, framing.side * framing.scale, source.size)
-        pictures = [fetch(pairs[name][entry], grid) for name in ("photo", look)]
+        mode = "bicubic" if moved else "nearest"  # what is not moved keeps its pixels
+        pictures = [fetch(pairs[name][entry], grid, mode) for name in ("photo", look)]
         classes, drawn = (fetch(pairs[f"{name}_parsing"][entry][..., None], grid, "nearest")[0].long()
                           for name in ("photo", look))
         if data.mirrored(theta[None])[0]:
@@ -110,15 +112,15 @@ class Windows(Dataset):
             row |= {"index": int(index[0]), "exemplar": _bytes(self.exemplars.draw(index, rng)[0] * 127.5 + 127.5)}
         return row
 
-    def _place(self, size: int, rng: np.random.Generator) -> tuple[Tensor, tuple[int, int]]:
+    def _place(self, size: int, moved: bool, rng: np.random.Generator) -> tuple[Tensor, tuple[int, int]]:
         """→ affine [2,3] of the whole picture, and the window's top left corner, in output pixels.
 
         The corner is a multiple of the scale, so that an entry that is not moved is cut where the input's pixels are.
         """
-        framing = self.framing
-        g = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        theta = data.placements(1, g, framing.zoom, framing.turn, framing.shift)[0]
-        if rng.random() >= framing.moved:
+        framing, g = self.framing, torch.Generator().manual_seed(int(rng.integers(2**62)))
+        if moved:
+            theta = data.placements(1, g, framing.zoom, framing.turn, framing.shift)[0]
+        else:
             theta = torch.tensor([[1.0 if rng.random() < 0.5 else -1.0, 0, 0], [0, 1, 0]])
         room = size // framing.scale - framing.side
         top, left = (framing.scale * int(at) for at in rng.integers(0, room + 1, 2))
