@@ -74,3 +74,16 @@ def styled(pairs: shards.Pairs, looks: tuple[str, ...]) -> shards.Pairs:
                    f"{look}_structure": np.where(whole, 1, 0.5).astype("f4"),
                    f"{look}_color": np.where(whole, 1, 0.25).astype("f4")}
     return shards.Pairs(pairs.folder, arrays, pairs.ready)
+
+
+def write_looks(folder: Path, looks: tuple[str, ...], count: int = 12, size: int = 64) -> shards.Pairs:
+    """The same people in looks of two styles each (`styled`), on disk, the first three of them held out."""
+    made = styled(write_pairs(folder, count, size), looks)
+    arrays = {name: np.array(made.arrays[name]) for name in shards.fields(size, ("photo",), looks)}
+    for name, array in arrays.items():
+        (folder / f"{name}.npy").unlink(missing_ok=True)  # memory maps of the old file stay whole
+        np.save(folder / f"{name}.npy", array)
+    (folder / "meta.json").write_text(json.dumps({"count": count, "size": size, "styles": ["photo"],
+                                                  "looks": list(looks), "seed": 0}))
+    (folder / "hold_out.txt").write_text("0\n1  # somebody\n\n2\n")
+    return shards.Pairs.open(folder)

@@ -102,8 +102,8 @@ def test_a_finished_run_reads_no_portraits(train, tmp_path, monkeypatch):
 
 
 def test_style_mixing_can_be_left_out(train, tmp_path):
-    assert train(tmp_path, dual_stage.DualPlan(HOLD_OUT, None, (Stage(32, 1, 2),))) is not None
-    assert [path.name for path in tmp_path.iterdir()] == ["lessons-32"]
+    assert train(tmp_path, dual_stage.DualPlan(HOLD_OUT, None, (Stage(None, 1, 2),))) is not None
+    assert [path.name for path in tmp_path.iterdir()] == ["lessons-64"]
 
 
 def test_half_of_the_orders_tell_the_code_of_their_style(styles, shown):

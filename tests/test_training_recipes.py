@@ -134,11 +134,11 @@ def test_the_default_bundle_from_nothing(pairs, landmark_file, tmp_path, monkeyp
     monkeypatch.setattr(perception, "train_landmarks",
                         lambda pairs, path, *a: shutil.copy(landmark_file, path) and {"all": 0.05})
     monkeypatch.setattr(stylegan, "fit_mapping", partial(stylegan.fit_mapping, iterations=2, batch=8))
-    stages = (default.Stage(64, 1, 2),)
+    stages = (default.Stage(None, 1, 2),)
     plan = default.Plan(12, HOLD_OUT, 1, 1, stages, stages, 1, 1, BATCH, window=24, judge=32)
     default.train_default(tmp_path / "runs", tmp_path / "ours", plan, TINY)
     bundle = load_bundle(tmp_path / "ours")
-    assert bundle.info["provenance"]["plan"]["base"] == [{"size": 64, "iterations": 1, "batch": 2}]
+    assert bundle.info["provenance"]["plan"]["base"] == [{"size": None, "iterations": 1, "batch": 2}]
     assert bundle.metrics["landmark_model"] == {"all": 0.05} and bundle.metrics["held_out_people"] == HOLD_OUT
     assert set(bundle.metrics["generators"]) == {"base", "stylized"}
     for numbers in bundle.metrics["generators"].values():

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from . import losses
 from .config import VToonifyError
 from .faces import FaceFinder
-from .framing import eye_distance
+from .framing import OVERSAMPLING, align_face, eye_distance
 from .images import read_image
 from .models.encoders import ParsingNet
 from .synthesis import random_crop
@@ -97,6 +97,19 @@ def landmark_shift(finder: FaceFinder, before: np.ndarray, after: np.ndarray) ->
     distance = np.linalg.norm(a - b, axis=1) / eye_distance(a)
     groups = {"brows": slice(17, 27), "nose": slice(27, 36), "eyes": slice(36, 48), "mouth": slice(48, 68)}
     return {"all": float(distance[17:].mean()), **{name: float(distance[part].mean()) for name, part in groups.items()}}
+
+
+def sharpness(rgb: np.ndarray, landmarks: np.ndarray, size: int = 256) -> float:
+    """Energy of the Laplacian of a face's brightness, in FFHQ's framing `size` pixels wide: how fine and how strong its
+    detail is, whatever the resolution of the picture.
+
+    rgb uint8 [H,W,3], landmarks [68,2] in its pixels → mean square in units of (1/255)², 0 for a flat picture. To be
+    given as a share of the photograph's: its noise and pores count as detail, too.
+    """
+    face = Image.fromarray(align_face(rgb, landmarks, OVERSAMPLING * size)).resize((size, size), Image.Resampling.BOX)
+    luma = np.asarray(face, np.float64) @ (0.299, 0.587, 0.114)
+    inner = 4 * luma[1:-1, 1:-1] - luma[:-2, 1:-1] - luma[2:, 1:-1] - luma[1:-1, :-2] - luma[1:-1, 2:]
+    return float(np.square(inner).mean())
 
 
 def mean_of(rows: Iterable[dict[str, float] | None]) -> dict[str, float]:

@@ -1,12 +1,13 @@
 """Perceptual distance LPIPS v0.1 (Zhang et al. 2018, arXiv 1801.03924; SPEC §5) on VGG-16, without torchvision.
 
 Five feature maps of a VGG-16, each pixel's vector brought to unit length, compared by squared difference and weighted
-by learned linear heads. The maps serve other losses too. Weights come from the user's files; none is opened here.
+by learned linear heads. The maps serve other losses too: `VGGFeatures` has the first four, without heads. Weights come
+from the user's files; none is opened here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -19,29 +20,30 @@ from ..ops import channels_last
 SLICES = (((0, 2), 64), ((5, 7), 128), ((10, 12, 14), 256), ((17, 19, 21), 512), ((24, 26, 28), 512))
 SHIFT = (-0.030, -0.088, -0.188)  # ImageNet's mean and deviation, for pictures in [−1,1]
 SCALE = (0.458, 0.448, 0.450)
+CAFFE_MEAN = (122.67892, 116.66877, 104.00699)  # RGB of 255; the original VGG-16 reads pictures less this, and no more
 EPSILON = 1e-10  # of the norm over channels
 CLASSIFIER = "classifier."  # of a whole VGG-16, which no feature needs
 
 
 class Scaling(nn.Module):
-    """RGB in [−1,1] → what VGG was trained on."""
+    """RGB in [−1,1] → what VGG was trained on, by default torchvision's."""
 
-    def __init__(self):
+    def __init__(self, shift: Sequence[float] = SHIFT, scale: Sequence[float] = SCALE):
         super().__init__()
-        self.register_buffer("shift", torch.tensor(SHIFT)[None, :, None, None])
-        self.register_buffer("scale", torch.tensor(SCALE)[None, :, None, None])
+        self.register_buffer("shift", torch.tensor(shift)[None, :, None, None])
+        self.register_buffer("scale", torch.tensor(scale)[None, :, None, None])
 
     def forward(self, image: Tensor) -> Tensor:
         return (image - self.shift) / self.scale
 
 
 class VGG16(nn.Module):
-    """Scaled RGB [B,3,H,W] → the five feature maps after relu1_2, 2_2, 3_3, 4_3, 5_3, at 1/1 … 1/16."""
+    """Scaled RGB [B,3,H,W] → the five feature maps after relu1_2, 2_2, 3_3, 4_3, 5_3, at 1/1 … 1/16; or the first."""
 
-    def __init__(self):
+    def __init__(self, maps: int = len(SLICES)):
         super().__init__()
         c = 3
-        for i, (numbers, channels) in enumerate(SLICES, start=1):
+        for i, (numbers, channels) in enumerate(SLICES[:maps], start=1):
             convs = nn.Module()
             for number in numbers:
                 convs.add_module(str(number), nn.Conv2d(c, channels, 3, padding=1))
@@ -57,6 +59,41 @@ class VGG16(nn.Module):
                 x = F.relu(conv(x))
             maps.append(x)
         return maps
+
+
+class VGGFeatures(nn.Module):
+    """Pictures [B,3,H,W] in [−1,1], sides 8 or more → VGG-16's maps relu1_2, 2_2, 3_3 and 4_3 in its original scaling.
+
+    Random until `load` has filled it. Always in evaluation mode, and without gradients for its own weights.
+    """
+
+    MAPS = 4
+
+    def __init__(self):
+        super().__init__()
+        self.scaling = Scaling([mean / 127.5 - 1 for mean in CAFFE_MEAN], [1 / 127.5] * 3)
+        self.net = VGG16(self.MAPS)
+        self.eval().requires_grad_(False)
+
+    def train(self, mode: bool = True) -> VGGFeatures:
+        return super().train(False)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        return self.net(self.scaling(channels_last(image)))
+
+    def load(self, kernels: Mapping[str, Tensor]) -> VGGFeatures:
+        """Fill it from {"slice1.0.weight": [O,I,3,3], …}, the names of `net`; the first kernel reads RGB."""
+        wanted = self.net.state_dict()
+        if {k: v.shape for k, v in kernels.items()} != {k: v.shape for k, v in wanted.items()}:
+            raise VToonifyError(f"weights do not fit VGG-16: got {len(kernels)} tensors, expected the {len(wanted)} of "
+                                "conv1_1 to conv4_3; write the file anew with python -m vtoonify_lib.training.vgg")
+        self.net.load_state_dict({name: value.float() for name, value in kernels.items()})
+        return self
+
+    def distance(self, a: Tensor, b: Tensor) -> Tensor:
+        """Pictures [B,3,H,W] in [−1,1] → mean squared difference of unit features, averaged over the maps, [B]."""
+        maps = zip(self(a), self(b), strict=True)
+        return sum((unit(x.float()) - unit(y.float())).square().sum(1).mean((1, 2)) for x, y in maps) / self.MAPS
 
 
 class LinearHead(nn.Module):
@@ -131,4 +168,4 @@ class LPIPS(nn.Module):
 
 def unit(x: Tensor) -> Tensor:
     """Feature map [B,C,H,W] with unit length over its channels; where all are zero they stay so, gradient too."""
-    return x / (torch.linalg.vector_norm(x, dim=1, keepdim=True) + EPSILON)
+    return x * (torch.linalg.vector_norm(x, dim=1, keepdim=True) + EPSILON).reciprocal()  # dividing is the slower way

@@ -18,17 +18,20 @@ from .. import losses
 from ..config import VToonifyError
 from ..metrics import feature_distance
 from ..models.encoders import ParsingNet
-from ..models.perceptual import LPIPS
+from ..models.perceptual import LPIPS, VGGFeatures, unit
+from ..synthesis import Crop, crop
 from ..unpickling import read_checkpoint
 from . import data
 
 FEATURE_WEIGHT, EDGE_WEIGHT = 0.25, 0.5
+VGG_WEIGHT = 0.1  # pulls at a drawing blurred by 4 px as hard as colours and edges do (gradients' L1: 1.5 each)
 SEEN = 512  # px: what LPIPS compares is no larger
 RELU2, RELU3 = 1, 2  # of VGG's five feature maps
 
 Criterion = Callable[..., dict[str, Tensor]]
-"""(out, y, mask, exemplar=None) → parts: out, y [B,3,H,W] in [−1,1]; mask [B,1,H,W], how much pixels count; exemplar
-[B,3,·,·], a picture in the wanted style. `.flicker`: weight of the flicker loss beside it, None: that of `encoder`."""
+"""(out, y, mask, exemplar=None, rng=None) → parts: out, y [B,3,H,W] in [−1,1]; mask [B,1,H,W], how much pixels count;
+exemplar [B,3,·,·], a picture in the wanted style; rng: random numbers of the iteration, for those that need some.
+`.flicker`: weight of the flicker loss beside it, None: that of `encoder`."""
 
 
 class OurLosses:
@@ -39,10 +42,39 @@ class OurLosses:
     def __init__(self, parsing: ParsingNet, whole: int = 0) -> None:
         self.parsing, self.whole = parsing, whole
 
-    def __call__(self, out: Tensor, y: Tensor, mask: Tensor, exemplar: Tensor | None = None) -> dict[str, Tensor]:
+    def __call__(self, out: Tensor, y: Tensor, mask: Tensor, exemplar: Tensor | None = None,
+                 rng: torch.Generator | None = None) -> dict[str, Tensor]:
         a, b = (data.half(p) if p.shape[-1] > self.whole else p for p in (out, y.to(out.dtype)))  # half: for speed
         return {"picture": picture_loss(out.float(), y, mask),
                 "feature": FEATURE_WEIGHT * feature_distance(self.parsing, a, b).mean()}
+
+
+class SharpLosses:
+    """Ours, and the L1 distance of VGG's unit features (relu1_2, 2_2, 3_3, 4_3) on a random square of each picture.
+
+    A square, for on the whole of 512 px VGG would cost six times what the network does; and at full size, for on a
+    shrunk picture it would not see what is to be sharp.
+
+    square  its side in output pixels; smaller pictures are compared whole
+    weight  of the features' distance
+    """
+
+    flicker = None
+
+    def __init__(self, parsing: ParsingNet, vgg: VGGFeatures, square: int = 256, weight: float = VGG_WEIGHT) -> None:
+        self.ours, self.vgg, self.square, self.weight = OurLosses(parsing), vgg, square, weight
+
+    def __call__(self, out: Tensor, y: Tensor, mask: Tensor, exemplar: Tensor | None = None,
+                 rng: torch.Generator | None = None) -> dict[str, Tensor]:
+        side = min(self.square, *out.shape[2:])
+        top, left = (int(torch.randint(0, n - side + 1, (), generator=rng)) for n in out.shape[2:])
+        spot = Crop(top, left, side, side)
+        with torch.no_grad():
+            wanted = self.vgg(crop(y, spot))
+        drawn = self.vgg(crop(out, spot).to(y.dtype))
+        apart = sum((unit(a.float()) - unit(b.float())).abs().sum(1).mean() / b.shape[1] ** 0.5
+                    for a, b in zip(drawn, wanted, strict=True))
+        return self.ours(out, y, mask) | {"vgg": self.weight * apart}
 
 
 class PublishedLosses:
@@ -53,7 +85,8 @@ class PublishedLosses:
     def __init__(self, lpips: LPIPS) -> None:
         self.lpips = lpips
 
-    def __call__(self, out: Tensor, y: Tensor, mask: Tensor, exemplar: Tensor | None = None) -> dict[str, Tensor]:
+    def __call__(self, out: Tensor, y: Tensor, mask: Tensor, exemplar: Tensor | None = None,
+                 rng: torch.Generator | None = None) -> dict[str, Tensor]:
         a, b = (F.interpolate(p, (SEEN, SEEN), mode="area") if p.shape[-1] > SEEN else p for p in (out.float(), y))
         return {"picture": 0.1 * F.mse_loss(out.float(), y), "feature": 0.01 * self.lpips(a, b).mean()}
 
@@ -70,7 +103,8 @@ class PublishedStyleLosses:
     def __init__(self, lpips: LPIPS, identity: Callable[[Tensor], Tensor] | None = None) -> None:
         self.lpips, self.identity = lpips, identity
 
-    def __call__(self, out: Tensor, y: Tensor, mask: Tensor, exemplar: Tensor | None = None) -> dict[str, Tensor]:
+    def __call__(self, out: Tensor, y: Tensor, mask: Tensor, exemplar: Tensor | None = None,
+                 rng: torch.Generator | None = None) -> dict[str, Tensor]:
         drawn, wanted = self.lpips.features(out.float()), self.lpips.features(y)
         parts = {"feature": sum(weight * F.l1_loss(drawn[i], wanted[i]) for i, weight in ((RELU2, 0.5), (RELU3, 1.0)))}
         if exemplar is not None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..config import VToonifyError
-from ..framing import align_face, ffhq_quad
+from ..framing import OVERSAMPLING, align_face, ffhq_quad
 from ..images import to_tensor
 from ..parsing import CLASS_NAMES, calm_background
 from ..studio.shards import Pairs
@@ -29,7 +29,6 @@ SMALL_PARTS = tuple(CLASS_NAMES.index(name) for name in (
     "l_brow", "r_brow", "l_eye", "r_eye", "eye_g", "mouth", "u_lip", "l_lip"))
 """Parsing classes of few pixels that matter most: brows, eyes, glasses, mouth, lips."""
 
-OVERSAMPLING = 4  # of aligned pictures before they are averaged: the alignment itself does not antialias
 BORDER = 0.05  # share of the side by which an aligned square may leave its picture
 
 _TWINS = {f"{a}_{part}": f"{b}_{part}" for part in ("brow", "eye", "ear") for a, b in ("lr", "rl")}
@@ -137,28 +136,42 @@ def _inside(landmarks: np.ndarray, side: int) -> bool:
 
 
 # -- geometry ---------------------------------------------------------------------------------------------------------
-def move(batch: Batch, g: torch.Generator, zoom: tuple[float, float] = (0.8, 1.25), turn: float = 0.35,
-         shift: float = 0.12) -> Batch:
-    """Flip half of the batch; zoom, turn (radians) and shift (share of the side) everything, all four maps alike.
+def placements(n: int, g: torch.Generator, zoom: tuple[float, float] = (0.8, 1.25), turn: float = 0.35,
+               shift: float = 0.12) -> Tensor:
+    """Random affines [n,2,3] from positions of the result to those it is read from, both in [−1,1]; half mirror.
 
-    Labels l_/r_ swap with the flip. Borders are mirrored; pictures are resampled bilinearly, labels by nearest pixel.
+    zoom: least and largest; turn: radians; shift: share of the side
     """
-    n = batch.photo.shape[0]
     side = torch.where(_share(g, n).flatten() < 0.5, -1.0, 1.0)
     blank = torch.empty(n, device=g.device)
     scale = blank.uniform_(float(np.log(zoom[0])), float(np.log(zoom[1])), generator=g).exp().reciprocal()
     angle = turn * torch.empty_like(blank).uniform_(-1, 1, generator=g)
     dx, dy = shift * 2 * torch.empty(2, n, device=g.device).uniform_(-1, 1, generator=g)
     cos, sin = scale * angle.cos(), scale * angle.sin()
-    theta = torch.stack([torch.stack([side * cos, -sin, dx], 1), torch.stack([side * sin, cos, dy], 1)], 1)
+    return torch.stack([torch.stack([side * cos, -sin, dx], 1), torch.stack([side * sin, cos, dy], 1)], 1)
+
+
+def mirrored(theta: Tensor) -> Tensor:
+    """Which of the affines [n,2,3] mirror, [n] bool."""
+    return torch.linalg.det(theta[:, :, :2]) < 0
+
+
+def move(batch: Batch, g: torch.Generator, zoom: tuple[float, float] = (0.8, 1.25), turn: float = 0.35,
+         shift: float = 0.12) -> Batch:
+    """Flip half of the batch; zoom, turn and shift everything, all four maps alike; see `placements`.
+
+    Labels l_/r_ swap with the flip. Borders are mirrored; pictures are resampled bilinearly, labels by nearest pixel.
+    """
+    theta = placements(len(batch.photo), g, zoom, turn, shift)
     grid = F.affine_grid(theta, list(batch.photo.shape), align_corners=False)
+    flipped = mirrored(theta)[:, None, None]
 
     def sample(x: Tensor, mode: str) -> Tensor:
         return F.grid_sample(x, grid, mode=mode, padding_mode="reflection", align_corners=False)
 
     def labels(x: Tensor) -> Tensor:
         moved = sample(x[:, None].float(), "nearest")[:, 0].long()
-        return torch.where(side[:, None, None] < 0, MIRROR.to(moved.device)[moved], moved)
+        return torch.where(flipped, MIRROR.to(moved.device)[moved], moved)
 
     return batch.map(lambda x: sample(x, "bilinear"), labels)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import metrics
-from ..checkpoints import Bundle, load_bundle, save_bundle
+from ..checkpoints import load_bundle, save_bundle
 from ..config import STUDIO, VToonifyConfig, VToonifyError
 from ..devices import pick_device
 from ..faces import FaceFinder
@@ -28,6 +28,7 @@ from ..models.encoders import ParsingNet
 from ..parsing import network_input
 from ..studio.shards import Pairs, render_pairs
 from . import data, encoder, loop, perception, stylegan
+from .starting import students_of
 
 TITLE = "Storybook (VToonify-T, trained on our own renders)"
 SHARPEN_LR = 5e-4
@@ -35,11 +36,24 @@ SHARPEN_LR = 5e-4
 
 @dataclass(frozen=True)
 class Stage:
-    """Part of a generator's training: up to which resolution, how long, how many pictures a step."""
+    """Part of a generator's training: up to which resolution (None: its own), how long, how many pictures a step."""
 
-    size: int
+    size: int | None
     iterations: int
     batch: int = 32
+
+    def until(self, full: int) -> int | None:
+        """What training takes: the resolution, None for that of a generator of `full` pixels. VToonifyError beyond."""
+        if self.size is not None and self.size > full:
+            raise VToonifyError(f"a stage trains up to {self.size} px and the generator has {full}; leave its size out")
+        return None if self.size == full else self.size
+
+
+def check_stages(stages: Sequence[Stage], full: int) -> None:
+    """Raise VToonifyError unless the last stage trains every layer of a generator of `full` pixels."""
+    if stages and stages[-1].until(full) is not None:
+        raise VToonifyError(f"the last stage trains up to {stages[-1].size} px and the generator has {full}, whose "
+                            "finest layers would stay as they began; give the last stage size None")
 
 
 @dataclass(frozen=True)
@@ -50,8 +64,8 @@ class Plan:
     hold_out: int = 256
     parsing: int = 2200
     landmarks: int = 2400
-    base: tuple[Stage, ...] = (Stage(32, 6000), Stage(64, 4000), Stage(256, 800, 16))
-    storybook: tuple[Stage, ...] = (Stage(64, 600), Stage(256, 500, 16))
+    base: tuple[Stage, ...] = (Stage(32, 6000), Stage(64, 4000), Stage(None, 800, 16))
+    storybook: tuple[Stage, ...] = (Stage(64, 600), Stage(None, 500, 16))
     vtoonify: int = 1900
     sharpen: int = 1500
     batch: int = 16
@@ -105,11 +119,13 @@ def train_generators(pairs: Pairs, parsing: ParsingNet, folder: Path, plan: Plan
     model = None
     found = {}
     for target, stages, lr in (("photo", plan.base, 2e-3), ("storybook", plan.storybook, 1e-3)):
+        check_stages(stages, config.out_size)
         for stage in stages:
-            until = stage.size if stage.size < config.out_size else None
+            until = stage.until(config.out_size)
+            size = until or config.out_size
             model = stylegan.distill(
-                pairs, parsing, config.generator, folder / f"{target}-{stage.size}", stage.iterations, target,
-                model.state_dict() if model else None, until, stage.batch, plan.hold_out, lr, 7 + stage.size,
+                pairs, parsing, config.generator, folder / f"{target}-{size}", stage.iterations, target,
+                model.state_dict() if model else None, until, stage.batch, plan.hold_out, lr, 7 + size,
                 device=device)
         found[target] = model
     base, story = found.values()
@@ -131,15 +147,6 @@ def held_out_pair(pairs: Pairs, index: np.ndarray, device: str | torch.device = 
     """Entries as they are, without augmentation."""
     batch = data.load(pairs, index, "storybook", device)
     return encoder.Pair(data.half(batch.photo), batch.styled, batch.photo, None)
-
-
-def students_of(bundle: Bundle) -> encoder.Students:
-    """Students that go on from a bundle's VToonify-T and style encoder."""
-    style = bundle.network("style_encoder")
-    students = encoder.Students(bundle.config, style.image_size, style.body[0].out_channels)
-    students.vtoonify.load_state_dict(bundle.network("vtoonify").state_dict())
-    students.style.load_state_dict(style.state_dict())
-    return students
 
 
 def train_student(pairs: Pairs, parsing: ParsingNet, story: stylegan.Distilled, folder: Path, plan: Plan,

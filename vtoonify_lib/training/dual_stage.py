@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from ..models.encoders import ParsingNet, StyleEncoder
 from ..studio.exemplars import EXEMPLARS, LOOKS
 from ..studio.shards import Pairs
 from . import data, loop
-from .default import Stage
+from .default import Stage, check_stages
 from .dualstylegan import DualDistilled, Lesson, pretrain, teach
 from .encoder import Order
 from .exemplars import Exemplars, portrait_source
@@ -37,7 +37,7 @@ class DualPlan:
 
     hold_out: int = 256
     mixing: Stage | None = None  # codes of styles are no codes of faces (`studio.codes`): mixing faces teaches nothing
-    lessons: tuple[Stage, ...] = (Stage(64, 1000), Stage(256, 600, 8))
+    lessons: tuple[Stage, ...] = (Stage(64, 1000), Stage(None, 600, 8))
     sample_every: int = 100
 
 
@@ -72,11 +72,15 @@ def train_dual(pairs: Pairs, start: Bundle, style: StyleEncoder, shown: Exemplar
     base, parsing = base_of(start).to(device), start.network("parsing").to(device)
     model = DualDistilled.on(base, style).to(device)
 
+    full = start.config.generator.size
+    check_stages(plan.lessons, full)
     for number, stage in enumerate((plan.mixing, *plan.lessons)):
         if stage is None:
             continue
+        until = stage.until(full)
+        stage = replace(stage, size=until or full)
         where = Path(folder) / f"{'lessons' if number else 'mixing'}-{stage.size}"
-        more = {"until": stage.size if stage.size < start.config.generator.size else None,
+        more = {"until": until,
                 "sample_every": plan.sample_every, "seed": 13 + number,
                 "seconds": None if seconds is None else seconds - (time.monotonic() - began)}
         if number:

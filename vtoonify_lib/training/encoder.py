@@ -189,7 +189,8 @@ def train(pairs: Callable[[int], Pair], parsing: ParsingNet, config: VToonifyCon
           flicker_from: float = 0.5, flicker_share: float = 0.25, seed: int = 3, seconds: float | None = None,
           sample_pairs: Pair | None = None, sample_every: int = 250, image_size: int = STYLE_IMAGE, width: int = 32,
           judge: Callable[[], Judge] | None = None, square: int = SQUARE, sharpen: float = SHARPEN_WEIGHT,
-          criterion: Criterion | None = None, device: str | torch.device = "cpu") -> tuple[Students, Students]:
+          criterion: Criterion | None = None, judge_from: float = 0.0, clock: loop.Clock | None = None,
+          device: str | torch.device = "cpu") -> tuple[Students, Students]:
     """Train a VToonify → (students, their moving average), resumable in `folder`.
 
     pairs          iteration → batch, see `render_source` and `paper.generator_source`
@@ -203,6 +204,8 @@ def train(pairs: Callable[[int], Pair], parsing: ParsingNet, config: VToonifyCon
                    the pairs have orders, it is asked about structure degrees and styles
     sharpen        weight of its verdict
     criterion      the losses of the pictures; None: ours. See `criteria` for the published ones
+    judge_from     share of the run from which the adversary plays; before that there is more to win than sharpness
+    clock          the run ends with it, and shares of the run are shares of its time instead of the iterations
     device         where the networks are; the pairs must come there
     """
     if recipe not in RECIPES:
@@ -217,32 +220,35 @@ def train(pairs: Callable[[int], Pair], parsing: ParsingNet, config: VToonifyCon
     parsing = parsing.eval().requires_grad_(False)
     rival, criterion = judge() if judge else None, criterion or OurLosses(parsing)
 
-    def step(i: int) -> dict[str, float]:
+    def step(i: int) -> dict[str, Tensor]:
         pair, rng = pairs(i), loop.generator(seed + 100, i)
+        at, total = (i, iterations) if clock is None else (clock.share(), 1.0)
         about = () if pair.order is None else (pair.order.structure, pair.order.index)
-        weight = flicker_weight(i, iterations, flicker_from, criterion.flicker)
+        weight = flicker_weight(at, total, flicker_from, criterion.flicker)
         out, parts = _losses(students, parsing, criterion, pair, weight, flicker_share, rng)
-        if rival:
+        playing = rival is not None and at >= judge_from * total
+        if playing:
             fake, real = _square(out, pair.y, square, rng)
             parts["sharp"] = sharpen * rival.verdict(fake, *about)
-        rate = loop.warm_cosine(lr, i, iterations, warmup=100, floor=0.02)
+        rate = loop.warm_cosine(lr, at, total, warmup=100, floor=0.02, done=i)
         loop.descend(sum(parts.values()), optimizer, rate, clip=1.0)
         ema.update(students, i)
-        values = {name: float(value.detach()) for name, value in parts.items()}
-        return values | ({"judge": rival.learn(real, fake, i, *about)} if rival else {})
+        values = {name: value.detach() for name, value in parts.items()}
+        return values | ({"judge": rival.learn(real, fake, i, *about)} if playing else {})
 
     def sample(i: int) -> Image.Image:
         return sheet(ema.model, parsing, sample_pairs)
 
-    parts = {"students": students, "ema": ema, "optimizer": optimizer, **(rival.parts() if rival else {})}
+    parts = {"students": students, "ema": ema, "optimizer": optimizer, **(rival.parts() if rival else {}),
+             **({"clock": clock} if clock else {})}
     loop.run(folder, iterations, step, parts, sample if sample_pairs else None, sample_every, seconds=seconds,
-             title=f"VToonify-{config.backbone[0].upper()}")
+             clock=clock, title=f"VToonify-{config.backbone[0].upper()}")
     return students, ema.model
 
 
-def stylegan_judge(size: int = SQUARE, device: str | torch.device = "cpu") -> Judge:
+def stylegan_judge(size: int = SQUARE, device: str | torch.device = "cpu", r1: float = 10.0) -> Judge:
     """StyleGAN2's discriminator of squares of `size` px, as small as the generators here."""
-    return Judge(Discriminator(replace(JUDGE, size=size)), device, mixed=True)
+    return Judge(Discriminator(replace(JUDGE, size=size)), device, r1_weight=r1, mixed=True)
 
 
 def _losses(students: Students, parsing: ParsingNet, criterion: Criterion, pair: Pair, flicker: float,
@@ -253,7 +259,7 @@ def _losses(students: Students, parsing: ParsingNet, criterion: Criterion, pair:
             x = network_input(pair.x, parsing(pair.x))
         w, code_loss = students.read(pair)
         out, masks = students.draw(x, w, pair)
-        parts = criterion(out, pair.y, detail_mask(pair.parsing, out))
+        parts = criterion(out, pair.y, detail_mask(pair.parsing, out), rng=rng)
         if flicker > 0:
             n = max(1, int(flicker_share * len(x)))
             window, few = random_crop(*x.shape[2:], rng=rng), pair.first(n)

@@ -43,7 +43,7 @@ class Judge:
         self.net.requires_grad_(True)
         return loss
 
-    def learn(self, real: Tensor, fake: Tensor, iteration: int, *about: Tensor) -> float:
+    def learn(self, real: Tensor, fake: Tensor, iteration: int, *about: Tensor) -> Tensor:
         """One step of its own → its loss."""
         found = self._logits(real, *about)
         loss = losses.discriminator_logistic(found, self._logits(fake.detach(), *about))
@@ -52,7 +52,7 @@ class Judge:
             penalty = losses.r1_penalty(lambda x: self.net(x, *about), real.float())
             loss = loss + 0.5 * self.r1_weight * self.r1_every * penalty
         loop.descend(loss, self.optimizer)
-        return float(loss.detach())
+        return loss.detach()
 
     def _logits(self, pictures: Tensor, *about: Tensor) -> Tensor:
         with autocast(pictures.device) if self.mixed else nullcontext():

@@ -38,8 +38,8 @@ class EMA:
     def update(self, model: nn.Module, iteration: int) -> None:
         """Average in the model's weights; early on the average is shorter, so that it does not remember the start."""
         decay = min(self.decay, (1 + iteration) / (10 + iteration))
-        for mine, theirs in zip(self.model.parameters(), model.parameters(), strict=True):
-            mine.lerp_(theirs.detach().to(mine.dtype), 1 - decay)
+        mine, theirs = (list(m.parameters()) for m in (self.model, model))  # all at once: one by one costs a GPU time
+        torch._foreach_lerp_(mine, [p.detach() for p in theirs], 1 - decay)
         for mine, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
             mine.copy_(theirs)
 
@@ -57,12 +57,36 @@ def generator(seed: int, iteration: int, device: str | torch.device = "cpu") -> 
     return torch.Generator(device).manual_seed(seed * 1_000_003 + iteration)
 
 
-def warm_cosine(lr: float, i: int, iterations: int, warmup: int = 1, floor: float = 0.0) -> float:
+def warm_cosine(lr: float, i: float, iterations: float, warmup: int = 1, floor: float = 0.0, done: int | None = None
+                ) -> float:
     """Learning rate of iteration i: up to `lr` within `warmup` iterations, down a half cosine to the share `floor`.
 
-    A plain float: checkpoints hold it, and torch.load(weights_only=True) refuses NumPy's numbers.
+    done  iterations behind us, where i and `iterations` are seconds or shares. A plain float comes back: checkpoints
+    hold it, and torch.load(weights_only=True) refuses NumPy's numbers.
     """
-    return float(lr * min(1.0, (i + 1) / warmup) * (floor + (1 - floor) * (0.5 + 0.5 * np.cos(np.pi * i / iterations))))
+    warm = min(1.0, ((i if done is None else done) + 1) / warmup)
+    return float(lr * warm * (floor + (1 - floor) * (0.5 + 0.5 * np.cos(np.pi * i / iterations))))
+
+
+class Clock:
+    """The time of a run that has so many seconds in all, interruptions not counted. A part of its checkpoints."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.before, self.began = seconds, 0.0, time.monotonic()
+
+    def spent(self) -> float:
+        """Seconds of this run so far, those before an interruption included."""
+        return self.before + time.monotonic() - self.began
+
+    def share(self) -> float:
+        """How much of the time is over, 0 … 1."""
+        return min(1.0, self.spent() / self.seconds) if self.seconds > 0 else 1.0
+
+    def state_dict(self) -> dict[str, float]:
+        return {"spent": self.spent()}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self.before, self.began = float(state["spent"]), time.monotonic()
 
 
 def descend(loss: Tensor, optimizer: torch.optim.Optimizer, lr: float | None = None, clip: float | None = None) -> None:
@@ -133,13 +157,14 @@ def iterations_done(folder: str | os.PathLike) -> int:
 
 def run(folder: str | os.PathLike, iterations: int, step: Callable[[int], dict[str, float]], parts: dict,
         sample: Callable[[int], object] | None = None, sample_every: int = 500, log_every: int = 20,
-        seconds: float | None = None, title: str = "training") -> int:
+        seconds: float | None = None, clock: Clock | None = None, title: str = "training") -> int:
     """Call step(i) for i = start … iterations−1, where start is what the checkpoint in `folder` says.
 
-    step      → named losses (floats); it does its own optimiser step
+    step      → named losses (floats, or tensors, which are not waited for); it does its own optimiser step
     parts     name → module, optimiser or EMA: what is saved and restored
     sample    sample(i) → a PIL picture, written to folder/samples
     seconds   stop early after this long, checkpoint written; the next call goes on
+    clock     stop when it has run down, whichever call's time it was; one of the parts
     → iterations done so far
     """
     folder = Path(folder)
@@ -147,15 +172,15 @@ def run(folder: str | os.PathLike, iterations: int, step: Callable[[int], dict[s
     last = folder / "last.pt"
     i = load_checkpoint(last, parts) if last.exists() else 0
     started = saved = time.monotonic()
-    window: dict[str, list[float]] = {}  # losses since the last line of the log
+    window: dict[str, list[float | Tensor]] = {}  # losses since the last line of the log
     with tqdm(total=iterations, initial=i, desc=title, mininterval=5) as bar:
-        while i < iterations and (seconds is None or time.monotonic() - started < seconds):
+        while i < iterations and (seconds is None or time.monotonic() - started < seconds) and not _over(clock):
             for name, value in step(i).items():
-                window.setdefault(name, []).append(float(value))
+                window.setdefault(name, []).append(value)
             i += 1
             bar.update()
-            if i % log_every == 0 or i == iterations:
-                means = {name: sum(values) / len(values) for name, values in window.items()}
+            if i % log_every == 0 or i == iterations or _over(clock):
+                means = {name: sum(map(float, values)) / len(values) for name, values in window.items()}
                 window = {}
                 _log(folder / "log.csv", {"iteration": i, "seconds": round(time.monotonic() - started, 1), **means})
                 bar.set_postfix({k: f"{v:.4f}" for k, v in means.items()}, refresh=False)
@@ -166,6 +191,10 @@ def run(folder: str | os.PathLike, iterations: int, step: Callable[[int], dict[s
                 saved = time.monotonic()
     save_checkpoint(last, i, parts)
     return i
+
+
+def _over(clock: Clock | None) -> bool:
+    return clock is not None and clock.share() >= 1
 
 
 def _log(path: Path, row: dict[str, float]) -> None:

@@ -25,11 +25,11 @@ from ..studio.codes import style_codes
 from ..studio.exemplars import EXEMPLARS, LOOKS
 from ..studio.shards import Pairs, render_styles
 from . import data, encoder, identity, report
-from .default import students_of
 from .dual_stage import DualPlan, measure_dual, train_dual
 from .dualstylegan import DualDistilled, fit_sampler
-from .exemplars import Exemplars, dual_students, style_source
+from .exemplars import Exemplars, style_source
 from .judge import Judge
+from .starting import first_students
 
 TITLE = "Four looks of 24 exemplars (VToonify-D, trained on our own renders)"
 STAND_FOR = {"storybook": "storybook-05", "clay": "clay-08", "comic": "comic-17", "caricature": "caricature-08"}
@@ -78,17 +78,6 @@ def held_out_pair(pairs: Pairs, shown: Exemplars, entries: np.ndarray, look: str
     order = encoder.Order(exemplar, torch.from_numpy(index).to(device), structure, color, table[index],
                           table[-1:].expand(len(index), -1, -1), told)
     return encoder.Pair(data.half(batch.photo), batch.styled, batch.photo, None, order)
-
-
-def first_students(bundle: Bundle) -> encoder.DualStudents:
-    """VToonify-D as it begins: the VToonify-T of a bundle; or where another VToonify-D stopped."""
-    if bundle.config.backbone == "dualstylegan":  # it lacks what frames never read; that may begin anywhere
-        style, network = bundle.network("style_encoder"), bundle.network("vtoonify")
-        students = encoder.DualStudents(bundle.config, style.image_size, style.body[0].out_channels)
-        students.vtoonify.load_state_dict({**students.vtoonify.state_dict(), **network.state_dict()})
-        students.style.load_state_dict(style.state_dict())
-        return students
-    return dual_students(students_of(bundle), replace(bundle.config, backbone="dualstylegan"))
 
 
 def train_student(pairs: Pairs, start: Bundle, folder: Path, plan: Plan, device: str | torch.device = "cpu"

@@ -1,0 +1,144 @@
+"""Windows of large pairs: the pixels they should have, of the entries they may, the same from every process."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from fake_pairs import write_looks, write_pairs
+
+from vtoonify_lib.config import VToonifyError
+from vtoonify_lib.studio.packing import held_out, pack, unpack
+from vtoonify_lib.training import data, loop, windows
+from vtoonify_lib.training.exemplars import Exemplars
+from vtoonify_lib.training.windows import Feed, Framing, Source, Windows
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+PLAIN = {"JPEG_SHARE": 0.0, "COVER_SHARE": 0.0}
+
+
+@pytest.fixture(scope="module")
+def looks(tmp_path_factory):
+    return write_looks(tmp_path_factory.mktemp("looks") / "pairs", ("storybook", "comic"))
+
+
+def made(pairs, looks=("storybook",), batch=6, **framing):
+    pool = np.setdiff1d(pairs.ready, held_out(pairs.folder))
+    return Windows([Source(pairs, pool)], looks, Framing(16, 2, **framing), batch, seed=3)
+
+
+def test_windows_that_are_not_moved_keep_every_pixel(looks, monkeypatch):
+    for name, value in PLAIN.items():
+        monkeypatch.setattr(windows, name, value)
+    found = made(looks, moved=0.0)[5]
+    pictures = [torch.from_numpy(p).permute(2, 0, 1) for way in (1, -1)
+                for p in np.array(looks["storybook"])[3:, :, ::way].copy()]
+    photos = [torch.from_numpy(p).permute(2, 0, 1).float() for way in (1, -1)
+              for p in np.array(looks["photo"])[3:, :, ::way].copy()]
+    for x, y in zip(found["x"], found["y"], strict=True):
+        spots = [(n, top, left) for n, p in enumerate(pictures) for top in range(0, 33, 2) for left in range(0, 33, 2)
+                 if torch.equal(p[:, top : top + 32, left : left + 32], y)]
+        assert spots, "no drawing has these pixels"
+        apart = [(F.avg_pool2d(photos[n][None, :, top : top + 32, left : left + 32], 2)[0] - x).abs().max()
+                 for n, top, left in spots]
+        assert min(apart) <= 0.51, "the input is not of the same place"
+
+
+def test_a_window_is_a_part_of_the_moved_picture(looks):
+    picture = np.array(looks["photo"][5])
+    theta = data.placements(1, loop.generator(1, 0))[0]
+    grid = F.affine_grid(theta[None], [1, 3, 64, 64], align_corners=False)
+    whole = F.grid_sample(torch.from_numpy(picture).permute(2, 0, 1)[None].float(), grid, padding_mode="reflection",
+                          align_corners=False)[0]
+    for top, left in ((0, 0), (10, 20), (32, 32)):
+        part = windows.fetch(picture, windows.window_grid(theta, top, left, 32, 64), "bilinear")
+        assert torch.allclose(part, whole[:, top : top + 32, left : left + 32], atol=2e-2)
+
+
+def test_what_is_in_front_is_in_front_of_both(looks, monkeypatch):
+    monkeypatch.setattr(windows, "JPEG_SHARE", 0.0)
+    bare, covered = [], []
+    for share, rows in ((0.0, bare), (1.0, covered)):
+        monkeypatch.setattr(windows, "COVER_SHARE", share)
+        rows += [made(looks, batch=1, moved=0.0)[i] for i in range(12)]
+    hidden = 0
+    for a, b in zip(bare, covered, strict=True):
+        x, y = ((a[k].float() - b[k].float()).abs().amax(1)[0] > 2 for k in ("x", "y"))
+        assert not (x & ~(F.max_pool2d(y[None].float(), 2)[0] > 0)).any(), "the input is covered where nothing is drawn"
+        assert not (y & b["person"][0] & ~a["person"][0]).any()
+        hidden += int(a["parsing"].count_nonzero() - b["parsing"].count_nonzero())
+    assert hidden > 50
+
+
+def test_held_out_people_are_never_seen_and_folders_take_turns(looks, tmp_path):
+    other = write_pairs(tmp_path / "renders", 6)
+    asked = {id(looks): [], id(other): []}
+
+    class Noted(Windows):
+        def _entry(self, source, rng):
+            asked[id(source.pairs)].append(1)
+            assert int(source.pool.min()) >= (3 if source.pairs is looks else 0)
+            return super()._entry(source, rng)
+
+    sources = [Source(looks, np.setdiff1d(looks.ready, held_out(looks.folder))), Source(other, other.ready)]
+    found = Noted(sources, ("storybook",), Framing(16, 2), 4, 3)
+    for i in range(3):
+        assert found[i]["y"].shape == (4, 3, 32, 32)
+    assert [len(n) for n in asked.values()] == [6, 6]
+    assert held_out(looks.folder).tolist() == [0, 1, 2] and held_out(other.folder, 2).tolist() == [0, 1]
+
+
+def test_batches_depend_on_the_iteration_alone(looks):
+    shown = Exemplars([np.full((1, 32, 32, 3), 40 * k, np.uint8) for k in range(4)])
+
+    def feed(workers):
+        many = Windows([Source(looks, looks.ready[3:])], ("storybook", "comic"), Framing(16, 2, face=32), 2, 3, shown,
+                       (0, 2))
+        return Feed(many, workers=workers, codes=np.arange(20, dtype=np.float32).reshape(5, 2, 2), told_until=1)
+
+    alone, helped = feed(0), feed(1)
+    for i in (0, 1, 2, 7, 8, 3):
+        a, b = alone(i), helped(i)
+        assert all(torch.equal(p, q) for p, q in zip((*a[:4], *a.order), (*b[:4], *b.order), strict=True))
+        assert a.x.shape == (2, 3, 16, 16) and a.y.shape == (2, 3, 32, 32) and a.aligned.shape[-1] == 32
+        assert torch.equal(a.order.codes[:, 0, 0], 4.0 * a.order.index) and a.order.plain[0, 0, 0] == 16
+        assert torch.allclose((a.order.exemplar[:, 0, 0, 0] + 1) * 127.5, 40.0 * a.order.index, atol=0.5)
+    assert alone(0).order.told.all() and not torch.equal(alone(1).y, alone(2).y)
+
+
+def test_colours_of_the_style_are_not_tinted(looks, monkeypatch):
+    monkeypatch.setattr(windows, "COVER_SHARE", 0.0)
+    for degree, kept in ((1.0, True), (0.0, False)):
+        looks.arrays["storybook_color"] = np.full(12, degree, "f4")
+        feed = Feed(made(looks, moved=0.0))
+        plain, tinted = feed.windows[4], feed(4).y
+        same = ((tinted + 1) * 127.5 - plain["y"].float()).abs().amax(1) < 0.6
+        assert bool(same[plain["person"]].all()) == kept and not same[~plain["person"]].all()
+
+
+def test_windows_larger_than_the_pictures(looks):
+    with pytest.raises(VToonifyError, match="entries of 64 px to train on; windows need one of 128 px"):
+        Windows([Source(looks, looks.ready)], ("storybook",), Framing(64, 2), 1, 0)
+
+
+# -- packed data sets --------------------------------------------------------------------------------------------------
+def test_a_packed_data_set_is_the_same_data_set(looks, tmp_path):
+    (looks.folder / "exemplars").mkdir(exist_ok=True)
+    np.save(looks.folder / "exemplars" / "comic.npy", np.zeros((24, 8, 8, 3), np.uint8))
+    assert pack(looks.folder, tmp_path / "all.zip") == 12
+    back = unpack(tmp_path / "all.zip", tmp_path / "back")
+    assert back.ready.tolist() == looks.ready.tolist() and held_out(back.folder).tolist() == [0, 1, 2]
+    for name, array in back.arrays.items():
+        if array.dtype == np.uint8 and array.ndim == 4:
+            assert np.abs(array.astype(int) - looks[name]).mean() < 8, name  # lossy, and these pictures are noise
+        elif not name.endswith("_color"):
+            assert np.array_equal(array, looks[name]), name
+    assert back.exemplars("comic").shape == (24, 8, 8, 3)
+    pack(looks.folder, tmp_path / "one.zip", ["comic"])
+    assert "storybook" not in unpack(tmp_path / "one.zip", tmp_path / "one").arrays
+    assert (tmp_path / "one.zip").stat().st_size < (tmp_path / "all.zip").stat().st_size
+    with pytest.raises(VToonifyError, match="has no look clay"):
+        pack(looks.folder, tmp_path / "none.zip", ["clay"])
+    with pytest.raises(VToonifyError, match="is no packed data set"):
+        unpack(looks.folder / "meta.json", tmp_path / "bad")

@@ -1,0 +1,112 @@
+"""How close a trained VToonify comes to drawings that it never saw: numbers, and sheets to look at."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from .. import metrics
+from ..framing import eye_centres, eye_distance
+from ..images import to_image
+from ..models.encoders import ParsingNet
+from ..models.perceptual import VGGFeatures
+from ..studio.shards import Pairs
+from .encoder import Order, Pair, Students, stylise
+from .windows import whole
+
+SEEN = 512  # px: what VGG compares is no larger
+TILE = 384  # px: side of a picture on the sheets
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One held-out entry in one look; order: what VToonify-D is asked for, by entry and look."""
+
+    pairs: Pairs
+    entry: int
+    look: str
+    scale: int
+    multiple: int
+    order: Callable[[int, str], Order] | None = None
+    face: int = 64
+
+    def pair(self) -> Pair:
+        """The whole picture, without augmentation."""
+        order = None if self.order is None else lambda entries: self.order(int(entries[0]), self.look)
+        return whole(self.pairs, [self.entry], self.look, self.scale, self.multiple, order, self.face)
+
+    def photo(self) -> Tensor:
+        """The photograph at full size, cut as the drawing of `pair`: [1,3,S,S] in [−1,1]."""
+        return whole(self.pairs, [self.entry], "photo", self.scale, self.multiple).y
+
+    @property
+    def landmarks(self) -> np.ndarray:
+        return np.array(self.pairs["photo_landmarks"][self.entry])
+
+
+@torch.no_grad()
+def score(students: Students, parsing: ParsingNet, vgg: VGGFeatures | None, trials: Sequence[Trial],
+          until: float = float("inf"), device: str | torch.device = "cpu") -> dict[str, float]:
+    """Means over the trials, as many as there is time for until `time.monotonic()` is `until`, one at least.
+
+    psnr, vgg        to the drawing that teaches; vgg is `VGGFeatures.distance` at SEEN px or less
+    sharpness        share of the photograph's, `metrics.sharpness` at 256 px of face; sharpness_512: at 512
+    input_…          the photograph itself in the place of ours;  drawing_…: the drawing that teaches
+    """
+    rows: list[dict[str, float]] = []
+    for trial in trials:
+        if rows and time.monotonic() > until:
+            break
+        pair = to_device(trial.pair(), device)
+        out, photo = stylise(students, parsing, pair), trial.photo().to(device)
+        row = {}
+        for name, picture in (("", out), ("input_", photo)):
+            row[f"{name}psnr"] = float(metrics.psnr(picture, pair.y))
+            if vgg is not None:
+                row[f"{name}vgg"] = float(vgg.distance(*map(_seen, (picture, pair.y))))
+        for size, suffix in ((256, ""), (512, "_512")):
+            ours, theirs, drawn = (metrics.sharpness(to_image(p)[0], trial.landmarks, size)
+                                   for p in (out, photo, pair.y))
+            theirs = max(theirs, 1e-6)
+            row |= {f"sharpness{suffix}": ours / theirs, f"drawing_sharpness{suffix}": drawn / theirs}
+        rows.append(row)
+    return {"count": len(rows), **{name: round(float(np.mean([row[name] for row in rows])), 5) for name in rows[0]}}
+
+
+@torch.no_grad()
+def contact_sheets(students: Students, parsing: ParsingNet, trials: Sequence[Trial]) -> tuple[Image.Image, Image.Image]:
+    """Photograph, ours, drawing: whole pictures, and squares around the eyes, pixel by pixel; a column each trial."""
+    sheet, crops = [], []
+    for trial in trials:
+        pair = trial.pair()
+        column = [to_image(p)[0] for p in (trial.photo(), stylise(students.eval(), parsing, pair), pair.y)]
+        sheet.append(np.concatenate([np.asarray(Image.fromarray(p).resize((TILE, TILE))) for p in column]))
+        crops.append(np.concatenate([_eyes(p, trial.landmarks) for p in column]))
+    return Image.fromarray(np.concatenate(sheet, 1)), Image.fromarray(np.concatenate(crops, 1))
+
+
+def _eyes(picture: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """The square of TILE px, or the whole picture, that has the eyes' centre in its middle."""
+    x, y = np.mean(eye_centres(landmarks), 0) + (0, 0.3 * eye_distance(landmarks))
+    side = min(TILE, *picture.shape[:2])
+    left, top = (int(np.clip(at - side / 2, 0, n - side)) for at, n in ((x, picture.shape[1]), (y, picture.shape[0])))
+    found = picture[top : top + side, left : left + side]
+    return np.pad(found, ((0, TILE - side), (0, TILE - side), (0, 0)))
+
+
+def _seen(picture: Tensor) -> Tensor:
+    side = picture.shape[-1]
+    return picture if side <= SEEN else F.interpolate(picture, (SEEN, SEEN), mode="area")
+
+
+def to_device(pair: Pair, device: str | torch.device) -> Pair:
+    """The pair on another device."""
+    order = None if pair.order is None else pair.order.map(lambda t: t.to(device))
+    return Pair(*(None if t is None else t.to(device) for t in pair[:-1]), order)

@@ -1,0 +1,314 @@
+"""VToonify taught by photographs and their drawings, to be as sharp as these: one command, so many seconds, few files.
+
+    python -m vtoonify_lib.training.photographs --data PHOTOS [RENDERS] --look film --seconds 540 --out OUT
+
+`--data` are folders in the layout of `studio.shards`, or files of `studio.packing`; several take turns, entry by entry,
+and the first one's held-out entries (`hold_out.txt` in its folder) are what is judged. One look makes a VToonify-T,
+several a VToonify-D with exemplar, structure degree and colour degree. It starts from a bundle's weights, grown where
+the network is larger, and stops by itself: `--seconds` is all there is, reading, numbers and writing included. The
+state to go on from stays in `--work`; the same command goes on there.
+
+On a machine with a GPU, from which only a few small files come back and on which nothing can be installed:
+
+    python -m vtoonify_lib.studio.packing runs/film job/film.zip --looks film       # here: as many entries as fit
+    python -m vtoonify_lib.training.vgg job/vgg.safetensors                         # here: 15 MB
+    # there, with torch, numpy, OpenCV, Pillow, safetensors and tqdm: this repository's vtoonify_lib and
+    # data/models/studio-t (bundle.json, vtoonify, parsing and style_encoder are read), and the folder job
+    python -m vtoonify_lib.training.photographs --data job/film.zip --look film --vgg job/vgg.safetensors \
+        --batch 24 --workers 14 --seconds 560 --out OUT
+    python -m vtoonify_lib.training.photographs --bundle data/models/film --out OUT --start studio-t   # here
+
+OUT has vtoonify.safetensors and style_encoder.safetensors (the students' moving average, half precision; 10 and 3 MB,
+VToonify-D 16 and 3), metrics.json, log.csv, sheet.jpg and crops.jpg: photograph, ours, drawing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..checkpoints import Bundle, load_bundle, save_bundle, save_tensors
+from ..config import SIZES, VToonifyConfig, VToonifyError
+from ..devices import pick_device
+from ..models.conditional import ConditionalDiscriminator
+from ..models.encoders import ParsingNet
+from ..models.perceptual import VGGFeatures
+from ..studio.codes import style_codes
+from ..studio.exemplars import EXEMPLARS, LOOKS
+from ..studio.packing import held_out, unpack
+from ..studio.shards import Pairs
+from . import encoder, loop, report
+from .criteria import OurLosses, SharpLosses
+from .exemplars import Exemplars
+from .judge import Judge
+from .likeness import Trial, contact_sheets, score
+from .starting import first_students, is_dual
+from .vgg import load_vgg
+from .windows import Feed, Framing, Source, Windows
+
+WRITING = 8.0  # seconds kept for the files
+SLACK = 1.5    # of the time that the numbers took before the training: what is kept for those after it
+SHOWN = 8      # held-out entries on the sheets
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is trained, on what, how long; see the command's help.
+
+    config   sizes; its backbone says whether it is VToonify-T (one look) or -D
+    seconds  in all; iterations: an upper limit beside it
+    judged   held-out entries for the numbers
+    """
+
+    data: tuple[Path, ...]
+    looks: tuple[str, ...]
+    config: VToonifyConfig
+    out: Path
+    work: Path
+    start: str = "studio-t"
+    seconds: float = 540.0
+    iterations: int = 10**7
+    window: int = 128
+    batch: int = 4
+    workers: int = 0
+    lr: float = 1e-3
+    zoom: tuple[float, float] = (0.8, 1.25)
+    vgg: str | None = None  # a file; "none": without; None: the installed package
+    vgg_square: int = 256
+    judge_from: float = 2 / 3
+    square: int = encoder.SQUARE
+    sharpen: float = 0.05
+    r1: float = 0.5
+    flicker_from: float = 0.5
+    judged: int = 24
+    seed: int = 3
+
+
+def train_photographs(job: Job, device: str | torch.device = "cpu") -> dict:
+    """Train, judge, write; → what `metrics.json` says."""
+    began = time.monotonic()
+    bundle, vgg = load_bundle(job.start), None if job.vgg == "none" else load_vgg(job.vgg, device)
+    datasets = [_opened(path, job.work) for path in job.data]
+    sources = [_source(pairs, job) for pairs in datasets]
+    students = first_students(bundle, job.config).to(device)
+    parsing = bundle.network("parsing").to(device)
+    shown = _exemplars(sources, job.looks, students.style.image_size) if is_dual(job.config) else None
+    trials = _trials(datasets[0], job, shown, students.style.image_size)
+
+    def judged(model: encoder.Students, until: float) -> dict:
+        return score(model.eval(), parsing, vgg, trials, until, device)
+
+    clocked = time.monotonic()
+    before = judged(students, began + job.seconds / 4)
+    kept = WRITING + SLACK * (time.monotonic() - clocked)
+    spent = time.monotonic() - began
+    clock = loop.Clock(max(0.0, job.seconds - spent - kept))
+    trained = _train(job, sources, students, parsing, vgg, shown, clock, device)
+    after = judged(trained, began + job.seconds - WRITING)
+    return _write(job, trained.cpu(), parsing.cpu(), trials, {
+        "before": before, "after": after, "iterations": loop.iterations_done(job.work / "run"),
+        "seconds": round(time.monotonic() - began, 1), "trained_seconds": round(clock.spent(), 1),
+        "device": str(device), "entries": [len(source.pool) for source in sources], "start": bundle.name,
+        "config": job.config.to_dict(), "looks": list(job.looks),
+        "job": {name: value for name, value in asdict(job).items() if isinstance(value, int | float)}})
+
+
+def _train(job: Job, sources: Sequence[Source], students: encoder.Students, parsing: ParsingNet,
+           vgg: VGGFeatures | None, shown: Exemplars | None, clock: loop.Clock, device: str | torch.device
+           ) -> encoder.Students:
+    framing = Framing(job.window, job.config.scale, job.zoom, face=students.style.image_size)
+    numbers = [EXEMPLARS * k for k in range(len(job.looks))] if shown else []
+    windows = Windows(sources, job.looks, framing, job.batch, job.seed, shown, numbers)
+    feed = Feed(windows, device, job.workers, _codes(job) if shown else None)
+    criterion = OurLosses(parsing) if vgg is None else SharpLosses(parsing, vgg, job.vgg_square)
+
+    def judge() -> Judge:
+        if shown is None:
+            return encoder.stylegan_judge(job.square, device, job.r1)
+        net = ConditionalDiscriminator(replace(encoder.JUDGE, size=job.square), EXEMPLARS * len(job.looks))
+        return Judge(net, device, r1_weight=job.r1, mixed=True)
+
+    return encoder.train(
+        feed, parsing, job.config, job.work / "run", job.iterations, start=students.state_dict(), lr=job.lr,
+        flicker_from=job.flicker_from, seed=job.seed, image_size=students.style.image_size,
+        width=students.style.body[0].out_channels, judge=judge if job.judge_from < 1 else None, square=job.square,
+        sharpen=job.sharpen, criterion=criterion, judge_from=job.judge_from, clock=clock, device=device)[1]
+
+
+def _opened(path: Path, work: Path) -> Pairs:
+    return unpack(path, work / "data" / path.stem) if path.is_file() else Pairs.open(path)
+
+
+def _source(pairs: Pairs, job: Job) -> Source:
+    """A data set without its held-out entries. VToonifyError where it lacks a look."""
+    missing = [look for look in job.looks if look not in pairs.arrays]
+    if missing:
+        raise VToonifyError(f"{pairs.folder} has no drawings in the look {missing[0]}")
+    return Source(pairs, np.setdiff1d(pairs.ready, held_out(pairs.folder, _few(pairs))))
+
+
+def _few(pairs: Pairs) -> int:
+    """Entries held out where no list says which: a tenth, 64 at most."""
+    return min(64, len(pairs.ready) // 10)
+
+
+def _codes(job: Job) -> np.ndarray | None:
+    """Codes of the looks' styles, then of the photograph; None where the studio's table does not know the looks."""
+    if not set(job.looks) <= set(LOOKS):
+        return None
+    table = style_codes(job.config.generator.style_dim)
+    return np.concatenate([*(table[EXEMPLARS * LOOKS.index(look):][:EXEMPLARS] for look in job.looks), table[-1:]])
+
+
+def _exemplars(sources: Sequence[Source], looks: Sequence[str], size: int) -> Exemplars:
+    """Pictures to ask for each style with: its own, where a data set has it, and entries that are drawn in it."""
+    found = []
+    for look in looks:
+        owned = next((source.pairs for source in sources
+                      if (source.pairs.folder / "exemplars" / f"{look}.npy").is_file()), None)
+        for number in range(EXEMPLARS):
+            mine = [] if owned is None else [report.shrunk(owned.exemplars(look)[number], size)]
+            drawn = [picture for source in sources for picture in _drawn_in(source, look, number, size)]
+            blank = [np.full((size, size, 3), 128, np.uint8)]  # of a style in which nothing is drawn
+            found.append(np.stack((mine + drawn) or blank))
+    return Exemplars(found)
+
+
+def _drawn_in(source: Source, look: str, number: int, size: int, most: int = 4) -> list[np.ndarray]:
+    """The entries drawn in one style most fully, as small pictures."""
+    pairs, pool = source.pairs, source.pool
+    own = pool[np.array(pairs[f"{look}_style"])[pool] == number]
+    degree = np.array(pairs[f"{look}_structure"])[own]
+    best = own[np.argsort(-degree, kind="stable")][:most]
+    return [report.shrunk(np.array(pairs[look][entry]), size) for entry in best]
+
+
+def _trials(pairs: Pairs, job: Job, shown: Exemplars | None, face: int) -> list[Trial]:
+    """The first data set's held-out entries, in turn in each look."""
+    there = np.intersect1d(pairs.ready, held_out(pairs.folder, _few(pairs)))[: job.judged]
+    if not len(there):
+        raise VToonifyError(f"{pairs.folder} has no held-out entries to judge by; list some in its hold_out.txt")
+    multiple = max(8, job.config.in_size // 32)
+    order = _orders(pairs, job, shown) if shown else None
+    return [Trial(pairs, int(entry), job.looks[n % len(job.looks)], job.config.scale, multiple, order, face)
+            for n, entry in enumerate(there)]
+
+
+def _orders(pairs: Pairs, job: Job, shown: Exemplars) -> Callable[[int, str], encoder.Order]:
+    table = _codes(job)
+
+    def order(entry: int, look: str) -> encoder.Order:
+        index = np.array([EXEMPLARS * job.looks.index(look) + int(pairs[f"{look}_style"][entry])])
+        degrees = (torch.tensor([float(pairs[f"{look}_{axis}"][entry])]) for axis in ("structure", "color"))
+        told = () if table is None else (torch.from_numpy(table[index]), torch.from_numpy(table[-1:]),
+                                         torch.ones(1, dtype=torch.bool))
+        return encoder.Order(shown.draw(index, np.random.default_rng(0)), torch.from_numpy(index), *degrees, *told)
+
+    return order
+
+
+def _write(job: Job, students: encoder.Students, parsing: ParsingNet, trials: Sequence[Trial], report: dict) -> dict:
+    """Write the files of `--out`."""
+    job.out.mkdir(parents=True, exist_ok=True)
+    sheet, crops = contact_sheets(students, parsing, trials[:SHOWN])
+    students.vtoonify.for_inference()
+    save_tensors(students.vtoonify.state_dict(), job.out / "vtoonify.safetensors", network="vtoonify")
+    save_tensors(students.style.state_dict(), job.out / "style_encoder.safetensors", network="style_encoder")
+    for name, picture in (("sheet", sheet), ("crops", crops)):
+        picture.save(job.out / f"{name}.jpg", quality=90)
+    log = job.work / "run" / "log.csv"
+    if log.is_file():
+        shutil.copyfile(log, job.out / "log.csv")
+    (job.out / "metrics.json").write_text(json.dumps(report, indent=1))
+    return report
+
+
+def make_bundle(out: str | Path, folder: str | Path, start: str = "studio-t", title: str | None = None) -> Bundle:
+    """A bundle of what a job wrote to `out`; parsing net, landmarks and styles are those of the bundle `start`.
+
+    VToonifyError where that one has no styles and the job was VToonify-D.
+    """
+    from safetensors.torch import load_file
+
+    out, base = Path(out), load_bundle(start)
+    told = json.loads((out / "metrics.json").read_text())
+    config = VToonifyConfig.from_dict(told["config"])
+    students = first_students(base, config)
+    students.vtoonify.for_inference().load_state_dict(load_file(out / "vtoonify.safetensors"))
+    students.style.load_state_dict(load_file(out / "style_encoder.safetensors"))
+    files, styles = {"landmarks": base.path("landmarks")}, None
+    if is_dual(config):
+        if "styles" not in base.info["files"]:
+            raise VToonifyError(f"{base.name} has no styles for the VToonify-D in {out}; start from one that has")
+        files["styles"], styles = base.path("styles"), base.styles
+    style = {"image_size": students.style.image_size, "n_latent": students.style.n_latent,
+             "style_dim": config.generator.style_dim, "width": students.style.body[0].out_channels}
+    title = title or f"VToonify-{config.backbone[0].upper()}: {', '.join(told['looks'])}"
+    return save_bundle(
+        folder, name=Path(folder).name, title=title,
+        config=config, networks={"vtoonify": students.vtoonify, "parsing": base.network("parsing"),
+                                 "style_encoder": students.style}, files=files, styles=styles,
+        models={"vtoonify": {"inference": True}, "parsing": base.info["models"]["parsing"], "style_encoder": style},
+        metrics={key: told[key] for key in ("before", "after")}, provenance={
+            "data": f"{' + '.join(map(str, told['entries']))} pairs of photographs and drawings, held-out ones aside",
+            "vtoonify": f"from {told['start']}; {told['iterations']} iterations in {told['trained_seconds']:.0f} s",
+            "parsing, landmarks": f"those of {base.name}", "job": told["job"]})
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m vtoonify_lib.training.photographs",
+                                     description=__doc__.splitlines()[0])
+    parser.add_argument("--data", nargs="+", type=Path, help="folders of pairs, or packed ones")
+    parser.add_argument("--look", nargs="+", default=["film"], help="one: VToonify-T, several: VToonify-D")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the files that come out")
+    parser.add_argument("--work", type=Path, help="folder for what is only needed to go on (default: OUT-work)")
+    parser.add_argument("--config", choices=SIZES, default="large", help="256 → 1024, 256 → 512, 128 → 256")
+    parser.add_argument("--bundle", type=Path, help="train nothing: make this bundle of what --out has")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
+    defaults = {name: field.default for name, field in Job.__dataclass_fields__.items()}
+    for name, kind, text in (
+            ("start", str, "bundle to begin with"), ("seconds", float, "all the time there is"),
+            ("iterations", int, "an upper limit beside it"), ("window", int, "side of the input's windows, px"),
+            ("batch", int, "windows a step"), ("workers", int, "processes that prepare them"), ("lr", float, "rate"),
+            ("vgg", str, "file of the perceptual network, or none (default: the installed package)"),
+            ("vgg-square", int, "side of the squares that it compares, output px"),
+            ("judge-from", float, "share of the time from which the adversary plays; 1: never"),
+            ("square", int, "side of the squares that it sees, output px"), ("sharpen", float, "weight of its verdict"),
+            ("r1", float, "weight of R1"), ("flicker-from", float, "share of the time from which flicker costs"),
+            ("judged", int, "held-out entries for the numbers"), ("seed", int, "of all that is random")):
+        parser.add_argument(f"--{name}", type=kind, default=defaults[name.replace("-", "_")],
+                            help=text if "default" in text else f"{text} (default: %(default)s)")
+    parser.add_argument("--zoom", nargs=2, type=float, default=defaults["zoom"], help="least and largest")
+    args = vars(parser.parse_args(arguments))
+    bundle, device, looks, size = (args.pop(name) for name in ("bundle", "device", "look", "config"))
+    try:
+        if bundle:
+            made = make_bundle(args["out"], bundle, args["start"])
+            print(f"{made.folder}: {made.bytes / 1e6:.1f} MB")
+            return
+        if not args["data"]:
+            raise VToonifyError("there is nothing to train on; name folders of pairs with --data")
+        torch.backends.cudnn.benchmark = torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cuda.matmul.allow_tf32 = True
+        backbone = "toonify" if len(looks) == 1 else "dualstylegan"
+        work = args.pop("work") or args["out"].with_name(args["out"].name + "-work")
+        told = train_photographs(Job(**{**args, "data": tuple(args["data"]), "zoom": tuple(args["zoom"])},
+                                     looks=tuple(looks), work=work, config=replace(SIZES[size], backbone=backbone)),
+                                 pick_device(device))
+    except VToonifyError as error:
+        parser.exit(2, f"error: {error}\n")
+    for when in ("before", "after"):
+        print(when, json.dumps(told[when]))
+    print(f"{told['iterations']} iterations, {told['seconds']} s, in {args['out']}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,258 @@
+"""Windows of large pairs: cut, moved and worn in worker processes, tinted and degraded where the network is.
+
+An entry of a data set is a photograph of S px and its drawing of S px; the network reads the photograph at S/scale.
+A worker reads both memory maps only where the window lies, resamples them (or, for half of the entries, cuts them out
+as they are, so that the drawing keeps its sharpness), covers a part of some faces, compresses some inputs, and hands
+over bytes. What is cheap on a GPU, light and camera (`data.tint`, `data.degrade`), happens there. A batch depends on
+(seed, iteration) alone.
+"""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ..config import VToonifyError
+from ..ops import channels_last
+from ..studio.shards import Pairs
+from . import data, loop
+from .encoder import Order, Pair
+from .exemplars import Exemplars
+
+JPEG_SHARE, JPEG_QUALITY = 0.4, (30, 95)  # of the inputs that are compressed
+COVER_SHARE, COVER = 0.15, (0.08, 0.22)  # of the pairs with something in front; its half axes, in shares of the window
+MARGIN = 4  # px around what is read, for the bicubic filter
+
+
+@dataclass(frozen=True)
+class Framing:
+    """How windows are cut.
+
+    side        of the window, in pixels of the input: a multiple of 8
+    scale       output pixels per input pixel
+    zoom, turn, shift  of the entries that are moved, see `data.placements`
+    moved       share of the entries that are; the others are cut out as they are, or mirrored
+    face        side of the whole photograph that the style encoder sees
+    """
+
+    side: int
+    scale: int
+    zoom: tuple[float, float] = (0.8, 1.25)
+    turn: float = 0.35
+    shift: float = 0.12
+    moved: float = 0.5
+    face: int = 64
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set and the entries of it that may be trained on."""
+
+    pairs: Pairs
+    pool: np.ndarray
+
+    @property
+    def size(self) -> int:
+        return self.pairs["photo"].shape[1]
+
+
+class Windows(Dataset):
+    """Batches of windows by iteration: what `Feed` turns into pairs, as bytes.
+
+    sources    take turns, entry by entry, so that two give half of a batch each
+    looks      of the drawings; each entry of a batch is drawn in one of them, by lot
+    exemplars, numbers   for VToonify-D: pictures of the styles, and the first style of each look in them
+    """
+
+    def __init__(self, sources: Sequence[Source], looks: Sequence[str], framing: Framing, batch: int, seed: int,
+                 exemplars: Exemplars | None = None, numbers: Sequence[int] = ()) -> None:
+        for source in sources:
+            need = framing.side * framing.scale
+            if source.size < need or not len(source.pool):
+                raise VToonifyError(f"{source.pairs.folder} has {len(source.pool)} entries of {source.size} px to "
+                                    f"train on; windows need one of {need} px at least")
+        self.sources, self.looks, self.framing, self.batch, self.seed = tuple(sources), looks, framing, batch, seed
+        self.exemplars, self.numbers = exemplars, numbers
+
+    def __getitem__(self, i: int) -> dict[str, Tensor]:
+        rng = np.random.default_rng([self.seed, i])
+        rows = [self._entry(self.sources[(i + n) % len(self.sources)], rng) for n in range(self.batch)]
+        return {name: torch.stack([torch.as_tensor(row[name]) for row in rows]) for name in rows[0]}
+
+    def _entry(self, source: Source, rng: np.random.Generator) -> dict[str, Tensor | np.ndarray | float]:
+        pairs, framing, kind = source.pairs, self.framing, int(rng.integers(len(self.looks)))
+        entry, look = int(source.pool[rng.integers(len(source.pool))]), self.looks[kind]
+        moved = bool(rng.random() < framing.moved)
+        theta, window = self._place(source.size, moved, rng)
+        grid = window_grid(theta, *window, framing.side * framing.scale, source.size)
+        mode = "bicubic" if moved else "nearest"  # what is not moved keeps its pixels
+        pictures = [fetch(pairs[name][entry], grid, mode) for name in ("photo", look)]
+        classes, drawn = (fetch(pairs[f"{name}_parsing"][entry][..., None], grid, "nearest")[0].long()
+                          for name in ("photo", look))
+        if data.mirrored(theta[None])[0]:
+            classes = data.MIRROR[classes]
+        x, y, cover = self._cover(*pictures, rng)
+        x = _compressed(F.avg_pool2d(x[None], framing.scale)[0], rng)
+        classes = torch.where(cover, 0, classes)[:: framing.scale, :: framing.scale]
+        row = {"x": x, "y": _bytes(y), "parsing": classes.byte(), "person": (drawn != 0) & ~cover,
+               "face": _bytes(small(pairs["photo"][entry], theta, framing.face)),
+               "structure": _number(pairs, f"{look}_structure", entry),
+               "color": _number(pairs, f"{look}_color", entry)}
+        if self.exemplars is not None:
+            index = np.array([self.numbers[kind] + int(pairs[f"{look}_style"][entry])])
+            row |= {"index": int(index[0]), "exemplar": _bytes(self.exemplars.draw(index, rng)[0] * 127.5 + 127.5)}
+        return row
+
+    def _place(self, size: int, moved: bool, rng: np.random.Generator) -> tuple[Tensor, tuple[int, int]]:
+        """→ affine [2,3] of the whole picture, and the window's top left corner, in output pixels.
+
+        The corner is a multiple of the scale, so that an entry that is not moved is cut where the input's pixels are.
+        """
+        framing, g = self.framing, torch.Generator().manual_seed(int(rng.integers(2**62)))
+        if moved:
+            theta = data.placements(1, g, framing.zoom, framing.turn, framing.shift)[0]
+        else:
+            theta = torch.tensor([[1.0 if rng.random() < 0.5 else -1.0, 0, 0], [0, 1, 0]])
+        room = size // framing.scale - framing.side
+        top, left = (framing.scale * int(at) for at in rng.integers(0, room + 1, 2))
+        return theta, (top, left)
+
+    def _cover(self, x: Tensor, y: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Put the same smooth disc or bar in front of both pictures [3,H,W], or nothing → both, and where it is [H,W].
+
+        Its colours are some of the photograph's, and what is flat and smooth is drawn as it is.
+        """
+        side = x.shape[-1]
+        if rng.random() >= COVER_SHARE:
+            return x, y, torch.zeros(side, side, dtype=torch.bool)
+        v, u = torch.meshgrid(*2 * [torch.linspace(0, 1, side)], indexing="ij")
+        cx, cy, angle, wide = rng.uniform(0.1, 0.9), rng.uniform(0.1, 0.9), rng.uniform(0, np.pi), rng.uniform(*COVER)
+        along = np.cos(angle) * (u - cx) + np.sin(angle) * (v - cy)
+        across = np.cos(angle) * (v - cy) - np.sin(angle) * (u - cx)
+        long = wide * rng.uniform(1, 4)
+        far = (along / long).square() + (across / wide).square()
+        share = ((1 - far) * side * wide / 3).clamp(0, 1)  # an edge of a pixel or two
+        spots = x.reshape(3, -1)[:, rng.integers(0, side * side, 2)]
+        paint = torch.lerp(spots[:, :1, None], spots[:, 1:, None], (0.5 + along / (2 * long)).clamp(0, 1)[None])
+        return torch.lerp(x, paint, share), torch.lerp(y, paint, share), share > 0.5
+
+
+def window_grid(theta: Tensor, top: int, left: int, side: int, size: int) -> Tensor:
+    """Where a window's pixels are read: [side,side,2] in pixels of a picture of `size` px, moved by theta [2,3]."""
+    v, u = torch.meshgrid(*((2 * (torch.arange(side) + at) + 1) / size - 1 for at in (top, left)), indexing="ij")
+    place = torch.stack([u, v, torch.ones_like(u)], -1) @ theta.T
+    return ((place + 1) * size - 1) / 2
+
+
+def fetch(picture: np.ndarray, grid: Tensor, mode: str = "bicubic") -> Tensor:
+    """Resample a picture, bytes [S,S,C], at `window_grid` → float32 [C,h,w] in 0 … 255; borders are mirrored.
+
+    Only the part that is needed is read. Where the grid lies on pixels, their values come back.
+    """
+    size, spans = picture.shape[0], []
+    for axis in (grid[..., 1], grid[..., 0]):
+        low, high = int(axis.min().floor()) - MARGIN, int(axis.max().ceil()) + MARGIN + 1
+        spans.append((low, high) if low >= 0 and high <= size else (0, size))
+    (top, bottom), (left, right) = spans
+    part = torch.from_numpy(np.array(picture[top:bottom, left:right])).permute(2, 0, 1)[None].float()
+    sides = torch.tensor([right - left, bottom - top])
+    local = (2 * (grid - torch.tensor([left, top])) + 1) / sides - 1
+    return F.grid_sample(part, local[None], mode=mode, padding_mode="reflection", align_corners=False)[0].clamp(0, 255)
+
+
+def small(picture: np.ndarray, theta: Tensor, side: int) -> Tensor:
+    """The whole moved picture [S,S,3], `side` pixels wide: float32 [3,side,side] in 0 … 255."""
+    step = picture.shape[0] // (2 * side)
+    part = torch.from_numpy(np.array(picture[::max(1, step), ::max(1, step)])).permute(2, 0, 1)[None].float()
+    grid = F.affine_grid(theta[None], [1, 3, 2 * side, 2 * side], align_corners=False)
+    return F.avg_pool2d(F.grid_sample(part, grid, padding_mode="reflection", align_corners=False), 2)[0]
+
+
+def _compressed(x: Tensor, rng: np.random.Generator) -> Tensor:
+    """[3,h,w] in 0 … 255 → bytes, some of them through a JPEG."""
+    pixels, quality = _bytes(x), int(rng.integers(*JPEG_QUALITY))
+    if rng.random() >= JPEG_SHARE:
+        return pixels
+    stream = io.BytesIO()
+    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(stream, "JPEG", quality=quality)
+    return torch.from_numpy(np.array(Image.open(stream))).permute(2, 0, 1)
+
+
+def _bytes(x: Tensor) -> Tensor:
+    return x.round().clamp(0, 255).byte()
+
+
+def _number(pairs: Pairs, name: str, entry: int) -> float:
+    """A degree of an entry; 1 where the data set does not say."""
+    return float(pairs[name][entry]) if name in pairs.arrays else 1.0
+
+
+class Feed:
+    """Pairs for `encoder.train`: iteration → Pair, prepared ahead by worker processes.
+
+    workers  0: in this process
+    codes    of all styles, then of the photograph [N+1,2,D], where they are known; half of the orders tell them, all of
+             them before iteration `told_until`
+    """
+
+    def __init__(self, windows: Windows, device: str | torch.device = "cpu", workers: int = 0,
+                 codes: np.ndarray | None = None, told_until: int = 0) -> None:
+        self.windows, self.device, self.workers = windows, torch.device(device), workers
+        self.table = None if codes is None else torch.from_numpy(codes).to(device)
+        self.told_until = told_until
+        self._next, self._batches = -1, iter(())
+
+    def __call__(self, i: int) -> Pair:
+        if i != self._next:
+            self._batches = self._from(i)
+        self._next = i + 1
+        return self._pair(next(self._batches), i)
+
+    def _from(self, start: int) -> Iterator[dict[str, Tensor]]:
+        if not self.workers:
+            return (self.windows[i] for i in range(start, 2**31))
+        forked = "fork" in multiprocessing.get_all_start_methods()  # memory maps need not travel to the workers then
+        return iter(DataLoader(self.windows, batch_size=None, sampler=range(start, 2**31), num_workers=self.workers,
+                               pin_memory=self.device.type == "cuda", prefetch_factor=4,
+                               multiprocessing_context="fork" if forked else None))
+
+    def _pair(self, found: dict[str, Tensor], i: int) -> Pair:
+        there = {name: value.to(self.device, non_blocking=True) for name, value in found.items()}
+        g = loop.generator(self.windows.seed, i, self.device)
+        plain = [channels_last(there[name].float().div_(127.5).sub_(1)) for name in ("x", "y", "face")]
+        x, y, face = data.tint(plain, g)
+        # what wears colours of the style instead of its own is tinted so much less
+        y = torch.lerp(y, plain[1], there["color"].float().view(-1, 1, 1, 1) * there["person"][:, None])
+        order = self._order(there, i) if "index" in there else None
+        return Pair(data.degrade(x, g), y, face, there["parsing"].long(), order)
+
+    def _order(self, there: dict[str, Tensor], i: int) -> Order:
+        index, exemplar = there["index"], there["exemplar"].float().div_(127.5).sub_(1)
+        order = Order(exemplar, index, there["structure"].float(), there["color"].float())
+        if self.table is None:
+            return order
+        g = torch.Generator().manual_seed(self.windows.seed * 1_000_003 + i)
+        told = (torch.rand(len(index), generator=g) < 0.5) | (i < self.told_until)
+        plain = self.table[-1:].expand(len(index), -1, -1)
+        return order._replace(codes=self.table[index], plain=plain, told=told.to(self.device))
+
+
+def whole(pairs: Pairs, entries: Sequence[int], look: str, scale: int, multiple: int,
+          order: Callable[[np.ndarray], Order] | None = None, face: int = 64) -> Pair:
+    """Entries as they are: the pair of whole pictures, their sides cut to what the network takes."""
+    side = pairs["photo"].shape[1] // (scale * multiple) * multiple
+    photos, drawings = (torch.from_numpy(np.array(pairs[name][list(entries)])).permute(0, 3, 1, 2).float() / 127.5 - 1
+                        for name in ("photo", look))
+    photos, drawings = (p[..., : side * scale, : side * scale] for p in (photos, drawings))
+    faces = F.interpolate(photos, (face, face), mode="area")
+    wanted = order(np.array(entries)) if order else None
+    return Pair(F.avg_pool2d(photos, scale), drawings, faces, None, wanted)
