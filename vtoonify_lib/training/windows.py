@@ -30,6 +30,7 @@ from .exemplars import Exemplars
 
 JPEG_SHARE, JPEG_QUALITY = 0.4, (30, 95)  # of the inputs that are compressed
 COVER_SHARE, COVER = 0.15, (0.08, 0.22)  # of the pairs with something in front; its half axes, in shares of the window
+FACE_SHARE = 0.7  # of the windows that have a landmark in them
 MARGIN = 4  # px around what is read, for the bicubic filter
 
 
@@ -92,7 +93,7 @@ class Windows(Dataset):
         pairs, framing, kind = source.pairs, self.framing, int(rng.integers(len(self.looks)))
         entry, look = int(source.pool[rng.integers(len(source.pool))]), self.looks[kind]
         moved = bool(rng.random() < framing.moved)
-        theta, window = self._place(source.size, moved, rng)
+        theta, window = self._place(np.array(pairs["photo_landmarks"][entry]) / source.size, source.size, moved, rng)
         grid = window_grid(theta, *window, framing.side * framing.scale, source.size)
         mode = "bicubic" if moved else "nearest"  # what is not moved keeps its pixels
         pictures = [fetch(pairs[name][entry], grid, mode) for name in ("photo", look)]
@@ -104,7 +105,7 @@ class Windows(Dataset):
         x = _compressed(F.avg_pool2d(x[None], framing.scale)[0], rng)
         classes = torch.where(cover, 0, classes)[:: framing.scale, :: framing.scale]
         row = {"x": x, "y": _bytes(y), "parsing": classes.byte(), "person": (drawn != 0) & ~cover,
-               "face": _bytes(small(pairs["photo"][entry], theta, framing.face)),
+               "face": _bytes(small(pairs["photo"][entry], theta, framing.face, pairs.margin)),
                "structure": _number(pairs, f"{look}_structure", entry),
                "color": _number(pairs, f"{look}_color", entry)}
         if self.exemplars is not None:
@@ -112,10 +113,13 @@ class Windows(Dataset):
             row |= {"index": int(index[0]), "exemplar": _bytes(self.exemplars.draw(index, rng)[0] * 127.5 + 127.5)}
         return row
 
-    def _place(self, size: int, moved: bool, rng: np.random.Generator) -> tuple[Tensor, tuple[int, int]]:
+    def _place(self, marks: np.ndarray, size: int, moved: bool, rng: np.random.Generator
+               ) -> tuple[Tensor, tuple[int, int]]:
         """→ affine [2,3] of the whole picture, and the window's top left corner, in output pixels.
 
-        The corner is a multiple of the scale, so that an entry that is not moved is cut where the input's pixels are.
+        marks [68,2]: landmarks in picture widths; most windows have one of them somewhere in them, for faces are what
+        is looked at, and a canvas is mostly hair, shoulders and backdrop. The corner is a multiple of the scale, so
+        that an entry that is not moved is cut where the input's pixels are.
         """
         framing, g = self.framing, torch.Generator().manual_seed(int(rng.integers(2**62)))
         if moved:
@@ -123,8 +127,13 @@ class Windows(Dataset):
         else:
             theta = torch.tensor([[1.0 if rng.random() < 0.5 else -1.0, 0, 0], [0, 1, 0]])
         room = size // framing.scale - framing.side
-        top, left = (framing.scale * int(at) for at in rng.integers(0, room + 1, 2))
-        return theta, (top, left)
+        left, top = rng.integers(0, room + 1, 2)
+        if rng.random() < FACE_SHARE:
+            place = 2 * marks[rng.integers(len(marks))] - 1
+            linear, shift = theta[:, :2].numpy().astype(float), theta[:, 2].numpy().astype(float)
+            mark = (np.linalg.solve(linear, place - shift) + 1) / 2 * size / framing.scale
+            left, top = np.clip(mark - rng.uniform(0, 1, 2) * framing.side, 0, room).astype(int)
+        return theta, (framing.scale * int(top), framing.scale * int(left))
 
     def _cover(self, x: Tensor, y: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Put the same smooth disc or bar in front of both pictures [3,H,W], or nothing → both, and where it is [H,W].
@@ -169,9 +178,10 @@ def fetch(picture: np.ndarray, grid: Tensor, mode: str = "bicubic") -> Tensor:
     return F.grid_sample(part, local[None], mode=mode, padding_mode="reflection", align_corners=False)[0].clamp(0, 255)
 
 
-def small(picture: np.ndarray, theta: Tensor, side: int) -> Tensor:
-    """The whole moved picture [S,S,3], `side` pixels wide: float32 [3,side,side] in 0 … 255."""
-    step = picture.shape[0] // (2 * side)
+def small(picture: np.ndarray, theta: Tensor, side: int, margin: float = 1.0) -> Tensor:
+    """The moved picture [S,S,3] without its margin (see `Pairs`), `side` px wide: float32 [3,side,side] in 0 … 255."""
+    theta = torch.cat([theta[:, :2] / margin, theta[:, 2:]], 1)
+    step = int(picture.shape[0] / margin) // (2 * side)
     part = torch.from_numpy(np.array(picture[::max(1, step), ::max(1, step)])).permute(2, 0, 1)[None].float()
     grid = F.affine_grid(theta[None], [1, 3, 2 * side, 2 * side], align_corners=False)
     return F.avg_pool2d(F.grid_sample(part, grid, padding_mode="reflection", align_corners=False), 2)[0]
@@ -253,6 +263,8 @@ def whole(pairs: Pairs, entries: Sequence[int], look: str, scale: int, multiple:
     photos, drawings = (torch.from_numpy(np.array(pairs[name][list(entries)])).permute(0, 3, 1, 2).float() / 127.5 - 1
                         for name in ("photo", look))
     photos, drawings = (p[..., : side * scale, : side * scale] for p in (photos, drawings))
-    faces = F.interpolate(photos, (face, face), mode="area")
+    border = round(side * scale * (1 - 1 / pairs.margin) / 2)
+    faces = F.interpolate(photos[..., border:side * scale - border, border:side * scale - border], (face, face),
+                          mode="area")
     wanted = order(np.array(entries)) if order else None
     return Pair(F.avg_pool2d(photos, scale), drawings, faces, None, wanted)
