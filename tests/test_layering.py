@@ -12,8 +12,8 @@ FACES = {"faces", "framing", "tracking", "people", "clips", "overlap", "planning
 LAYERS = [  # top to bottom; a module may import from lower rows, and from its own row
     {"cli", "listing", "panels", "notebook", "bench", "batch"},
     {"plotting"},
-    {"pipeline", "animation", "drawing", "quality", "preview", "demo", "networks", "look", "recipe", "styles",
-     "training", "metrics"},
+    {"pipeline", "animation", "drawing", "portraits", "quality", "preview", "demo", "networks", "look", "recipe",
+     "styles", "training", "metrics"},
     {"published"},
     {"synthesis", "blending", "losses", "checkpoints", "fast"},
     {"models", "faces", "parsing", "video", "studio", "unpickling", "downloads"} | FACES,

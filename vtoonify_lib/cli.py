@@ -1,4 +1,4 @@
-"""Command line: `vtoonify demo | image | video | batch | styles | style | bench | models`.
+"""Command line: `vtoonify demo | image | video | portrait | batch | styles | style | bench | models`.
 
 One clear line on stderr and exit code 2 for anything the user can mend, 130 after Ctrl-C, and never a half-written file
 under the final name. Heavy imports wait until a command runs, so that `--help` is instant.
@@ -109,6 +109,17 @@ def _parser() -> argparse.ArgumentParser:
                                  help="picture file for a quality card: steadiness, landmarks, identity; numbers go to "
                                       "a .json beside it")
         command.set_defaults(run=run)
+
+    command = commands.add_parser("portrait", help="draw a photograph out of itself: large, sharp, some seconds")
+    command.add_argument("input", metavar="IN", help="picture file")
+    command.add_argument("output", metavar="OUT", help="picture file to write; its ending says the format")
+    command.add_argument("--look", default="film", metavar="LOOK", help="film, comic, paint, caricature "
+                                                                         "(default: %(default)s)")
+    command.add_argument("--structure", type=float, metavar="X", help="from 0, the photograph, to 1 (default: what "
+                                                                       "suits the person)")
+    command.add_argument("--color", type=float, default=0.5, metavar="X", help="likewise (default: %(default)s)")
+    command.add_argument("--size", type=int, metavar="PX", help="side of the square around the face")
+    command.set_defaults(run=_portrait)
 
     command = commands.add_parser("batch", parents=[common, style, region],
                                   help="toonify all clips and pictures in a folder; goes on where it was stopped")
@@ -263,6 +274,15 @@ def _video(arguments: argparse.Namespace) -> None:
     toonifier, how = _wishes(arguments)
     _report(toonifier.video(arguments.input, arguments.output, **how, card=arguments.card,
                             progress=sys.stderr.isatty()))
+
+
+def _portrait(arguments: argparse.Namespace) -> None:
+    from .images import check_output, check_picture_name, write_image
+    from .portraits import Portraitist
+
+    check_picture_name(check_output(arguments.output, arguments.input))
+    drawn = Portraitist().draw(arguments.input, arguments.look, arguments.structure, arguments.color, arguments.size)
+    print(f"{write_image(arguments.output, drawn)}: {drawn.shape[1]}×{drawn.shape[0]}")
 
 
 def _batch(arguments: argparse.Namespace) -> None:

@@ -66,6 +66,7 @@ class FittedPerson:
     covered    float32 [S,S]: 1 where the photograph has pixels, 0 beyond its edges, where its rim goes on
     landmarks  [68,2] found, x and y in canvas pixels, (0, 0) the middle of the first one; irises [2,2] likewise, the
                subject's right eye first, or None
+    enlarged   canvas pixels per pixel of the photograph
     residual   mean distance of found and fitted landmarks, in eye distances
     refusals   why this photograph should not teach; empty when it may
     """
@@ -76,6 +77,7 @@ class FittedPerson:
     covered: np.ndarray
     landmarks: np.ndarray
     irises: np.ndarray | None
+    enlarged: float
     residual: float
     refusals: tuple[str, ...]
 
@@ -146,8 +148,8 @@ class Fitter:
             (residual > MOST_RESIDUAL, f"the landmarks fit no face (residual {residual:.3f} eye distances)"),
             (abs(x[0]) > MOST_YAW, f"the head is turned by {abs(np.degrees(x[0])):.0f} degrees"),
             (eye / move[0, 0] < LEAST_EYES, f"the eyes are {eye / move[0, 0]:.0f} px apart")) if wrong]
-        return FittedPerson(who, camera, image.astype(np.float32) / 255, covered, points, found, residual,
-                            tuple(refusals))
+        return FittedPerson(who, camera, image.astype(np.float32) / 255, covered, points, found, float(move[0, 0]),
+                            residual, tuple(refusals))
 
     # -- landmarks as linear functions of target weights ----------------------------------------------------------
     def _marks(self, flesh: np.ndarray) -> np.ndarray:
@@ -376,7 +378,8 @@ def exact(scene: Scene, who: Person, photo: np.ndarray, landmarks: np.ndarray) -
     centres = np.array([e.center + e.gaze * 0.89 * np.ptp(e.part.positions[np.unique(e.part.triangles)], 0)[0] / 2
                         for e in scene.eyes[::-1]])
     return FittedPerson(who, scene.camera, photo.astype(np.float32) / 255, np.ones((size, size), np.float32),
-                        np.asarray(landmarks, float) - 0.5, project(centres, scene.camera) * size - 0.5, 0.0, ())
+                        np.asarray(landmarks, float) - 0.5, project(centres, scene.camera) * size - 0.5,
+                        1.0, 0.0, ())
 
 
 def canvas_camera(camera: np.ndarray, size: int) -> np.ndarray:
@@ -390,4 +393,4 @@ def at_size(fit: FittedPerson, size: int) -> FittedPerson:
     how = cv2.INTER_AREA if k < 1 else cv2.INTER_CUBIC
     return replace(fit, photo=np.clip(cv2.resize(fit.photo, (size, size), interpolation=how), 0, 1),
                    covered=cv2.resize(fit.covered, (size, size)), landmarks=fit.landmarks * k,
-                   irises=None if fit.irises is None else fit.irises * k)
+                   irises=None if fit.irises is None else fit.irises * k, enlarged=fit.enlarged * k)

@@ -18,21 +18,17 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from ..checkpoints import load_bundle
 from ..config import VToonifyError
-from ..faces import FaceFinder
-from ..images import read_image, to_tensor
-from ..parsing import parsing_logits
+from ..portraits import PhotoReader
 from ..studio import shards
 from ..studio.filters import use_one_thread
-from ..studio.fitting import MARGIN, FittedPerson, Fitter, at_size, canvas_camera, exact
+from ..studio.fitting import MARGIN, FittedPerson, canvas_camera, exact
 from ..studio.kit import find_kit
 from ..studio.people import person, sample_z
 from ..studio.photo_cartoon import PhotoStudio
 from ..studio.photo_looks import LOOKS, flattering
 from ..studio.render import Studio
 
-PARSED = 384  # px at which the canvas is parsed: the size the net was trained on, half as large again
 RENDER = "render:"
 HOLD_OUT = "hold_out.txt"
 PICTURES = {".jpg", ".jpeg", ".png", ".webp"}
@@ -59,51 +55,13 @@ class Settings:
     labels: str | None = None
 
 
-class Reader:
-    """Finds, fits and parses the face of a photograph: `Reader(bundle)(path, size)` → fit and parsing, or why not."""
-
-    def __init__(self, bundle: str = "studio-t", labels: str | None = None):
-        found = load_bundle(bundle)
-        self.finder, self.parser = FaceFinder(found.path("landmarks")), found.network("parsing").eval()
-        self.fitter = Fitter()
-        self.labels = _labels(labels) if labels else {}
-
-    def __call__(self, path: str | Path, size: int) -> tuple[FittedPerson, np.ndarray] | str:
-        photo = read_image(path)
-        marks = self._marks(Path(path), photo)
-        if marks is None:
-            return "no face was found"
-        fit = self.fitter.fit(photo, *marks, size=size)
-        if fit.refusals:
-            return "; ".join(fit.refusals)
-        return fit, self.parse(fit)
-
-    def _marks(self, path: Path, photo: np.ndarray) -> tuple[np.ndarray, np.ndarray | None] | None:
-        if self.labels:
-            return self.labels.get(path.resolve())
-        faces = self.finder.faces(photo)
-        return (faces[0].landmarks, getattr(faces[0], "irises", None)) if faces else None
-
-    def render(self, index: int, seed: int, studio: Studio) -> tuple[FittedPerson, np.ndarray]:
-        """Somebody who does not exist, photographed by the studio, whose size is that of the canvas."""
-        who = person(sample_z(np.random.default_rng([seed, index, 77]), 1)[0])
-        scene = studio.sculptor.scene(who)
-        scene = replace(scene, camera=canvas_camera(scene.camera, studio.height))
-        drawn = studio.draw(scene, who)
-        return exact(scene, who, drawn.image, drawn.landmarks), np.eye(19, dtype=np.float32)[drawn.parsing]
-
-    def parse(self, fit: FittedPerson) -> np.ndarray:
-        """Class probabilities [PARSED,PARSED,19] of the canvas."""
-        with torch.inference_mode():
-            logits = parsing_logits(self.parser, to_tensor(_bytes(at_size(fit, PARSED).photo)))
-        return logits.softmax(1)[0].permute(1, 2, 0).numpy()
-
-
-def _labels(path: str) -> dict[Path, tuple[np.ndarray, np.ndarray]]:
-    """Landmarks and irises by photograph, from an .npz of path, found, points [n,68,2] and irises [n,2,2]."""
-    with np.load(path) as data:
-        table = {name: data[name] for name in ("path", "found", "points", "irises")}
-    return {Path(p).resolve(): (a, b) for p, found, a, b in zip(*table.values(), strict=True) if found}
+def render(index: int, seed: int, studio: Studio) -> tuple[FittedPerson, np.ndarray]:
+    """Somebody who does not exist, photographed by the studio, whose size is that of the canvas."""
+    who = person(sample_z(np.random.default_rng([seed, index, 77]), 1)[0])
+    scene = studio.sculptor.scene(who)
+    scene = replace(scene, camera=canvas_camera(scene.camera, studio.height))
+    drawn = studio.draw(scene, who)
+    return exact(scene, who, drawn.image, drawn.landmarks), np.eye(19, dtype=np.float32)[drawn.parsing]
 
 
 def photographs(folders: Iterable[str | Path]) -> list[Path]:
@@ -162,10 +120,10 @@ def _begin(folder: Path, settings: Settings, hold_out: set[Path]) -> dict:
 
 
 @lru_cache(maxsize=1)
-def _tools(bundle: str, labels: str | None) -> tuple[Reader, PhotoStudio]:
+def _tools(bundle: str, labels: str | None) -> tuple[PhotoReader, PhotoStudio]:
     torch.set_num_threads(1)
     use_one_thread()
-    reader = Reader(bundle, labels)
+    reader = PhotoReader(bundle, labels)
     return reader, PhotoStudio(reader.fitter.kit)
 
 
@@ -177,7 +135,7 @@ def _draw_one(folder: str, index: int) -> int:
     name = meta["people"][index]
     if name.startswith(RENDER):
         camera = shards.studio_of(str(find_kit()), settings.size)
-        read = reader.render(int(name.removeprefix(RENDER)), settings.seed, camera)
+        read = render(int(name.removeprefix(RENDER)), settings.seed, camera)
     else:
         read = reader(name, settings.size)
     done = shards.done_file(Path(folder), index * settings.drawings)

@@ -1,0 +1,105 @@
+"""Photographs drawn by the studio, without a network that toonifies: slower than one, at any size, for single pictures.
+
+The same drawings teach the networks, see `training.photo_pairs`. Finding and parsing the face is a bundle's business,
+fitting and drawing the studio's.
+"""
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .checkpoints import load_bundle
+from .config import VToonifyError
+from .faces import FaceFinder
+from .images import read_image, to_tensor
+from .parsing import parsing_logits
+from .studio.fitting import FittedPerson, Fitter, at_size
+from .studio.photo_cartoon import Drawing, PhotoStudio
+from .studio.photo_looks import LOOKS, flattering
+
+PARSED = 384        # px at which a canvas is parsed: the face as large as the net was trained on, half as much around
+LARGEST = 1536      # px: side of the canvas at which the face is as large as in a published cartoon
+MOST_ENLARGED = 3.0  # how much a photograph is enlarged for it, at most
+
+
+class PhotoReader:
+    """Finds, fits and parses a photograph's face: `PhotoReader(bundle)(path, size)` → fit and parsing, or why not."""
+
+    def __init__(self, bundle: str = "studio-t", labels: str | None = None):
+        found = load_bundle(bundle)
+        self.finder, self.parser = FaceFinder(found.path("landmarks")), found.network("parsing").eval()
+        self.fitter = Fitter()
+        self.labels = _labels(labels) if labels else {}
+
+    def __call__(self, source: str | Path | np.ndarray, size: int) -> tuple[FittedPerson, np.ndarray] | str:
+        photo = read_image(source)
+        marks = self._marks(source, photo)
+        if marks is None:
+            return "no face was found"
+        fit = self.fitter.fit(photo, *marks, size=size)
+        if fit.refusals:
+            return "; ".join(fit.refusals)
+        return fit, self.parse(fit)
+
+    def _marks(self, source: str | Path | np.ndarray, photo: np.ndarray) -> tuple[np.ndarray, np.ndarray | None] | None:
+        if self.labels:
+            return self.labels.get(Path(source).resolve())
+        faces = self.finder.faces(photo)
+        return (faces[0].landmarks, getattr(faces[0], "irises", None)) if faces else None
+
+    def parse(self, fit: FittedPerson) -> np.ndarray:
+        """Class probabilities [PARSED,PARSED,19] of the canvas."""
+        with torch.inference_mode():
+            logits = parsing_logits(self.parser, to_tensor((at_size(fit, PARSED).photo * 255).round().astype(np.uint8)))
+        return logits.softmax(1)[0].permute(1, 2, 0).numpy()
+
+
+def _labels(path: str) -> dict[Path, tuple[np.ndarray, np.ndarray]]:
+    """Landmarks and irises by photograph, from an .npz of path, found, points [n,68,2] and irises [n,2,2]."""
+    with np.load(path) as data:
+        table = {name: data[name] for name in ("path", "found", "points", "irises")}
+    return {Path(p).resolve(): (a, b) for p, found, a, b in zip(*table.values(), strict=True) if found}
+
+
+class Portraitist:
+    """Draws photographs: `Portraitist().draw("me.jpg", "film") → uint8 [H,W,3]`.
+
+    VToonifyError without the portrait kit, moderngl or EGL.
+    """
+
+    def __init__(self, bundle: str = "studio-t"):
+        self.reader = PhotoReader(bundle)
+        self.studio = PhotoStudio(self.reader.fitter.kit)
+
+    def draw(self, photo: str | Path | np.ndarray, look: str = "film", structure: float | None = None,
+             color: float = 0.5, size: int | None = None) -> np.ndarray:
+        """The square around the largest face, drawn.
+
+        photo      file, or uint8 [H,W,3]
+        look       one of `photo_looks.LOOKS`
+        structure, color  degrees in [0,1]; structure None: what suits the person
+        size       side of the square in pixels; None: twice the photograph's, at most LARGEST
+        → uint8 [h,w,3], no larger than the square: what lies beyond the photograph's edges is cut off.
+        VToonifyError where there is no face that can be drawn.
+        """
+        if look not in LOOKS:
+            raise VToonifyError(f"there is no look {look!r} for photographs; choose one of {', '.join(LOOKS)}")
+        read = self.reader(photo, size or LARGEST)
+        if isinstance(read, str):
+            raise VToonifyError(f"this photograph cannot be drawn: {read}; take one in which the face is larger, "
+                                "turned to the camera and not covered")
+        fit, parsing = read
+        if size is None:
+            fit = at_size(fit, min(LARGEST, round(MOST_ENLARGED * fit.size / fit.enlarged)))
+        drawing = self.studio.draw(self.studio.prepare(fit, parsing), LOOKS[look],
+                                   flattering(fit) if structure is None else structure, color)
+        return _cropped(drawing, fit)
+
+
+def _cropped(drawing: Drawing, fit: FittedPerson) -> np.ndarray:
+    """The drawing without what lies beyond the photograph, uint8."""
+    rows, columns = (np.flatnonzero((fit.covered > 0.5).any(axis)) for axis in (1, 0))
+    part = drawing.picture[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
+    return (part * 255).round().astype(np.uint8)
