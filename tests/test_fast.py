@@ -10,6 +10,7 @@ import torch
 from vtoonify_lib import fast
 from vtoonify_lib.config import (
     INPUT_CHANNELS,
+    LARGE,
     PUBLISHED,
     PUBLISHED_D,
     STUDIO,
@@ -30,6 +31,8 @@ SMALL = VToonifyConfig(GeneratorConfig(256, 32, 2, ((4, 8), (8, 8), (16, 8), (32
                        in_size=64)
 SMALL_D = VToonifyConfig(GeneratorConfig(256, 32, 7, ((4, 8), (8, 8), (16, 8), (32, 8), (64, 16), (128, 8), (256, 8))),
                          64, "dualstylegan")
+NARROW_D = replace(LARGE, generator=GeneratorConfig(1024, 32, 2, tuple((2**k, 8) for k in range(2, 11))),
+                   backbone="dualstylegan")
 PUBLISHED_INPUT_D = VToonifyConfig(GeneratorConfig(512, 32, 2, tuple((2**k, 8) for k in range(2, 10))), 256,
                                    "dualstylegan")
 
@@ -52,7 +55,8 @@ def relative(a, b):
     return float((a - b).abs().max() / b.abs().max())
 
 
-@pytest.mark.parametrize("config, h, w", [(TINY, 32, 32), (SMALL, 64, 64), (SMALL, 8, 40), (STUDIO, 32, 64)])
+@pytest.mark.parametrize("config, h, w", [(TINY, 32, 32), (SMALL, 64, 64), (SMALL, 8, 40), (STUDIO, 32, 64),
+                                          (LARGE, 8, 16)])
 def test_folded_equals_plain(config, h, w):
     net = shaken(config)
     x, code = torch.randn(2, INPUT_CHANNELS, h, w), torch.randn(1, net.generator.n_latent, config.generator.style_dim)
@@ -99,7 +103,8 @@ def test_folding_drops_what_a_frame_does_not_use():
 
 
 # -- VToonify-D --------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("config, h, w", [(TINY_D, 32, 32), (TINY_D, 8, 40), (SMALL_D, 64, 64), (SMALL_D, 56, 24)])
+@pytest.mark.parametrize("config, h, w", [(TINY_D, 32, 32), (TINY_D, 8, 40), (SMALL_D, 64, 64), (SMALL_D, 56, 24),
+                                          (NARROW_D, 16, 24)])
 @pytest.mark.parametrize("degree", [0.0, 0.5, 1.0, torch.tensor([1.0, 0.0, 0.3]), torch.tensor([0.7])])
 def test_folded_d_equals_plain(config, h, w, degree):
     net, x, code = shaken(config, inference=True), torch.randn(3, INPUT_CHANNELS, h, w), random_code(config)
@@ -271,6 +276,18 @@ def test_tiles_make_the_same_picture(config):
         whole, tiled = network(x), fast.draw_tiled(network, x, 64, margin, config.scale)
         scanty = fast.draw_tiled(network, x, 64, network.multiple, config.scale)
     assert relative(tiled, whole) < 1e-5 < relative(scanty, whole)
+
+
+def test_tiles_of_a_network_for_256_px():
+    config = replace(NARROW_D, backbone="toonify")
+    network = fast.fold(shaken(config), random_code(config))
+    margin = fast.reach(network)
+    assert 128 < margin < 256, "it looks further than the smaller ones"
+    x = torch.randn(1, INPUT_CHANNELS, 24, 456)
+    with torch.inference_mode():
+        whole, tiled = network(x), fast.draw_tiled(network, x, 64, margin, config.scale)
+        scanty = fast.draw_tiled(network, x, 64, 64, config.scale)
+    assert whole.shape == (1, 3, 96, 1824) and relative(tiled, whole) < 1e-5 < relative(scanty, whole)
 
 
 def test_a_network_that_looks_at_everything_is_not_tiled():

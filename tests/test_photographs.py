@@ -179,14 +179,16 @@ def test_the_package_holds_a_vgg_that_sees():
     # the edge detector's own heads find a disc's edge: kernels, scale and mean are right, or they would not
     y, x = np.mgrid[:192, :192] - 95.5
     radius = torch.from_numpy(np.hypot(x, y))
-    disc = torch.where(radius < 55, torch.tensor([0.6, 0.1, -0.3])[:, None, None], torch.tensor([-0.5, 0.0, 0.2])[:, None, None])
+    inner, outer = (torch.tensor(color)[:, None, None] for color in ([0.6, 0.1, -0.3], [-0.5, 0.0, 0.2]))
+    disc = torch.where(radius < 55, inner, outer)
     with h5py.File(vgg.packaged()) as file:
         kernel = torch.from_numpy(file["dsn3/vars/0"][()]).permute(3, 2, 0, 1)
 
     def edges(network):
         found = F.conv2d(network(disc[None].float())[2], kernel)
         found = F.interpolate(found, (192, 192), mode="bilinear")[0, 0]
-        return float(found[(radius - 55).abs() < 2].mean() - found[(radius - 55).abs() > 15].mean()) / float(found.std())
+        there, away = ((radius - 55).abs() < 2, (radius - 55).abs() > 15)
+        return float((found[there].mean() - found[away].mean()) / found.std())
 
     right = edges(net)
     misread = VGGFeatures().load({k: v.flatten(1).reshape(len(v), 9, -1).mT.reshape(v.shape) if v.ndim == 4 else v
@@ -203,11 +205,11 @@ def test_the_package_holds_a_vgg_that_sees():
 # -- numbers -----------------------------------------------------------------------------------------------------------
 def test_sharpness_is_of_the_face_and_not_of_the_resolution():
     photo = photograph()
-    side = photo.shape[1] // 2, photo.shape[0] // 2
+    width, height = photo.shape[1], photo.shape[0]
     sharp = metrics.sharpness(photo, HOPPER, 128)
-    soft = np.asarray(Image.fromarray(photo).resize(side, Image.Resampling.BOX).resize(photo.shape[1::-1],
-                                                                                      Image.Resampling.BICUBIC))
-    large = np.asarray(Image.fromarray(photo).resize((2 * photo.shape[1], 2 * photo.shape[0]), Image.Resampling.LANCZOS))
+    half = Image.fromarray(photo).resize((width // 2, height // 2), Image.Resampling.BOX)
+    soft = np.asarray(half.resize((width, height), Image.Resampling.BICUBIC))
+    large = np.asarray(Image.fromarray(photo).resize((2 * width, 2 * height), Image.Resampling.LANCZOS))
     assert metrics.sharpness(large, 2 * HOPPER, 128) == pytest.approx(sharp, rel=0.15)
     assert metrics.sharpness(soft, HOPPER, 256) < 0.7 * metrics.sharpness(photo, HOPPER, 256)
     assert metrics.sharpness(np.full_like(photo, 90), HOPPER, 128) == 0
@@ -291,7 +293,8 @@ def test_the_job_stops_by_itself(start, tmp_path, monkeypatch):
 def test_what_the_command_says(start, tmp_path, capsys):
     def error(*arguments):
         with pytest.raises(SystemExit):
-            photographs.main(["--out", str(tmp_path / "out"), "--start", str(start.folder), "--vgg", "none", *arguments])
+            photographs.main(["--out", str(tmp_path / "out"), "--start", str(start.folder), "--vgg", "none",
+                              *arguments])
         return capsys.readouterr().err
 
     assert "name folders of pairs with --data" in error()

@@ -27,7 +27,6 @@ FEATHER_FRACTION = 1 / 12      # width of the soft edge of a paste-back, over th
 MAX_UPSCALE = 8.0              # eyes 4 px apart at in_size 128: below that there is no face to draw
 LEFT_EYE, RIGHT_EYE = slice(36, 42), slice(42, 48)
 MOUTH_CORNERS = (48, 54)
-OVERSAMPLING = 4               # of aligned pictures before they are averaged: `align_face` itself does not antialias
 PREFILTER = np.array([1, 3, 3, 1]) / 8      # the published blur before shrinking; an even length, so it shifts by ½ px
 PREFILTER_SCALES = (0.75, 0.375)            # one pass from the first scale down, two from the second
 

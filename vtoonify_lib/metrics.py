@@ -20,11 +20,12 @@ from tqdm.auto import tqdm
 from . import losses
 from .config import VToonifyError
 from .faces import FaceFinder
-from .framing import OVERSAMPLING, align_face, eye_distance
+from .framing import align_face, eye_distance
 from .images import read_image
 from .models.encoders import ParsingNet
 from .synthesis import random_crop
 
+ALIGNED = 1024  # px: side of a face before it is averaged down; the alignment itself does not antialias
 MIN_SPREAD = 0.05  # of the mean: features that hardly ever change must not decide a kernel distance
 
 
@@ -103,10 +104,10 @@ def sharpness(rgb: np.ndarray, landmarks: np.ndarray, size: int = 256) -> float:
     """Energy of the Laplacian of a face's brightness, in FFHQ's framing `size` pixels wide: how fine and how strong its
     detail is, whatever the resolution of the picture.
 
-    rgb uint8 [H,W,3], landmarks [68,2] in its pixels → mean square in units of (1/255)², 0 for a flat picture. To be
-    given as a share of the photograph's: its noise and pores count as detail, too.
+    rgb uint8 [H,W,3], landmarks [68,2] in its pixels, size a divisor of 1,024 → mean square in units of (1/255)², 0 for
+    a flat picture. To be given as a share of the photograph's: its noise and pores count as detail, too.
     """
-    face = Image.fromarray(align_face(rgb, landmarks, OVERSAMPLING * size)).resize((size, size), Image.Resampling.BOX)
+    face = Image.fromarray(align_face(rgb, landmarks, ALIGNED)).resize((size, size), Image.Resampling.BOX)
     luma = np.asarray(face, np.float64) @ (0.299, 0.587, 0.114)
     inner = 4 * luma[1:-1, 1:-1] - luma[:-2, 1:-1] - luma[2:, 1:-1] - luma[1:-1, :-2] - luma[1:-1, 2:]
     return float(np.square(inner).mean())

@@ -14,7 +14,7 @@ from ..config import INPUT_CHANNELS, VToonifyError
 from ..devices import out_of_memory
 from .toonify import FoldedVToonify
 
-PROBE = 256  # sides, in pixels, of the input on which `reach` is found out
+PROBE = 1024  # length, in pixels, of the strip on which `reach` is found out: networks for 256 px look 150 far
 LEAST = 64   # side of the smallest tile
 
 
@@ -22,15 +22,15 @@ LEAST = 64   # side of the smallest tile
 def reach(network: FoldedVToonify) -> int:
     """How many pixels of its input around a pixel can change it, rounded up to the network's multiple.
 
-    Found out: one pixel of the input is not a number, and so is every pixel of the output that looks at it.
-    VToonifyError where that is everything, as with the instance norms of VToonify-D.
+    Found out on a strip, for all kernels are square: one line of the input is not a number, and so is every line of the
+    output that looks at it. VToonifyError where that is everything, as with the instance norms of VToonify-D.
     """
     where = next(network.parameters())
-    x = torch.zeros(1, INPUT_CHANNELS, PROBE, PROBE, device=where.device)
+    x = torch.zeros(1, INPUT_CHANNELS, PROBE, 2 * network.multiple, device=where.device)
     far = 0
     for at in range(PROBE // 2, PROBE // 2 + network.multiple):  # each place within the coarsest pixel
         probe = x.clone()
-        probe[..., at, at] = torch.nan
+        probe[..., at, :] = torch.nan
         with torch.inference_mode():
             spoilt = network(probe)[0].isnan().any(0)
         rows = spoilt.any(1).nonzero().flatten().float() / spoilt.shape[0] * PROBE

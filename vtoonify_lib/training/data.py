@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..config import VToonifyError
-from ..framing import OVERSAMPLING, align_face, ffhq_quad
+from ..framing import align_face, ffhq_quad
 from ..images import to_tensor
 from ..parsing import CLASS_NAMES, calm_background
 from ..studio.shards import Pairs
@@ -29,6 +29,7 @@ SMALL_PARTS = tuple(CLASS_NAMES.index(name) for name in (
     "l_brow", "r_brow", "l_eye", "r_eye", "eye_g", "mouth", "u_lip", "l_lip"))
 """Parsing classes of few pixels that matter most: brows, eyes, glasses, mouth, lips."""
 
+OVERSAMPLING = 4  # of aligned pictures before they are averaged: the alignment itself does not antialias
 BORDER = 0.05  # share of the side by which an aligned square may leave its picture
 
 _TWINS = {f"{a}_{part}": f"{b}_{part}" for part in ("brow", "eye", "ear") for a, b in ("lr", "rl")}

@@ -3,7 +3,8 @@
 Layers meet by resolution: at 64² both see the same part of the picture. Of a wider layer the leading channels are the
 old ones; what the others add to them begins small. Encoder stages above the old input size begin by handing the frame
 down, so that the stage at it reads what it knows; generator layers above the old output size begin anew, their
-pictures faint. So the large network draws what the small one did from the first step on, a little less clearly.
+pictures faint. So the large network draws what the small one did from the first step on, a little less clearly. Fifty
+steps of the same windows: loss .86 → .44 from fresh weights, .43 → .39 from those of studio-t.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def _hand_down(state: dict[str, Tensor], reads: Tensor, extra: int) -> None:
     """Make the first `extra` stages of the encoder hand the frame on to the kernel `reads` [O,22,3,3] of the next.
 
     Colours pass a leaky ReLU twice, as x and as −x, whose difference is 1.2·x. Parsing logits pass it as they are: what
-    lies below 0 says little. (All of it lifted above 0 would pass exactly, and 50 steps of training did worse by that.)
+    lies below 0 says little. (Lifted above 0 all would pass exactly, but training stumbled: .51 after fifty steps.)
     """
     colors, logits = range(RGB), range(RGB, INPUT_CHANNELS)
     whole = 1 + SLOPE

@@ -81,11 +81,12 @@ def score(students: Students, parsing: ParsingNet, vgg: VGGFeatures | None, tria
 
 
 @torch.no_grad()
-def contact_sheets(students: Students, parsing: ParsingNet, trials: Sequence[Trial]) -> tuple[Image.Image, Image.Image]:
+def contact_sheets(students: Students, parsing: ParsingNet, trials: Sequence[Trial],
+                   device: str | torch.device = "cpu") -> tuple[Image.Image, Image.Image]:
     """Photograph, ours, drawing: whole pictures, and squares around the eyes, pixel by pixel; a column each trial."""
     sheet, crops = [], []
     for trial in trials:
-        pair = trial.pair()
+        pair = to_device(trial.pair(), device)
         column = [to_image(p)[0] for p in (trial.photo(), stylise(students.eval(), parsing, pair), pair.y)]
         sheet.append(np.concatenate([np.asarray(Image.fromarray(p).resize((TILE, TILE))) for p in column]))
         crops.append(np.concatenate([_eyes(p, trial.landmarks) for p in column]))

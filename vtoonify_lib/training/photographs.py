@@ -34,6 +34,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from ..checkpoints import Bundle, load_bundle, save_bundle, save_tensors
 from ..config import SIZES, VToonifyConfig, VToonifyError
@@ -113,7 +114,8 @@ def train_photographs(job: Job, device: str | torch.device = "cpu") -> dict:
     clock = loop.Clock(max(0.0, job.seconds - spent - kept))
     trained = _train(job, sources, students, parsing, vgg, shown, clock, device)
     after = judged(trained, began + job.seconds - WRITING)
-    return _write(job, trained.cpu(), parsing.cpu(), trials, {
+    sheets = contact_sheets(trained, parsing, trials[:SHOWN], device)
+    return _write(job, trained.cpu(), sheets, {
         "before": before, "after": after, "iterations": loop.iterations_done(job.work / "run"),
         "seconds": round(time.monotonic() - began, 1), "trained_seconds": round(clock.spent(), 1),
         "device": str(device), "entries": [len(source.pool) for source in sources], "start": bundle.name,
@@ -215,14 +217,13 @@ def _orders(pairs: Pairs, job: Job, shown: Exemplars) -> Callable[[int, str], en
     return order
 
 
-def _write(job: Job, students: encoder.Students, parsing: ParsingNet, trials: Sequence[Trial], report: dict) -> dict:
+def _write(job: Job, students: encoder.Students, sheets: Sequence[Image.Image], report: dict) -> dict:
     """Write the files of `--out`."""
     job.out.mkdir(parents=True, exist_ok=True)
-    sheet, crops = contact_sheets(students, parsing, trials[:SHOWN])
     students.vtoonify.for_inference()
     save_tensors(students.vtoonify.state_dict(), job.out / "vtoonify.safetensors", network="vtoonify")
     save_tensors(students.style.state_dict(), job.out / "style_encoder.safetensors", network="style_encoder")
-    for name, picture in (("sheet", sheet), ("crops", crops)):
+    for name, picture in zip(("sheet", "crops"), sheets, strict=True):
         picture.save(job.out / f"{name}.jpg", quality=90)
     log = job.work / "run" / "log.csv"
     if log.is_file():
