@@ -1,0 +1,69 @@
+"""`vtoonify portrait`: photographs drawn out of themselves, from the file to the file."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from people import HOPPER, photograph
+from PIL import Image
+
+from vtoonify_lib import cli, portraits
+from vtoonify_lib.config import VToonifyError
+
+
+@pytest.fixture(scope="module")
+def artist():
+    """A portraitist who knows where the face of the tests is."""
+    try:
+        found = portraits.Portraitist()
+    except VToonifyError as error:
+        pytest.skip(str(error))
+    irises = np.stack([HOPPER[36:42].mean(0), HOPPER[42:48].mean(0)])
+    patch = pytest.MonkeyPatch()
+    patch.setattr(found.reader, "_marks", lambda source, photo: (HOPPER, irises) if photo.std() > 20 else None)
+    yield found
+    patch.undo()
+
+
+def test_a_photograph_is_drawn(artist):
+    drawn = artist.draw(photograph(), size=300)
+    assert drawn.dtype == np.uint8 and drawn.std() > 30 and 200 < max(drawn.shape[:2]) <= 300
+    other = artist.draw(photograph(), "comic", 0.8, 0.9, 300)
+    assert other.shape == drawn.shape and np.abs(other.astype(int) - drawn).mean() > 3
+
+
+def test_the_degrees_are_those_asked_for(artist):
+    """Structure 0 and colour 0 give the photograph; what suits the person is neither."""
+    nothing, suited = (artist.draw(photograph(), structure=degree, color=0, size=240) for degree in (0, None))
+    plain = artist.reader.fitter.fit(photograph(), HOPPER, None, 240)
+    rows, columns = (np.flatnonzero((plain.covered > 0.5).any(axis)) for axis in (1, 0))
+    photo = plain.photo[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1] * 255
+    assert np.abs(nothing - photo).mean() < 1.5 < np.abs(suited - photo).mean()
+
+
+def test_small_photographs_are_not_blown_up(artist):
+    small = np.asarray(Image.fromarray(photograph()).resize((256, 300)))
+    patch = pytest.MonkeyPatch()
+    patch.setattr(artist.reader, "_marks", lambda source, photo: (HOPPER / 2, None))
+    try:
+        assert max(artist.draw(small).shape[:2]) <= portraits.MOST_ENLARGED * 300
+    finally:
+        patch.undo()
+
+
+def test_mistakes_get_a_sentence(artist):
+    with pytest.raises(VToonifyError, match="no look 'oil'"):
+        artist.draw(photograph(), "oil")
+    with pytest.raises(VToonifyError, match="no face was found; take one"):
+        artist.draw(np.full((200, 200, 3), 90, np.uint8))
+
+
+def test_the_command(artist, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(portraits, "Portraitist", lambda: artist)
+    source, out = tmp_path / "me.png", tmp_path / "film.jpg"
+    Image.fromarray(photograph()).save(source)
+    assert cli.main(["portrait", str(source), str(out), "--size", "240"]) == 0
+    assert Image.open(out).size[1] <= 240 and "film.jpg" in capsys.readouterr().out
+    assert cli.main(["portrait", str(source), str(out), "--structure", "2"]) == 2
+    assert "structure degree is 2" in capsys.readouterr().err
+    assert cli.main(["portrait", str(source), str(tmp_path / "film.mp4")]) == 2
