@@ -11,10 +11,11 @@ from people import HOPPER, photograph
 
 from vtoonify_lib.config import VToonifyError
 from vtoonify_lib.studio import fitting, photo_eyes
+from vtoonify_lib.studio.exemplars import EXEMPLARS
 from vtoonify_lib.studio.filters import along, blur, guided, luma, structure
 from vtoonify_lib.studio.geometry import project
 from vtoonify_lib.studio.people import person, sample_z, unit_target
-from vtoonify_lib.studio.photo_looks import FILM, LOOKS, flattering
+from vtoonify_lib.studio.photo_looks import FILM, LOOKS, exemplar, flattering
 from vtoonify_lib.studio.photo_techniques import kuwahara
 from vtoonify_lib.studio.photo_warp import carried, fetch_at
 
@@ -161,6 +162,19 @@ def test_looks_differ(studio, plain):
     for i, a in enumerate(pictures):
         for b in pictures[:i]:
             assert np.abs(a - b).mean() > 0.005
+
+
+def test_exemplars_differ_in_every_way_and_stay_what_they_are(studio, plain):
+    made = [exemplar("film", i) for i in range(EXEMPLARS)]
+    assert made == [exemplar("film", i) for i in range(EXEMPLARS)] and len({str(look) for look in made}) == EXEMPLARS
+    for value in (lambda a: a.vivid, lambda a: a.eyes.iris, lambda a: a.tint[0], lambda a: a.side,
+                  lambda a: a.warp["eyes/l-eye-scale-incr"]):
+        assert np.ptp([value(look) for look in made]) > 0.05
+    pictures = [studio.draw(plain, look, 1.0, 1.0).picture for look in made[:3]]
+    assert min(np.abs(a - b).mean() for i, a in enumerate(pictures) for b in pictures[:i]) > 0.004
+    for look, number, reason in (("oil", 0, "no look 'oil'"), ("film", EXEMPLARS, f"no exemplar {EXEMPLARS}")):
+        with pytest.raises(VToonifyError, match=reason):
+            exemplar(look, number)
 
 
 def test_a_degree_beyond_the_look_is_refused(studio, plain):

@@ -86,10 +86,10 @@ def test_an_interrupted_data_set_goes_on(folder, tmp_path, pairs):
 
 
 def test_spread_draws_each_photograph_several_times(folder, tmp_path):
-    chosen = settings(folder, looks=("comic",), drawings=2, spread=True, size=160)
+    chosen = settings(folder, looks=("paint",), drawings=2, spread=True, size=160)
     drawn = draw_pairs(tmp_path / "spread", chosen, processes=1, progress=False)
     assert drawn.ready.tolist() == [0, 1, 2, 3]
-    assert len({(float(s), float(c)) for s, c in zip(drawn["comic_structure"], drawn["comic_color"], strict=True)}) > 2
+    assert len({(float(s), float(c)) for s, c in zip(drawn["paint_structure"], drawn["paint_color"], strict=True)}) > 2
 
 
 def test_mistakes_get_a_sentence(folder, tmp_path, pairs, capsys):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -55,8 +55,16 @@ def exemplar(look: str, index: int) -> tuple[Person, Style]:
 def _exemplars(look: str) -> list[tuple[Person, Style]]:
     make = {"storybook": _storybook, "clay": _clay, "comic": _comic, "caricature": _caricature}[look]
     rng = np.random.default_rng([7, LOOKS.index(look)])
-    spread: list[np.ndarray] = []  # for every property, in the order they are asked for: a permutation of exemplars
     out = []
+    for index, levels in enumerate(spread_levels(rng)):
+        who = _sitter(look, index, levels)
+        out.append(make(who, index, levels))
+    return out
+
+
+def spread_levels(rng: np.random.Generator) -> Iterator[Levels]:
+    """`Levels` of each exemplar in turn: every property takes evenly spread values over the exemplars, in any order."""
+    spread: list[np.ndarray] = []  # for every property, in the order they are asked for: a permutation of exemplars
     for index in range(EXEMPLARS):
         asked = iter(range(10**6))
 
@@ -66,9 +74,7 @@ def _exemplars(look: str) -> list[tuple[Person, Style]]:
                 spread.append((rng.permutation(EXEMPLARS) + 0.5) / EXEMPLARS)
             return float(low + (high - low) * spread[i][index])
 
-        who = _sitter(look, index, levels)
-        out.append(make(who, index, levels))
-    return out
+        yield levels
 
 
 def _sitter(look: str, index: int, levels: Levels) -> Person:

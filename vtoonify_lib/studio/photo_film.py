@@ -197,9 +197,17 @@ class FilmDrawing:
         local = np.percentile(luma(to_linear(self.warped[box][seen])), 65) if seen.sum() > 50 else self.ready.exposure
         return float(np.clip(1.35 * local + 0.06, 0.08, 0.85))
 
+    def _side_light(self) -> np.ndarray:
+        """Factor [S,S,1] of the look's own light on the head, about 1; soft, for hair has no normals of its own."""
+        look = self.look
+        ahead = np.float32([np.sin(look.side), 0.35, np.cos(look.side)])
+        lit = blur(self.normal, 0.05 * self.eye) @ (ahead / np.linalg.norm(ahead))
+        return (1 + look.side_light * (np.clip(lit, -0.2, 1) - 0.62) * self.masks["person"])[..., None]
+
     def graded(self, out: np.ndarray, color: float) -> np.ndarray:
         """The look's colours at a degree in [0,1]: all of them on the person, a quarter on the backdrop."""
         look = self.look
-        new = np.clip(saturate(out, look.vivid) * np.float32(look.tint), 0, 1)
+        new = saturate(out, look.vivid) * np.float32(look.tint) * self._side_light()
+        new = np.clip(new, 0, 1)
         new = mix(new, new * new * (3 - 2 * new), look.contrast)
         return mix(out, new, color * (0.25 + 0.75 * np.clip(self.masks["person"], 0, 1)))

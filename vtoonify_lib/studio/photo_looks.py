@@ -1,10 +1,13 @@
 """The looks that photographs are drawn in: proportions, eyes, technique and grading."""
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import numpy as np
 
+from ..config import VToonifyError
+from .exemplars import EXEMPLARS, spread_levels
 from .fitting import FittedPerson
 from .photo_eyes import EyePaint
 from .styles import both
@@ -33,6 +36,7 @@ class PhotoLook:
     tones, ink  of a comic: how many tones, how dark its lines
     stroke    of a painting: width of the brush in eye distances
     vivid, contrast, tint  the grading: factors on saturation, on the tone curve's slope, and on red, green and blue
+    side_light, side  light added by the grading: how much, and from where (radians, + from the right of the picture)
     """
 
     name: str
@@ -47,6 +51,8 @@ class PhotoLook:
     ink: float = 0.9
     stroke: float = 0.07
     tint: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    side_light: float = 0.0
+    side: float = 0.6
     vivid: float = 1.12
     contrast: float = 0.15
 
@@ -76,3 +82,47 @@ def flattering(fit: FittedPerson) -> float:
     the shape of the face says, 0 to 1.
     """
     return float(np.clip(0.84 - 0.6 * fit.person.age, 0.5, 0.75))
+
+
+def exemplar(look: str, number: int) -> PhotoLook:
+    """One of a look's EXEMPLARS variations in proportions, eyes, technique and grading; the same in every process.
+
+    VToonifyError for an unknown look or number.
+    """
+    if look not in LOOKS:
+        raise VToonifyError(f"there is no look {look!r} for photographs; choose one of {', '.join(LOOKS)}")
+    if not 0 <= number < EXEMPLARS:
+        raise VToonifyError(f"{look} has no exemplar {number}; choose one from 0 to {EXEMPLARS - 1}")
+    return _exemplars(look)[number]
+
+
+SIGNED = (("head/head", "oval", "square", 0.4), ("mouth/mouth-scale-horiz", "decr", "incr", 0.3),
+          ("eyes/{s}-eye-corner2", "down", "up", 0.5))
+"""Targets one way or the other by which exemplars differ, and how far they go."""
+
+
+@lru_cache
+def _exemplars(look: str) -> list[PhotoLook]:
+    base, rng = LOOKS[look], np.random.default_rng([13, list(LOOKS).index(look)])
+    return [_varied(base, levels) for levels in spread_levels(rng)]
+
+
+def _varied(base: PhotoLook, levels) -> PhotoLook:
+    groups = {"eyes/": levels(0.65, 1.3), "nose/": levels(0.5, 1.4), "chin/": levels(0.3, 1.5),
+              "head/": levels(0.5, 1.3), "eyebrows/": levels(0.2, 1.6)}
+    warp = {name: weight * next((k for start, k in groups.items() if name.startswith(start)), 1.0)
+            for name, weight in base.warp.items()}
+    for name, low, high, reach in SIGNED:
+        weight = levels(-reach, reach)
+        for target, more in both({f"{name}-{high if weight > 0 else low}": abs(weight)}).items():
+            warp[target] = warp.get(target, 0.0) + more
+    eyes = replace(base.eyes, iris=base.eyes.iris * levels(0.92, 1.1), pupil=levels(0.36, 0.52),
+                   vivid=levels(1.1, 1.7), light=levels(0.95, 1.3), lash=base.eyes.lash * levels(0.5, 1.4),
+                   glint=levels(0.18, 0.32))
+    warm = levels(-0.07, 0.07)
+    return replace(base, warp=warp, exaggerate=base.exaggerate * levels(0.7, 1.3), eyes=eyes,
+                   wrinkles=float(np.clip(base.wrinkles * levels(0.5, 1.5), 0, 1)), form=base.form * levels(0.6, 1.5),
+                   strands=base.strands * levels(0.6, 1.4), tones=int(levels(3, 6)), ink=levels(0.6, 1.0),
+                   stroke=base.stroke * levels(0.7, 1.5), tint=(1 + warm, 1 + 0.1 * warm, 1 - warm),
+                   vivid=base.vivid * levels(0.85, 1.2), contrast=base.contrast * levels(0.5, 2.0),
+                   side_light=levels(0.0, 0.45), side=levels(-0.9, 0.9))

@@ -21,12 +21,13 @@ from tqdm.auto import tqdm
 from ..config import VToonifyError
 from ..portraits import PhotoReader
 from ..studio import shards
+from ..studio.exemplars import EXEMPLARS
 from ..studio.filters import use_one_thread
 from ..studio.fitting import MARGIN, FittedPerson, canvas_camera, exact
 from ..studio.kit import find_kit
 from ..studio.people import person, sample_z
 from ..studio.photo_cartoon import PhotoStudio
-from ..studio.photo_looks import LOOKS, flattering
+from ..studio.photo_looks import LOOKS, exemplar, flattering
 from ..studio.render import Studio
 
 RENDER = "render:"
@@ -119,6 +120,17 @@ def _begin(folder: Path, settings: Settings, hold_out: set[Path]) -> dict:
     return meta
 
 
+def draw_style(look: str, seed: int, index: int) -> tuple[int, float, float]:
+    """Which exemplar of a look entry `index` is drawn by, and at which degrees of structure and colour.
+
+    Structure is 0 for a tenth and 1 for a fifth, else even, for users may ask for any; colour as in `shards`.
+    """
+    rng = np.random.default_rng([seed, index, list(LOOKS).index(look), 5])
+    number, kind, structure, color = int(rng.integers(EXEMPLARS)), *rng.random(3)
+    structure = 0.0 if kind < 0.1 else 1.0 if kind > 0.8 else structure
+    return number, float(structure), float(np.clip((color - 0.35) / 0.3, 0, 1))
+
+
 @lru_cache(maxsize=1)
 def _tools(bundle: str, labels: str | None) -> tuple[PhotoReader, PhotoStudio]:
     torch.set_num_threads(1)
@@ -149,10 +161,11 @@ def _draw_one(folder: str, index: int) -> int:
         arrays["photo_landmarks"][i], arrays["photo_parsing"][i] = fit.landmarks + 0.5, ready.labels
         arrays["wide"][i] = True
         for look in settings.looks:
-            number, structure, color = 0, flattering(fit), 0.5
+            chosen, number, structure, color = LOOKS[look], 0, flattering(fit), 0.5
             if settings.spread:
-                number, structure, color = shards.draw_style(look, settings.seed, i)
-            drawing = studio.draw(ready, LOOKS[look], structure, color)
+                number, structure, color = draw_style(look, settings.seed, i)
+                chosen = exemplar(look, number)
+            drawing = studio.draw(ready, chosen, structure, color)
             arrays[look][i], arrays[f"{look}_parsing"][i] = _bytes(drawing.picture), drawing.labels
             arrays[f"{look}_landmarks"][i] = drawing.landmarks + 0.5
             arrays[f"{look}_style"][i] = number
