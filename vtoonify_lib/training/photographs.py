@@ -1,12 +1,16 @@
 """VToonify taught by photographs and their drawings, to be as sharp as these: one command, so many seconds, few files.
 
-    python -m vtoonify_lib.training.photographs --data PHOTOS [RENDERS] --look film --seconds 540 --out OUT
+    python -m vtoonify_lib.training.photographs --data PHOTOS [RENDERS] --look film --seconds 540 --out OUT --config medium
 
 `--data` are folders in the layout of `studio.shards`, or files of `studio.packing`; several take turns, entry by entry,
 and the first one's held-out entries (`hold_out.txt` in its folder) are what is judged. One look makes a VToonify-T,
 several a VToonify-D with exemplar, structure degree and colour degree. It starts from a bundle's weights, grown where
 the network is larger, and stops by itself: `--seconds` is all there is, reading, numbers and writing included. The
 state to go on from stays in `--work`; the same command goes on there.
+
+Pictures are scaled so that faces are as large as in use (eyes a quarter of the input size apart). A drawing that has to
+be enlarged for that teaches softness: with eyes 128 px apart it suits 256 → 512 (`--config medium`), for 256 → 1024 it
+takes 256 px, or `--eyes`, which also says how faces then have to be framed in use.
 
 On a machine with a GPU, from which only a few small files come back and on which nothing can be installed:
 
