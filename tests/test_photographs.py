@@ -283,7 +283,7 @@ def test_the_job_stops_by_itself(start, tmp_path, monkeypatch):
     monkeypatch.setattr(Judge, "learn", lambda *a: played.append(a[3]) or learn(*a))
     told = train_photographs(job)
     assert 24 - photographs.WRITING - 2 < now[0] < 24 and told["iterations"] > 5
-    assert told["seconds"] <= now[0] and told["trained_seconds"] > 8
+    assert told["seconds"] <= now[0] and told["trained_seconds"] > 8 and told["sides"] == [64]
     assert torch.load(job.work / "run" / "last.pt", weights_only=True)["clock"]["spent"] > 8
     share = len(played) / told["iterations"]
     assert 0.4 < share < 0.6 and played[-1] == told["iterations"] - 1, "the adversary comes in half-way"
@@ -301,7 +301,9 @@ def test_what_the_command_says(start, tmp_path, capsys):
     assert "holds no data set" in error("--data", str(tmp_path / "nothing"))
     pairs = write_looks(tmp_path / "pairs", ("storybook",), 6, 64)
     assert "has no drawings in the look film" in error("--data", str(pairs.folder))
-    assert "one of 512 px at least" in error("--data", str(pairs.folder), "--look", "storybook")
+    told = error("--data", str(pairs.folder), "--look", "storybook", "--window", "400")
+    assert "one of 1600 px at least" in told
+    assert "pictures of 64 px are enlarged to 1068 px" in told and "--eyes 4," in told
 
 
 def test_a_clock_counts_the_time_before_an_interruption(monkeypatch):

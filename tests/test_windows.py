@@ -25,7 +25,7 @@ def looks(tmp_path_factory):
 
 def made(pairs, looks=("storybook",), batch=6, **framing):
     pool = np.setdiff1d(pairs.ready, held_out(pairs.folder))
-    return Windows([Source(pairs, pool)], looks, Framing(16, 2, **framing), batch, seed=3)
+    return Windows([Source(pairs, pool, 64)], looks, Framing(16, 2, **framing), batch, seed=3)
 
 
 def test_windows_that_are_not_moved_keep_every_pixel(looks, monkeypatch):
@@ -52,8 +52,30 @@ def test_a_window_is_a_part_of_the_moved_picture(looks):
     whole = F.grid_sample(torch.from_numpy(picture).permute(2, 0, 1)[None].float(), grid, padding_mode="reflection",
                           align_corners=False)[0]
     for top, left in ((0, 0), (10, 20), (32, 32)):
-        part = windows.fetch(picture, windows.window_grid(theta, top, left, 32, 64), "bilinear")
+        part = windows.fetch(picture, windows.window_grid(theta, top, left, 32, 64, 64), "bilinear")
         assert torch.allclose(part, whole[:, top : top + 32, left : left + 32], atol=2e-2)
+
+
+@pytest.mark.parametrize("side", [32, 48, 64, 128])
+def test_faces_are_as_large_as_asked_for(looks, side, monkeypatch):
+    for name, value in PLAIN.items():
+        monkeypatch.setattr(windows, name, value)
+    many = Windows([Source(looks, looks.ready[5:6], side)], ("storybook",), Framing(16, 2, moved=0.0), 1, 3)
+    y = many[2]["y"][0].float()
+    picture = torch.from_numpy(np.array(looks["storybook"][5])).permute(2, 0, 1)[None].float()
+    ways = [F.interpolate(p, (side, side), mode="bicubic", antialias=side < 64) for p in (picture, picture.flip(3))]
+    apart = [(p[0, :, top : top + 32, left : left + 32] - y).abs().mean() for p in ways
+             for top in range(0, side - 31, 2) for left in range(0, side - 31, 2)]
+    assert min(apart) < 3 and (len(apart) < 4 or np.median(apart) > 6)
+
+
+def test_how_large_faces_are(looks):
+    eyes = 0.24 * 64  # apart in these pictures
+    assert windows.natural_side(looks, looks.ready, eyes, 4) == windows.natural_side(looks, looks.ready, 17, 4) == 64
+    assert windows.natural_side(looks, looks.ready, 2 * eyes, 4) == 128
+    assert windows.natural_side(looks, looks.ready, eyes / 2, 4) == 32
+    pair = windows.whole(looks, [3], "comic", 2, 8, natural=96)
+    assert pair.x.shape[-1] == 48 and pair.y.shape[-1] == 96
 
 
 def test_what_is_in_front_is_in_front_of_both(looks, monkeypatch):
@@ -81,7 +103,7 @@ def test_held_out_people_are_never_seen_and_folders_take_turns(looks, tmp_path):
             assert int(source.pool.min()) >= (3 if source.pairs is looks else 0)
             return super()._entry(source, rng)
 
-    sources = [Source(looks, np.setdiff1d(looks.ready, held_out(looks.folder))), Source(other, other.ready)]
+    sources = [Source(looks, np.setdiff1d(looks.ready, held_out(looks.folder)), 64), Source(other, other.ready, 64)]
     found = Noted(sources, ("storybook",), Framing(16, 2), 4, 3)
     for i in range(3):
         assert found[i]["y"].shape == (4, 3, 32, 32)
@@ -93,8 +115,8 @@ def test_batches_depend_on_the_iteration_alone(looks):
     shown = Exemplars([np.full((1, 32, 32, 3), 40 * k, np.uint8) for k in range(4)])
 
     def feed(workers):
-        many = Windows([Source(looks, looks.ready[3:])], ("storybook", "comic"), Framing(16, 2, face=32), 2, 3, shown,
-                       (0, 2))
+        many = Windows([Source(looks, looks.ready[3:], 64)], ("storybook", "comic"), Framing(16, 2, face=32), 2, 3,
+                       shown, (0, 2))
         return Feed(many, workers=workers, codes=np.arange(20, dtype=np.float32).reshape(5, 2, 2), told_until=1)
 
     alone, helped = feed(0), feed(1)
@@ -119,7 +141,7 @@ def test_colours_of_the_style_are_not_tinted(looks, monkeypatch):
 
 def test_windows_larger_than_the_pictures(looks):
     with pytest.raises(VToonifyError, match="entries of 64 px to train on; windows need one of 128 px"):
-        Windows([Source(looks, looks.ready)], ("storybook",), Framing(64, 2), 1, 0)
+        Windows([Source(looks, looks.ready, 64)], ("storybook",), Framing(64, 2), 1, 0)
 
 
 # -- packed data sets --------------------------------------------------------------------------------------------------

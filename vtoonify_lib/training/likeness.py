@@ -27,7 +27,7 @@ TILE = 384  # px: side of a picture on the sheets
 
 @dataclass(frozen=True)
 class Trial:
-    """One held-out entry in one look; order: what VToonify-D is asked for, by entry and look."""
+    """One held-out entry in one look; order: what VToonify-D is asked for, by entry and look; natural: see `whole`."""
 
     pairs: Pairs
     entry: int
@@ -36,19 +36,23 @@ class Trial:
     multiple: int
     order: Callable[[int, str], Order] | None = None
     face: int = 64
+    natural: int | None = None
 
     def pair(self) -> Pair:
         """The whole picture, without augmentation."""
         order = None if self.order is None else lambda entries: self.order(int(entries[0]), self.look)
-        return whole(self.pairs, [self.entry], self.look, self.scale, self.multiple, order, self.face)
+        return whole(self.pairs, [self.entry], self.look, self.scale, self.multiple, order, self.face,
+                     self.natural)
 
     def photo(self) -> Tensor:
         """The photograph at full size, cut as the drawing of `pair`: [1,3,S,S] in [−1,1]."""
-        return whole(self.pairs, [self.entry], "photo", self.scale, self.multiple).y
+        return whole(self.pairs, [self.entry], "photo", self.scale, self.multiple, natural=self.natural).y
 
     @property
     def landmarks(self) -> np.ndarray:
-        return np.array(self.pairs["photo_landmarks"][self.entry])
+        """The photograph's, in pixels of `photo`."""
+        size = self.pairs["photo"].shape[1]
+        return np.array(self.pairs["photo_landmarks"][self.entry]) * (self.natural or size) / size
 
 
 @torch.no_grad()

@@ -1,12 +1,16 @@
 """VToonify taught by photographs and their drawings, to be as sharp as these: one command, so many seconds, few files.
 
-    python -m vtoonify_lib.training.photographs --data PHOTOS [RENDERS] --look film --seconds 540 --out OUT
+    python -m vtoonify_lib.training.photographs --data PHOTOS [RENDERS] --config medium --seconds 540 --out OUT
 
 `--data` are folders in the layout of `studio.shards`, or files of `studio.packing`; several take turns, entry by entry,
 and the first one's held-out entries (`hold_out.txt` in its folder) are what is judged. One look makes a VToonify-T,
 several a VToonify-D with exemplar, structure degree and colour degree. It starts from a bundle's weights, grown where
 the network is larger, and stops by itself: `--seconds` is all there is, reading, numbers and writing included. The
 state to go on from stays in `--work`; the same command goes on there.
+
+Pictures are scaled so that faces are as large as in use (eyes a quarter of the input size apart). A drawing that has to
+be enlarged for that teaches softness: with eyes 128 px apart it suits 256 → 512 (`--config medium`), for 256 → 1024 it
+takes 256 px, or `--eyes`, which also says how faces then have to be framed in use.
 
 On a machine with a GPU, from which only a few small files come back and on which nothing can be installed:
 
@@ -27,6 +31,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -39,6 +44,7 @@ from PIL import Image
 from ..checkpoints import Bundle, load_bundle, save_bundle, save_tensors
 from ..config import SIZES, VToonifyConfig, VToonifyError
 from ..devices import pick_device
+from ..framing import EYE_FRACTION
 from ..models.conditional import ConditionalDiscriminator
 from ..models.encoders import ParsingNet
 from ..models.perceptual import VGGFeatures
@@ -53,7 +59,7 @@ from .judge import Judge
 from .likeness import Trial, contact_sheets, score
 from .starting import first_students, is_dual
 from .vgg import load_vgg
-from .windows import Feed, Framing, Source, Windows
+from .windows import NATURAL, Feed, Framing, Source, Windows, natural_side
 
 WRITING = 8.0  # seconds kept for the files
 SLACK = 1.5    # of the time that the numbers took before the training: what is kept for those after it
@@ -66,6 +72,7 @@ class Job:
 
     config   sizes; its backbone says whether it is VToonify-T (one look) or -D
     seconds  in all; iterations: an upper limit beside it
+    eyes     distance of the eyes in pixels of the input to which the pictures are scaled; 0: as a crop plan makes it
     judged   held-out entries for the numbers
     """
 
@@ -81,6 +88,7 @@ class Job:
     batch: int = 4
     workers: int = 0
     lr: float = 1e-3
+    eyes: float = 0.0
     zoom: tuple[float, float] = (0.8, 1.25)
     vgg: str | None = None  # a file; "none": without; None: the installed package
     vgg_square: int = 256
@@ -118,7 +126,8 @@ def train_photographs(job: Job, device: str | torch.device = "cpu") -> dict:
     return _write(job, trained.cpu(), sheets, {
         "before": before, "after": after, "iterations": loop.iterations_done(job.work / "run"),
         "seconds": round(time.monotonic() - began, 1), "trained_seconds": round(clock.spent(), 1),
-        "device": str(device), "entries": [len(source.pool) for source in sources], "start": bundle.name,
+        "device": str(device), "sides": [source.side for source in sources],
+        "entries": [len(source.pool) for source in sources], "start": bundle.name,
         "config": job.config.to_dict(), "looks": list(job.looks),
         "job": {name: value for name, value in asdict(job).items() if isinstance(value, int | float)}})
 
@@ -154,7 +163,19 @@ def _source(pairs: Pairs, job: Job) -> Source:
     missing = [look for look in job.looks if look not in pairs.arrays]
     if missing:
         raise VToonifyError(f"{pairs.folder} has no drawings in the look {missing[0]}")
-    return Source(pairs, np.setdiff1d(pairs.ready, held_out(pairs.folder, _few(pairs))))
+    pool = np.setdiff1d(pairs.ready, held_out(pairs.folder, _few(pairs)))
+    side, size = _side(pairs, job), pairs["photo"].shape[1]
+    if side > (1 + NATURAL) * size:
+        eyes = (job.eyes or EYE_FRACTION * job.config.in_size) * size / side
+        print(f"{pairs.folder}: its pictures of {size} px are enlarged to {side} px, to have faces as large as in use; "
+              f"a smaller --config, or --eyes {eyes:.0f}, would keep them as sharp as they are", file=sys.stderr)
+    return Source(pairs, pool, side)
+
+
+def _side(pairs: Pairs, job: Job) -> int:
+    """How large a data set's pictures have to be for faces as large as a crop plan makes them."""
+    eyes = (job.eyes or EYE_FRACTION * job.config.in_size) * job.config.scale
+    return natural_side(pairs, pairs.ready[:: max(1, len(pairs.ready) // 64)], eyes, job.config.scale)
 
 
 def _few(pairs: Pairs) -> int:
@@ -199,8 +220,8 @@ def _trials(pairs: Pairs, job: Job, shown: Exemplars | None, face: int) -> list[
     if not len(there):
         raise VToonifyError(f"{pairs.folder} has no held-out entries to judge by; list some in its hold_out.txt")
     multiple = max(8, job.config.in_size // 32)
-    order = _orders(pairs, job, shown) if shown else None
-    return [Trial(pairs, int(entry), job.looks[n % len(job.looks)], job.config.scale, multiple, order, face)
+    order, side = _orders(pairs, job, shown) if shown else None, _side(pairs, job)
+    return [Trial(pairs, int(entry), job.looks[n % len(job.looks)], job.config.scale, multiple, order, face, side)
             for n, entry in enumerate(there)]
 
 
@@ -278,7 +299,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, kind, text in (
             ("start", str, "bundle to begin with"), ("seconds", float, "all the time there is"),
             ("iterations", int, "an upper limit beside it"), ("window", int, "side of the input's windows, px"),
-            ("batch", int, "windows a step"), ("workers", int, "processes that prepare them"), ("lr", float, "rate"),
+            ("batch", int, "windows a step"), ("workers", int, "processes that prepare them"),
+            ("eyes", float, "their distance in pixels of the input; 0: as large as in use"), ("lr", float, "rate"),
             ("vgg", str, "file of the perceptual network, or none (default: the installed package)"),
             ("vgg-square", int, "side of the squares that it compares, output px"),
             ("judge-from", float, "share of the time from which the adversary plays; 1: never"),

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..config import VToonifyError
+from ..framing import eye_distance
 from ..ops import channels_last
 from ..studio.shards import Pairs
 from . import data, loop
@@ -31,6 +32,7 @@ from .exemplars import Exemplars
 JPEG_SHARE, JPEG_QUALITY = 0.4, (30, 95)  # of the inputs that are compressed
 COVER_SHARE, COVER = 0.15, (0.08, 0.22)  # of the pairs with something in front; its half axes, in shares of the window
 FACE_SHARE = 0.7  # of the windows that have a landmark in them
+NATURAL = 0.15  # that faces may be larger or smaller than in use: the zoom of the windows covers it
 MARGIN = 4  # px around what is read, for the bicubic filter
 
 
@@ -56,14 +58,23 @@ class Framing:
 
 @dataclass(frozen=True)
 class Source:
-    """A data set and the entries of it that may be trained on."""
+    """A data set and the entries of it that may be trained on.
+
+    side  in output pixels, to which the pictures are scaled so that faces are as large as in use (`natural_side`)
+    """
 
     pairs: Pairs
     pool: np.ndarray
+    side: int
 
     @property
     def size(self) -> int:
         return self.pairs["photo"].shape[1]
+
+    @property
+    def samples(self) -> int:
+        """Samples a pixel and axis, where the pictures are shrunk."""
+        return -(-self.size // self.side)
 
 
 class Windows(Dataset):
@@ -78,8 +89,8 @@ class Windows(Dataset):
                  exemplars: Exemplars | None = None, numbers: Sequence[int] = ()) -> None:
         for source in sources:
             need = framing.side * framing.scale
-            if source.size < need or not len(source.pool):
-                raise VToonifyError(f"{source.pairs.folder} has {len(source.pool)} entries of {source.size} px to "
+            if source.side < need or not len(source.pool):
+                raise VToonifyError(f"{source.pairs.folder} has {len(source.pool)} entries of {source.side} px to "
                                     f"train on; windows need one of {need} px at least")
         self.sources, self.looks, self.framing, self.batch, self.seed = tuple(sources), looks, framing, batch, seed
         self.exemplars, self.numbers = exemplars, numbers
@@ -93,11 +104,13 @@ class Windows(Dataset):
         pairs, framing, kind = source.pairs, self.framing, int(rng.integers(len(self.looks)))
         entry, look = int(source.pool[rng.integers(len(source.pool))]), self.looks[kind]
         moved = bool(rng.random() < framing.moved)
-        theta, window = self._place(np.array(pairs["photo_landmarks"][entry]) / source.size, source.size, moved, rng)
-        grid = window_grid(theta, *window, framing.side * framing.scale, source.size)
-        mode = "bicubic" if moved else "nearest"  # what is not moved keeps its pixels
-        pictures = [fetch(pairs[name][entry], grid, mode) for name in ("photo", look)]
-        classes, drawn = (fetch(pairs[f"{name}_parsing"][entry][..., None], grid, "nearest")[0].long()
+        theta, window = self._place(np.array(pairs["photo_landmarks"][entry]) / source.size, source.side, moved, rng)
+        side, k = framing.scale * framing.side, source.samples
+        grid = window_grid(theta, *window, side, source.side, source.size, k)
+        exact = not moved and source.size == k * source.side  # what is not moved keeps its pixels
+        mode = "nearest" if exact else "bicubic"
+        pictures = [F.avg_pool2d(fetch(pairs[name][entry], grid, mode), k) for name in ("photo", look)]
+        classes, drawn = (fetch(pairs[f"{name}_parsing"][entry][..., None], grid[::k, ::k], "nearest")[0].long()
                           for name in ("photo", look))
         if data.mirrored(theta[None])[0]:
             classes = data.MIRROR[classes]
@@ -155,9 +168,22 @@ class Windows(Dataset):
         return torch.lerp(x, paint, share), torch.lerp(y, paint, share), share > 0.5
 
 
-def window_grid(theta: Tensor, top: int, left: int, side: int, size: int) -> Tensor:
-    """Where a window's pixels are read: [side,side,2] in pixels of a picture of `size` px, moved by theta [2,3]."""
-    v, u = torch.meshgrid(*((2 * (torch.arange(side) + at) + 1) / size - 1 for at in (top, left)), indexing="ij")
+def natural_side(pairs: Pairs, entries: np.ndarray, eyes: float, scale: int) -> int:
+    """Side in output pixels at which the faces of a data set are `eyes` output pixels apart, a multiple of the scale.
+
+    It is that of the pictures themselves where that is about right: what is not resampled stays sharp.
+    """
+    size = pairs["photo"].shape[1]
+    found = [eye_distance(np.array(pairs["photo_landmarks"][entry])) for entry in entries]
+    zoom = eyes / float(np.median(found))
+    return size if abs(zoom - 1) < NATURAL and size % scale == 0 else round(size * zoom / scale) * scale
+
+
+def window_grid(theta: Tensor, top: int, left: int, side: int, whole: int, size: int, k: int = 1) -> Tensor:
+    """Where a window is read: [k·side,k·side,2] in pixels of a picture of `size` px, which is scaled to `whole` px and
+    moved by theta [2,3]; k samples a pixel and axis."""
+    spans = (((torch.arange(k * side) + 0.5) / k + at) * 2 / whole - 1 for at in (top, left))
+    v, u = torch.meshgrid(*spans, indexing="ij")
     place = torch.stack([u, v, torch.ones_like(u)], -1) @ theta.T
     return ((place + 1) * size - 1) / 2
 
@@ -257,11 +283,18 @@ class Feed:
 
 
 def whole(pairs: Pairs, entries: Sequence[int], look: str, scale: int, multiple: int,
-          order: Callable[[np.ndarray], Order] | None = None, face: int = 64) -> Pair:
-    """Entries as they are: the pair of whole pictures, their sides cut to what the network takes."""
-    side = pairs["photo"].shape[1] // (scale * multiple) * multiple
+          order: Callable[[np.ndarray], Order] | None = None, face: int = 64, natural: int | None = None) -> Pair:
+    """Entries without augmentation: the pair of whole pictures, their sides cut to what the network takes.
+
+    natural  side to which they are scaled before, see `natural_side`
+    """
+    natural = natural or pairs["photo"].shape[1]
+    side = natural // (scale * multiple) * multiple
     photos, drawings = (torch.from_numpy(np.array(pairs[name][list(entries)])).permute(0, 3, 1, 2).float() / 127.5 - 1
                         for name in ("photo", look))
+    if natural != photos.shape[-1]:
+        photos, drawings = (F.interpolate(p, (natural, natural), mode="bicubic", align_corners=False, antialias=True)
+                            .clamp(-1, 1) for p in (photos, drawings))
     photos, drawings = (p[..., : side * scale, : side * scale] for p in (photos, drawings))
     border = round(side * scale * (1 - 1 / pairs.margin) / 2)
     faces = F.interpolate(photos[..., border:side * scale - border, border:side * scale - border], (face, face),
