@@ -1,6 +1,6 @@
 """VToonify taught by photographs and their drawings, to be as sharp as these: one command, so many seconds, few files.
 
-    python -m vtoonify_lib.training.photographs --data PHOTOS [RENDERS] --look film --seconds 540 --out OUT --config medium
+    python -m vtoonify_lib.training.photographs --data PHOTOS --look film --seconds 540 --config medium --out OUT
 
 `--data` are folders in the layout of `studio.shards`, or files of `studio.packing`; several take turns, entry by entry,
 and the first one's held-out entries (`hold_out.txt` in its folder) are what is judged. One look makes a VToonify-T,
@@ -238,7 +238,7 @@ def _orders(pairs: Pairs, job: Job, shown: Exemplars) -> Callable[[int, str], en
     return order
 
 
-def _write(job: Job, students: encoder.Students, sheets: Sequence[Image.Image], report: dict) -> dict:
+def _write(job: Job, students: encoder.Students, sheets: Sequence[Image.Image], told: dict) -> dict:
     """Write the files of `--out`."""
     job.out.mkdir(parents=True, exist_ok=True)
     students.vtoonify.for_inference()
@@ -249,8 +249,8 @@ def _write(job: Job, students: encoder.Students, sheets: Sequence[Image.Image], 
     log = job.work / "run" / "log.csv"
     if log.is_file():
         shutil.copyfile(log, job.out / "log.csv")
-    (job.out / "metrics.json").write_text(json.dumps(report, indent=1))
-    return report
+    (job.out / "metrics.json").write_text(json.dumps(told, indent=1))
+    return told
 
 
 def make_bundle(out: str | Path, folder: str | Path, start: str = "studio-t", title: str | None = None) -> Bundle:
