@@ -1,6 +1,6 @@
 """VToonify taught by photographs and their drawings, to be as sharp as these: one command, so many seconds, few files.
 
-    python -m vtoonify_lib.training.photographs --data PHOTOS --look film --seconds 540 --config medium --out OUT
+    python -m vtoonify_lib.training.photographs --data PHOTOS [RENDERS] --config medium --seconds 540 --out OUT
 
 `--data` are folders in the layout of `studio.shards`, or files of `studio.packing`; several take turns, entry by entry,
 and the first one's held-out entries (`hold_out.txt` in its folder) are what is judged. One look makes a VToonify-T,
