@@ -164,7 +164,7 @@ def run(folder: str | os.PathLike, iterations: int, step: Callable[[int], dict[s
     parts     name → module, optimiser or EMA: what is saved and restored
     sample    sample(i) → a PIL picture, written to folder/samples
     seconds   stop early after this long, checkpoint written; the next call goes on
-    clock     stop when it has run down, whichever call's time it was; one of the parts
+    clock     stop when it has no time for another step, whichever call's time it was; one of the parts
     → iterations done so far
     """
     folder = Path(folder)
@@ -172,14 +172,16 @@ def run(folder: str | os.PathLike, iterations: int, step: Callable[[int], dict[s
     last = folder / "last.pt"
     i = load_checkpoint(last, parts) if last.exists() else 0
     started = saved = time.monotonic()
+    took = 0.0  # by the last step
     window: dict[str, list[float | Tensor]] = {}  # losses since the last line of the log
     with tqdm(total=iterations, initial=i, desc=title, mininterval=5) as bar:
-        while i < iterations and (seconds is None or time.monotonic() - started < seconds) and not _over(clock):
+        while i < iterations and (seconds is None or time.monotonic() - started < seconds) and not _over(clock, took):
+            before = time.monotonic()
             for name, value in step(i).items():
                 window.setdefault(name, []).append(value)
-            i += 1
+            i, took = i + 1, time.monotonic() - before
             bar.update()
-            if i % log_every == 0 or i == iterations or _over(clock):
+            if i % log_every == 0 or i == iterations or _over(clock, took):
                 means = {name: sum(map(float, values)) / len(values) for name, values in window.items()}
                 window = {}
                 _log(folder / "log.csv", {"iteration": i, "seconds": round(time.monotonic() - started, 1), **means})
@@ -193,8 +195,9 @@ def run(folder: str | os.PathLike, iterations: int, step: Callable[[int], dict[s
     return i
 
 
-def _over(clock: Clock | None) -> bool:
-    return clock is not None and clock.share() >= 1
+def _over(clock: Clock | None, took: float) -> bool:
+    """Whether the clock has no time for another step."""
+    return clock is not None and clock.spent() + took > clock.seconds
 
 
 def _log(path: Path, row: dict[str, float]) -> None:

@@ -238,7 +238,7 @@ def _orders(pairs: Pairs, job: Job, shown: Exemplars) -> Callable[[int, str], en
     return order
 
 
-def _write(job: Job, students: encoder.Students, sheets: Sequence[Image.Image], report: dict) -> dict:
+def _write(job: Job, students: encoder.Students, sheets: Sequence[Image.Image], told: dict) -> dict:
     """Write the files of `--out`."""
     job.out.mkdir(parents=True, exist_ok=True)
     students.vtoonify.for_inference()
@@ -249,8 +249,8 @@ def _write(job: Job, students: encoder.Students, sheets: Sequence[Image.Image], 
     log = job.work / "run" / "log.csv"
     if log.is_file():
         shutil.copyfile(log, job.out / "log.csv")
-    (job.out / "metrics.json").write_text(json.dumps(report, indent=1))
-    return report
+    (job.out / "metrics.json").write_text(json.dumps(told, indent=1))
+    return told
 
 
 def make_bundle(out: str | Path, folder: str | Path, start: str = "studio-t", title: str | None = None) -> Bundle:
