@@ -157,7 +157,7 @@ LARGE = VToonifyConfig(
 
 Widths at 32² … 1024², and seconds a 256² frame of T | D in bfloat16 (float32) on two cores of an AMD EPYC, folded:
 128, 112, 96, 64, 32, 16: .23 (.43) | .26 (.63); 160, 128, 96, 64, 32, 16: .26 (.51) | .30 (.58); these: .34 (.71) |
-.38 (.72); 144, 128, 112, 96, 64, 32: .46 (1.0) | .47 (1.0). STUDIO's 128² frame takes .04 (.06).
+.38 (.72); 144, 128, 112, 96, 64, 32: – (1.0) | .47 (1.0). STUDIO's 128² frame takes .04 (.06).
 """
 
 MEDIUM = replace(LARGE, generator=replace(LARGE.generator, size=512))
