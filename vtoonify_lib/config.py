@@ -96,13 +96,16 @@ class GeneratorConfig:
 class VToonifyConfig:
     """Sizes of a VToonify: the generator it builds on and the input size its encoder is laid out for.
 
-    in_size   nominal input resolution: a power of two, at least HANDOFF and smaller than the generator's size
-    backbone  "toonify" (VToonify-T) or "dualstylegan" (VToonify-D)
+    in_size    nominal input resolution: a power of two, at least HANDOFF and smaller than the generator's size
+    backbone   "toonify" (VToonify-T) or "dualstylegan" (VToonify-D)
+    face_size  side of the FFHQ square in the input, in pixels, that the weights were trained for; None: in_size. All
+               layers are convolutions, so that a small network may be trained on, and draw, large faces
     """
 
     generator: GeneratorConfig
     in_size: int
     backbone: str = "toonify"
+    face_size: int | None = None
 
     def __post_init__(self) -> None:
         if self.backbone not in BACKBONES:
@@ -110,6 +113,13 @@ class VToonifyConfig:
         if not is_power_of_two(self.in_size) or not HANDOFF <= self.in_size < self.out_size:
             raise VToonifyError(f"in_size is {self.in_size}; it must be a power of two from {HANDOFF} to "
                                 f"{self.out_size // 2} (half the generator's size)")
+        if self.face_size is not None and self.face_size < HANDOFF:
+            raise VToonifyError(f"face_size is {self.face_size}; it must be at least {HANDOFF}, or None for in_size")
+
+    @property
+    def framing_size(self) -> int:
+        """Side of the FFHQ square in the input: a crop plan puts the eyes a quarter of it apart."""
+        return self.face_size or self.in_size
 
     @property
     def out_size(self) -> int:
@@ -123,13 +133,15 @@ class VToonifyConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form; :meth:`from_dict` reverses it."""
-        return {"generator": self.generator.to_dict(), "in_size": self.in_size, "backbone": self.backbone}
+        plain = {"generator": self.generator.to_dict(), "in_size": self.in_size, "backbone": self.backbone}
+        return plain if self.face_size is None else {**plain, "face_size": self.face_size}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> VToonifyConfig:
         """Reverse of :meth:`to_dict`."""
         try:
-            return cls(GeneratorConfig.from_dict(data["generator"]), int(data["in_size"]), data["backbone"])
+            return cls(GeneratorConfig.from_dict(data["generator"]), int(data["in_size"]), data["backbone"],
+                       data.get("face_size"))
         except (KeyError, TypeError) as error:
             raise VToonifyError(f"VToonify description is incomplete ({error!r}); expected generator, in_size and "
                                 "backbone") from error

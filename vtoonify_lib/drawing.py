@@ -115,7 +115,7 @@ def cast(toonifier: Toonifier, tracks: list[ClipTrack], bystanders: list[ClipTra
     actors, refused, bystanders = [], None, list(bystanders)
     for track in tracks:
         try:
-            plans = plan_clip(track, toonifier.config.in_size, wish.padding)
+            plans = plan_clip(track, toonifier.config.framing_size, wish.padding)
         except VToonifyError as error:
             refused = error
             bystanders.append(track)

@@ -138,7 +138,7 @@ class Toonifier:
 
     def _face(self, rgb: np.ndarray, faces: list[FoundFace], who: int, padding: float | None) -> Face:
         landmarks = faces[who].landmarks
-        plan = self.preprocessing.plan(rgb.shape, landmarks, self.config.in_size, padding)
+        plan = self.preprocessing.plan(rgb.shape, landmarks, self.config.framing_size, padding)
         mine = share(np.array([place_of(face.landmarks) for face in faces]), who, plan)
         aligned = align_face(rgb, landmarks, self.networks.face_size)
         return Face(rgb, plan, self.preprocessing.cut(rgb, plan), aligned, mine)
@@ -156,7 +156,7 @@ class Toonifier:
         """
         _check_frame(frame)
         check_faces(faces, frame)
-        padding, card = usual_padding(self.config.in_size, padding), None if card is None else Path(card)
+        padding, card = usual_padding(self.config.framing_size, padding), None if card is None else Path(card)
         wish = Wish(frame, padding, self._looks(look), faces, smooth, card, progress)
         return animate(self, Path(src), Path(dst), wish)
 

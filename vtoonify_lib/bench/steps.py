@@ -41,7 +41,7 @@ def split(toonifier: Toonifier, clip: str | Path = SAMPLE, frames: int = FRAMES,
     track = track_clip(((frame.rgb, float(frame.pts)) for frame in shown), toonifier.finder,
                        toonifier.networks.face_size)
     seconds["faces"] = (perf_counter() - begin) / len(shown)
-    plans = plan_clip(track, toonifier.config.in_size)
+    plans = plan_clip(track, toonifier.config.framing_size)
     crops = timed("crop", lambda i: toonifier.preprocessing.cut(shown[i].rgb, plans.at(i))[None], range(len(shown)))
     steady = SteadyParsing(toonifier.networks.parse, PARSE_EVERY)
     maps = iter(timed("parsing", steady, crops))

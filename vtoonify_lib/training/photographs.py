@@ -276,8 +276,9 @@ def make_bundle(out: str | Path, folder: str | Path, start: str = "studio-t", ti
     title = title or f"VToonify-{config.backbone[0].upper()}: {', '.join(told['looks'])}"
     return save_bundle(
         folder, name=Path(folder).name, title=title,
-        config=config, networks={"vtoonify": students.vtoonify, "parsing": base.network("parsing"),
-                                 "style_encoder": students.style}, files=files, styles=styles,
+        config=replace(config, face_size=round(told["job"].get("eyes", 0) / EYE_FRACTION) or None),
+        networks={"vtoonify": students.vtoonify, "parsing": base.network("parsing"), "style_encoder": students.style},
+        files=files, styles=styles,
         models={"vtoonify": {"inference": True}, "parsing": base.info["models"]["parsing"], "style_encoder": style},
         metrics={key: told[key] for key in ("before", "after")}, provenance={
             "data": f"{' + '.join(map(str, told['entries']))} pairs of photographs and drawings, held-out ones aside",

@@ -29,13 +29,13 @@ def first_students(bundle: Bundle, config: VToonifyConfig | None = None) -> Stud
     VToonify-D begins as a VToonify-T, a large network as a small one (`growth`). VToonifyError where that cannot be.
     """
     config, students = config or replace(bundle.config, backbone="dualstylegan"), students_of(bundle)
-    if students.vtoonify.config == config:
+    if replace(students.vtoonify.config, face_size=config.face_size) == config:
         return students
     if is_dual(bundle.config):
         raise VToonifyError(f"{bundle.name} is a VToonify-D for {bundle.config.in_size} → {bundle.config.out_size} px; "
                             "one of another kind or size has to start from a bundle with a VToonify-T")
     simple = replace(config, backbone="toonify")
-    if bundle.config != simple:
+    if replace(bundle.config, face_size=simple.face_size) != simple:
         students = grown_students(students, simple)
     return dual_students(students, config) if is_dual(config) else students
 
