@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -55,7 +57,7 @@ def test_to_plus():
         latents.to_plus(torch.zeros(2, 9, 4), 10)
 
 
-@pytest.mark.parametrize("config", [TINY, STUDIO, PUBLISHED])
+@pytest.mark.parametrize("config", [TINY, STUDIO, PUBLISHED, replace(STUDIO, face_size=256)])
 def test_configs_round_trip(config):
     import json
 
@@ -69,6 +71,7 @@ def test_configs_round_trip(config):
     (lambda: GeneratorConfig(64, style_dim=0), "must be 1 or more"),
     (lambda: VToonifyConfig(GeneratorConfig.published(64), 64), "power of two from 32 to 32"),
     (lambda: VToonifyConfig(GeneratorConfig.published(64), 32, "stylegan3"), "one of toonify, dualstylegan"),
+    (lambda: replace(TINY, face_size=8), "face_size is 8"),
     (lambda: GeneratorConfig.from_dict({"size": 64}), "incomplete"),
     (lambda: VToonifyConfig.from_dict({"in_size": 32}), "incomplete"),
 ])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -44,6 +45,14 @@ def test_calm_background_touches_the_outside_alone():
 
 
 # ------------------------------------------------------------------------------------------ Toonifier.image
+
+
+def test_faces_are_as_large_as_the_bundle_was_trained_for(toonifier, monkeypatch):
+    """A bundle for twice as large faces sees the same region with four times the pixels."""
+    usual = toonifier.image(photograph())
+    monkeypatch.setattr(toonifier, "config", replace(toonifier.config, face_size=2 * toonifier.config.in_size))
+    large = toonifier.image(photograph())
+    assert np.abs(np.array(large.shape[:2]) - 2 * np.array(usual.shape[:2])).max() <= 4 * 8
 
 
 def test_crop_is_the_region_times_the_scale(toonifier):
