@@ -102,10 +102,16 @@ class Bundle:
         """Sizes of the VToonify network."""
         return VToonifyConfig.from_dict(self.info["config"])
 
+    def _place(self, key: str) -> Path:
+        """Where a file lies: in this folder, or in that of the bundle beside it which has it for both."""
+        entry = self.info["files"][key]
+        folder = self.folder.resolve().parent / entry["beside"] if "beside" in entry else self.folder
+        return folder / entry["path"]
+
     def problem(self) -> str | None:
         """What is wrong with the files on disk, in a few words, by name and size only; None when all are there."""
-        for entry in self.info["files"].values():
-            path = self.folder / entry["path"]
+        for key, entry in self.info["files"].items():
+            path = self._place(key)
             if not path.is_file():
                 return f"{entry['path']} is missing"
             if path.stat().st_size != entry["bytes"]:
@@ -117,7 +123,7 @@ class Bundle:
         entry = self.info["files"].get(key)
         if entry is None:
             raise VToonifyError(f"bundle {self.name} has no {key}; it has {', '.join(self.info['files'])}")
-        path = self.folder / entry["path"]
+        path = self._place(key)
         if not path.is_file():
             raise VToonifyError(f"bundle {self.name} is incomplete: {path} is missing; restore it or use another one")
         found = sha256_of(path)
@@ -141,11 +147,7 @@ class Bundle:
 
     def tensors(self, key: str) -> dict[str, torch.Tensor]:
         """Contents of one safetensors file as they are stored: the weights of a network, or "styles"."""
-        path = self.path(key)
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise VToonifyError(f"{path} is not a readable safetensors file ({error})") from error
+        return read_tensors(self.path(key))
 
 
 def load_bundle(name_or_path: str | Path) -> Bundle:
@@ -169,8 +171,11 @@ def load_bundle(name_or_path: str | Path) -> Bundle:
     if missing:
         raise VToonifyError(f"{path} is incomplete: it has no {' and no '.join(missing)}")
     for key, entry in info["files"].items():
-        if not {"path", "sha256", "bytes"} <= set(entry) or Path(entry["path"]).name != entry["path"]:
-            raise VToonifyError(f"{path}: files.{key} needs a plain file name as path, a sha256 and bytes")
+        names = [entry.get("path", ""), entry.get("beside", "beside")]
+        if not {"path", "sha256", "bytes"} <= set(entry) or any(name in (".", "..") or Path(name).name != name
+                                                                for name in names):
+            raise VToonifyError(f"{path}: files.{key} needs a plain file name as path, a sha256 and bytes; a bundle "
+                                "beside this one, if the file is there, by its plain name")
     return Bundle(folder, info)
 
 
@@ -199,7 +204,8 @@ def save_bundle(folder: str | Path, *, name: str, title: str, config: VToonifyCo
                 published: Mapping[str, Any] | None = None, styles: Mapping[str, Any] | None = None) -> Bundle:
     """Write a bundle folder; `bundle.json` comes last, so that an interrupted save is never taken for a bundle.
 
-    networks   key of NETWORKS → module;  files: other files to copy in (landmarks → shape predictor)
+    networks   key of NETWORKS → module;  files: other files to copy in (landmarks → the landmark model); one that lies
+               in a bundle beside this one is not copied but referred to
     models     constructor arguments of networks that `config` does not describe (parsing, style_encoder)
     half       matrices and kernels as float16, vectors stay float32; read back as float32 either way
     published  what `published` has to say about converted checkpoints
@@ -217,6 +223,9 @@ def save_bundle(folder: str | Path, *, name: str, title: str, config: VToonifyCo
         save_tensors(module.state_dict(), path, half, network=key)
         entries[key] = _entry(path)
     for key, source in (files or {}).items():
+        if _beside(folder, Path(source)):
+            entries[key] = _entry(Path(source)) | {"beside": Path(source).resolve().parent.name}
+            continue
         path = folder / f"{key}{Path(source).suffix}"
         if path.resolve() != Path(source).resolve():
             shutil.copyfile(source, path)
@@ -227,6 +236,14 @@ def save_bundle(folder: str | Path, *, name: str, title: str, config: VToonifyCo
             **({"published": dict(published)} if published else {}), **({"styles": dict(styles)} if styles else {})}
     write_json(folder / BUNDLE_FILE, info)
     return load_bundle(folder)
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Contents of a safetensors file as they are stored; VToonifyError if it is none."""
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise VToonifyError(f"{path} is not a readable safetensors file ({error})") from error
 
 
 def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path, half: bool = True, **notes: str) -> None:
@@ -265,6 +282,12 @@ def check_state(wanted: Mapping[str, torch.Tensor], state: Mapping[str, torch.Te
         if value.shape != wanted[name].shape:
             raise VToonifyError(f"{what} does not fit its description: {name} has shape {list(value.shape)}, "
                                 f"expected {list(wanted[name].shape)}")
+
+
+def _beside(folder: Path, source: Path) -> bool:
+    """Whether a file belongs to another bundle of the folder that this bundle is in."""
+    other, mine = source.resolve().parent, folder.resolve()
+    return other != mine and other.parent == mine.parent and (other / BUNDLE_FILE).is_file()
 
 
 def _entry(path: Path) -> dict[str, Any]:
