@@ -35,6 +35,7 @@ from .models.vtoonify_d import build_vtoonify
 
 BUNDLE_FORMAT = 1
 BUNDLE_FILE = "bundle.json"
+SHARED = "shared"                    # folder beside bundles: an entry with "shared": true has its file there
 MODELS_FOLDER = Path(__file__).resolve().parent.parent / "data" / "models"
 MODELS_VARIABLE = "VTOONIFY_MODELS"  # environment variable: another folder of bundles, searched first
 HALF_LIMIT = 60000.0                 # float16 ends at 65504
@@ -103,10 +104,9 @@ class Bundle:
         return VToonifyConfig.from_dict(self.info["config"])
 
     def _place(self, key: str) -> Path:
-        """Where a file lies: in this folder, or in that of the bundle beside it which has it for both."""
+        """Where a file lies: in this folder, or in the one beside it for what several bundles have in common."""
         entry = self.info["files"][key]
-        folder = self.folder.resolve().parent / entry["beside"] if "beside" in entry else self.folder
-        return folder / entry["path"]
+        return (_shared_folder(self.folder) if entry.get("shared") else self.folder) / entry["path"]
 
     def problem(self) -> str | None:
         """What is wrong with the files on disk, in a few words, by name and size only; None when all are there."""
@@ -171,11 +171,8 @@ def load_bundle(name_or_path: str | Path) -> Bundle:
     if missing:
         raise VToonifyError(f"{path} is incomplete: it has no {' and no '.join(missing)}")
     for key, entry in info["files"].items():
-        names = [entry.get("path", ""), entry.get("beside", "beside")]
-        if not {"path", "sha256", "bytes"} <= set(entry) or any(name in (".", "..") or Path(name).name != name
-                                                                for name in names):
-            raise VToonifyError(f"{path}: files.{key} needs a plain file name as path, a sha256 and bytes; a bundle "
-                                "beside this one, if the file is there, by its plain name")
+        if not {"path", "sha256", "bytes"} <= set(entry) or Path(entry["path"]).name != entry["path"]:
+            raise VToonifyError(f"{path}: files.{key} needs a plain file name as path, a sha256 and bytes")
     return Bundle(folder, info)
 
 
@@ -205,7 +202,7 @@ def save_bundle(folder: str | Path, *, name: str, title: str, config: VToonifyCo
     """Write a bundle folder; `bundle.json` comes last, so that an interrupted save is never taken for a bundle.
 
     networks   key of NETWORKS → module;  files: other files to copy in (landmarks → the landmark model); one that lies
-               in a bundle beside this one is not copied but referred to
+               in the folder `shared` beside this bundle is referred to instead
     models     constructor arguments of networks that `config` does not describe (parsing, style_encoder)
     half       matrices and kernels as float16, vectors stay float32; read back as float32 either way
     published  what `published` has to say about converted checkpoints
@@ -223,8 +220,8 @@ def save_bundle(folder: str | Path, *, name: str, title: str, config: VToonifyCo
         save_tensors(module.state_dict(), path, half, network=key)
         entries[key] = _entry(path)
     for key, source in (files or {}).items():
-        if _beside(folder, Path(source)):
-            entries[key] = _entry(Path(source)) | {"beside": Path(source).resolve().parent.name}
+        if Path(source).resolve().parent == _shared_folder(folder):
+            entries[key] = _entry(Path(source)) | {"shared": True}
             continue
         path = folder / f"{key}{Path(source).suffix}"
         if path.resolve() != Path(source).resolve():
@@ -284,10 +281,9 @@ def check_state(wanted: Mapping[str, torch.Tensor], state: Mapping[str, torch.Te
                                 f"expected {list(wanted[name].shape)}")
 
 
-def _beside(folder: Path, source: Path) -> bool:
-    """Whether a file belongs to another bundle of the folder that this bundle is in."""
-    other, mine = source.resolve().parent, folder.resolve()
-    return other != mine and other.parent == mine.parent and (other / BUNDLE_FILE).is_file()
+def _shared_folder(folder: Path) -> Path:
+    """Where files lie that several bundles of the same models folder have in common."""
+    return folder.resolve().parent / SHARED
 
 
 def _entry(path: Path) -> dict[str, Any]:

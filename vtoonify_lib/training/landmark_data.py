@@ -18,8 +18,10 @@ import numpy as np
 from ..config import VToonifyError
 from ..images import read_image
 from ..landmarks import box_from_landmarks
+from ..studio.exemplars import EXEMPLARS, LOOKS, exemplar
 from ..studio.geometry import Scene, project
 from ..studio.people import Person, person, sample_z, unit_target
+from ..studio.styles import PHOTO, Style, at, restyle
 
 CHUNK = 64
 SIZE = 320          # side of a render: eyes are then as fine as in the crops that the eye network reads
@@ -27,6 +29,7 @@ ROOM = 3.2          # side of what is kept of a photograph, in face boxes: room 
 KEPT_FACE = 170     # a face box is kept at this side at most, in pixels: finer than any crop
 POSE = np.radians([60, 30, 10])  # largest yaw, pitch and roll of a render; crops turn it further
 GAZE = np.radians([28, 16])
+STYLED = 0.12       # of the renders are cartoons
 LIDS = (0.45, 0.65, 0.80)  # shares, added up: eyes as they come; both partly shut; one shut; the rest is shut
 
 
@@ -102,20 +105,25 @@ def render(folder: str | os.PathLike, count: int, kit: str | None = None, seed: 
             continue
         studio = studio or Studio(kit, SIZE, fine=1)
         rng = np.random.default_rng([seed, start])
-        drawn = [_drawn(studio, draw_lot(rng)) for _ in range(min(CHUNK, count - start))]
+        drawn = [_drawn(studio, draw_lot(rng), draw_style(rng)) for _ in range(min(CHUNK, count - start))]
         part = path.with_suffix(".part.npz")
         np.savez(part, **{name: np.stack([getattr(e, name) for e in drawn]) for name in Example.__annotations__})
         os.replace(part, path)
     return paths
 
 
-def _drawn(studio, who: Person) -> Example:
-    from ..studio.geometry import widen
+def draw_style(rng: np.random.Generator) -> Style:
+    """A photograph, or now and then a cartoon at any degree: drawings are judged by their landmarks, too."""
+    if rng.random() >= STYLED:
+        return PHOTO
+    return at(exemplar(str(rng.choice(LOOKS)), int(rng.integers(EXEMPLARS)))[1], *rng.uniform(0.3, 1, 2).tolist())
 
-    scene = studio.sculptor.scene(who)
-    camera = widen(scene.camera, studio.height, studio.width)
-    picture = studio.draw(scene, who, truth=False)
-    eyes = project(irises(scene), camera) * [studio.width, studio.height]
+
+def _drawn(studio, who: Person, style: Style) -> Example:
+    dressed = restyle(who, style)
+    scene = studio.sculptor.scene(dressed, style.warp)
+    picture = studio.draw(scene, dressed, style, truth=False)
+    eyes = project(irises(scene), scene.camera) * [studio.width, studio.height]
     points = np.concatenate([picture.landmarks, eyes]).astype(np.float32) - 0.5
     return Example(picture.image, points, openness(scene.landmarks))
 

@@ -105,16 +105,15 @@ def face_loss(net: nn.Module, samples: Sequence[Sample], device: torch.device) -
     image, points, _, size, face = _tensors(samples, device)
     with autocast(device):
         marks = net(image)
-    seen = face > 0.5
-    away = (marks.points - points)[seen] / size[seen, None, None]
+    away = (marks.points - points) / size[:, None, None]
     error = (away.norm(dim=2) * point_weights().to(device)).mean(1)
     place = F.smooth_l1_loss(away, torch.zeros_like(away), beta=EDGE, reduction="none").sum(2)
-    place = (place * point_weights().to(device)).mean()
-    spread = marks.spread[seen]
-    sure = F.binary_cross_entropy_with_logits(marks.face, face)
-    loss = place + 0.05 * (error.detach() / spread + spread.log()).mean() + 0.3 * sure
-    right = ((marks.face > 0) == seen).float().mean()
-    return loss, {"face": error.mean().item(), "sure": sure.item(), "right": right.item()}
+    place = (place * point_weights().to(device)).mean(1)
+    spread = error.detach() / marks.spread + marks.spread.log()
+    sure, faces = F.binary_cross_entropy_with_logits(marks.face, face), face.sum().clamp_min(1)
+    loss = (face * (place + 0.05 * spread)).sum() / faces + 0.3 * sure
+    right = ((marks.face > 0) == (face > 0.5)).float().mean()
+    return loss, {"face": ((face * error).sum() / faces).item(), "sure": sure.item(), "right": right.item()}
 
 
 def eye_loss(net: nn.Module, samples: Sequence[Sample], device: torch.device) -> tuple[Tensor, dict[str, float]]:
