@@ -136,11 +136,11 @@ def crop(rgb: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarr
         limit = np.array(rgb.shape[1::-1])
         low = np.clip(np.floor(corners.min(0)) - 2, 0, limit - 1).astype(int)
         high = np.clip(np.ceil(corners.max(0)) + 3, low + 1, limit).astype(int)
-        window = rgb[low[1] : high[1], low[0] : high[0]]
-        small = np.maximum(1, np.round((high - low) * scale / COARSE)).astype(int)
-        rgb = cv2.resize(window, tuple(small.tolist()), interpolation=cv2.INTER_AREA)
-        shrink = small / (high - low)  # pixel centres: new = (old − low + 0.5)·shrink − 0.5
-        back = np.c_[np.diag(1 / shrink), low - 0.5 + 0.5 / shrink]
+        times = int(min(np.ceil(COARSE / scale), *(high - low)))  # a whole number: OpenCV is five times as quick then
+        small = (high - low) // times
+        high = low + small * times
+        rgb = cv2.resize(rgb[low[1] : high[1], low[0] : high[0]], small.tolist(), interpolation=cv2.INTER_AREA)
+        back = np.c_[np.eye(2) * times, low + (times - 1) / 2]  # pixel centres: old = low − 0.5 + (new + 0.5)·times
         matrix = np.c_[matrix[:, :2] @ back[:, :2], apply(matrix, back[:, 2])]
     return cv2.warpAffine(rgb, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 

@@ -129,7 +129,7 @@ def eye_loss(net: nn.Module, samples: Sequence[Sample], device: torch.device) ->
     return loss, {"eye": away.norm(dim=2).mean().item(), "openness": opened.item()}
 
 
-def train(faces: Faces, folder: str | Path, iterations: int = 4500, batch: int = 64, seed: int = 3,
+def train(faces: Faces, folder: str | Path, iterations: int = 3400, batch: int = 64, seed: int = 3,
           seconds: float | None = None, device: str | torch.device = "cpu") -> LandmarkNet:
     """AdamW under a half cosine, resumable in `folder` → the moving average of the weights, in eval mode."""
     device = torch.device(device)
@@ -192,9 +192,9 @@ def errors(model: NetworkLandmarks, examples: Sequence[Example], seed: int = 0) 
 class Plan:
     """How much of everything. The defaults are those of the shipped file (data/README.md says what it learnt from)."""
 
-    renders: int = 8000
+    renders: int = 9200
     hold_out: int = 300
-    iterations: int = 4500
+    iterations: int = 3400
     batch: int = 64
     seconds: float | None = None
     kit: str | None = None
