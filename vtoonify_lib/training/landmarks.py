@@ -185,7 +185,7 @@ def errors(model: NetworkLandmarks, examples: Sequence[Example], seed: int = 0) 
              "eyes": np.concatenate([e[eye] for eye in EYES])}
     return {**{name: round(float(v.mean()), 4) for name, v in parts.items()},
             "openness": round(float(np.abs(o[0] - o[1]).mean()), 4),
-            "openness_r": round(float(np.corrcoef(o)[0, 1]), 4)}
+            "openness_r": round(float(np.corrcoef(o)[0, 1]), 4) if o.std(1).min() > 0 else float("nan")}
 
 
 @dataclass(frozen=True)
