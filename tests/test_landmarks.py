@@ -26,8 +26,9 @@ from vtoonify_lib.landmarks import (
 )
 from vtoonify_lib.models.landmarks import EYE_HEIGHT, EYE_WIDTH, FACE_SIDE, LandmarkNet
 from vtoonify_lib.searching import apart, search, windows
+from vtoonify_lib.studio.geometry import rotation
 from vtoonify_lib.tracking import FaceTrack
-from vtoonify_lib.training import landmark_crops, landmark_data, landmarks
+from vtoonify_lib.training import landmark_crops, landmark_data, landmarks, pseudo_labels
 from vtoonify_lib.training.landmark_data import Example
 
 PUPILS = np.array([(217, 188), (307, 185)], np.float32)  # marked by hand, as HOPPER
@@ -203,6 +204,25 @@ def test_labels_become_faces_with_room(tmp_path):
     np.savez(tmp_path / "other.npz", path=["a.png"])
     with pytest.raises(VToonifyError, match="has no found, irises, openness, points"):
         list(landmark_data.read_labels(tmp_path / "other.npz"))
+
+
+def test_a_mesh_is_moved_to_where_the_renders_have_their_points():
+    rng = np.random.default_rng(0)
+    head = rng.normal(0, 1, (478, 3))
+    head[[33, 263, 10, 152]] = (-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0)
+    meshes = np.stack([rng.uniform(20, 60) * head @ rotation(*rng.normal(0, 0.4, 3)).T + rng.normal(0, 50, 3)
+                       for _ in range(40)])
+    offset = np.array([0.05, -0.1, 0.2])
+    points = meshes[:, [pseudo_labels.OWN.get(i, pseudo_labels.OVAL[3]) for i in range(70)], :2]
+    points[:, 8] += np.stack([offset @ pseudo_labels.frame(mesh)[:, :2] for mesh in meshes])
+    points[::10] += 500  # renders that the mesh misses
+    vertices, offsets = pseudo_labels.calibrate(meshes, points)
+    assert vertices[8] == pseudo_labels.OVAL[3] and vertices[36] == 33 and not offsets[36:].any()
+    np.testing.assert_allclose(offsets[8], offset, atol=0.01)
+    found, opened = pseudo_labels.labels(meshes[1], vertices, offsets)
+    np.testing.assert_allclose(found[8], points[1, 8], atol=1)
+    np.testing.assert_allclose(found[36:48], points[1, 36:48], atol=1e-6)
+    assert opened.shape == (2,)
 
 
 def test_renders_know_lids_and_irises(tmp_path):

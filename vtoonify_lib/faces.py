@@ -55,7 +55,7 @@ class Face:
     landmarks  [68,2] float32 x, y in pixels (iBUG order), or None before `FaceFinder.fit`
     spread     how far off the landmarks are expected to be, over the eye distance
     irises     [2,2] float32 centres of the irises in pixels, the subject's right one first; None as above
-    openness   [2] float32 distance of the lids over the width of the eye, in the same order: 0.05 shut, 0.3 open
+    openness   [2] float32 distance of the lids over the width of the eye, in the same order, see `landmarks.Marks`
     confidence 0 to 1 that it is a face. irises, openness and confidence are NaN where dlib's model made the landmarks
     """
 

@@ -43,7 +43,8 @@ class Marks:
 
     landmarks   [68,2] float32 x, y in pixels (iBUG order); (0, 0) is the middle of the top left pixel
     irises      [2,2] float32, the subject's right one first; NaN from a model that does not know
-    openness    [2] float32 distance of the lids over the width of the eye: 0.05 shut, 0.3 open; NaN as above
+    openness    [2] float32 distance of the lids over the width of the eye: 0.05 to 0.16 shut, about 0.3 open;
+                NaN as above
     spread      how far the landmarks are expected to be off, over the eye distance
     confidence  0 to 1 that this is a face at all
     """
