@@ -8,22 +8,24 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "vtoonify_lib"
-FACES = {"faces", "framing", "tracking", "people", "clips", "overlap", "planning", "preprocessing", "images"}  # one job
+FACES = {"faces", "framing", "tracking", "people", "clips", "overlap", "planning", "preprocessing", "landmarks",
+         "searching"}  # one job
 LAYERS = [  # top to bottom; a module may import from lower rows, and from its own row
     {"cli", "listing", "panels", "notebook", "bench", "batch"},
     {"plotting"},
     {"pipeline", "animation", "drawing", "portraits", "quality", "preview", "demo", "networks", "look", "recipe",
      "styles", "training", "metrics"},
     {"published"},
+    FACES - {"framing"},
     {"synthesis", "blending", "losses", "checkpoints", "fast"},
-    {"models", "faces", "parsing", "video", "studio", "unpickling", "downloads"} | FACES,
+    {"models", "framing", "images", "parsing", "video", "studio", "unpickling", "downloads"},
     {"flow"},
     {"ops", "devices"},
     {"latents"},
     {"config"},
 ]
 CORNERS = {  # library → the only parts that know it
-    "cv2": FACES | {"parsing", "flow", "video", "studio"}, "dlib": FACES | {"training"}, "av": {"video"},
+    "cv2": FACES | {"parsing", "flow", "video", "studio", "training"}, "dlib": FACES, "av": {"video"},
     "ipywidgets": {"panels", "notebook"}, "ipyvolume": {"panels"}, "moderngl": {"studio"},
     "matplotlib": {"plotting", "panels"}, "urllib": {"downloads"}, "pickletools": {"unpickling"},
 }

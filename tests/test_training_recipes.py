@@ -10,9 +10,6 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from fake_pairs import write_pairs
-from people import HOPPER, photograph
-from PIL import Image
 from tiny_training import (
     BATCH,
     HOLD_OUT,
@@ -36,7 +33,7 @@ from vtoonify_lib.models.stylegan2 import Discriminator, Generator
 from vtoonify_lib.models.vtoonify import VToonify
 from vtoonify_lib.parsing import CLASS_NAMES
 from vtoonify_lib.pipeline import Toonifier
-from vtoonify_lib.training import criteria, data, default, encoder, loop, paper, perception, stylegan
+from vtoonify_lib.training import criteria, data, default, encoder, landmarks, loop, paper, perception, stylegan
 from vtoonify_lib.training.judge import Judge
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -129,10 +126,10 @@ def test_generators_grow_and_share_codes_and_mapping(pairs, parsing, tmp_path, m
     assert not equal(state(base.generator.convs), state(story.generator.convs))
 
 
-def test_the_default_bundle_from_nothing(pairs, landmark_file, tmp_path, monkeypatch):
+def test_the_default_bundle_from_nothing(pairs, tmp_path, monkeypatch):
+    shipped = load_bundle("studio-t").path("landmarks")
     monkeypatch.setattr(default, "render_pairs", lambda *a, **k: pairs)
-    monkeypatch.setattr(perception, "train_landmarks",
-                        lambda pairs, path, *a: shutil.copy(landmark_file, path) and {"all": 0.05})
+    monkeypatch.setattr(landmarks, "make", lambda folder, out, plan: shutil.copy(shipped, out) and {"all": 0.05})
     monkeypatch.setattr(stylegan, "fit_mapping", partial(stylegan.fit_mapping, iterations=2, batch=8))
     stages = (default.Stage(None, 1, 2),)
     plan = default.Plan(12, HOLD_OUT, 1, 1, stages, stages, 1, 1, BATCH, window=24, judge=32)
@@ -295,42 +292,3 @@ def test_class_weights():
     weights = dict(zip(CLASS_NAMES, perception.class_weights().tolist(), strict=True))
     assert weights["l_eye"] == weights["r_brow"] == weights["l_lip"] == perception.SMALL_PARTS_WEIGHT
     assert weights["hair"] == weights["skin"] == 1
-
-
-
-# -- landmarks --------------------------------------------------------------------------------------------------------
-@pytest.fixture
-def portraits(tmp_path):
-    """A data set of one real face, shifted a little: dlib's detector finds no face in flat ellipses."""
-    count, size = 8, 192
-    pairs = write_pairs(tmp_path / "portraits", count, size)
-    arrays = {name: np.array(array) for name, array in pairs.arrays.items()}
-    for i in range(count):
-        left, top = 110 + 6 * (i % 3), 80 + 5 * (i // 3)
-        face = Image.fromarray(photograph()).crop((left, top, left + 300, top + 300)).resize((size, size))
-        for style in ("photo", "storybook"):
-            arrays[style][i] = np.asarray(face)
-            arrays[f"{style}_landmarks"][i] = (HOPPER - (left, top)) * size / 300
-    return replace(pairs, arrays=arrays)
-
-
-def test_landmarks_are_learnt(portraits, tmp_path):
-    report = perception.train_landmarks(portraits, tmp_path / "marks.dat", hold_out=2, trees=20, cascades=5)
-    assert report["tested_on"] == 2 and 4 <= report["trained_on"] <= 6
-    assert max(report["all"], report["eyes"], report["mouth"]) < 0.12
-    assert (tmp_path / "marks.dat").stat().st_size > 1000
-
-
-def test_landmarks_without_a_face(pairs, tmp_path):
-    with pytest.raises(VToonifyError, match="found no face in 8 entries"):
-        perception.train_landmarks(pairs, tmp_path / "marks.dat", hold_out=HOLD_OUT)
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_jitter_turns_landmarks_with_the_picture(seed):
-    image = np.zeros((128, 128, 3), np.uint8)
-    image[30:37, 80:87] = 255  # middle (83.5, 33.5) where pixel k spans k … k+1
-    turned, points = perception._jitter(image, np.array([[83.5, 33.5]]), np.random.default_rng(seed))
-    light = np.clip(turned.mean(-1) - 60, 0, None)
-    y, x = (np.mgrid[:128, :128] + 0.5) * light / light.sum()
-    assert math.dist(points[0], (x.sum(), y.sum())) < 0.7

@@ -35,6 +35,7 @@ from .models.vtoonify_d import build_vtoonify
 
 BUNDLE_FORMAT = 1
 BUNDLE_FILE = "bundle.json"
+SHARED = "shared"                    # folder beside bundles: an entry with "shared": true has its file there
 MODELS_FOLDER = Path(__file__).resolve().parent.parent / "data" / "models"
 MODELS_VARIABLE = "VTOONIFY_MODELS"  # environment variable: another folder of bundles, searched first
 HALF_LIMIT = 60000.0                 # float16 ends at 65504
@@ -102,10 +103,15 @@ class Bundle:
         """Sizes of the VToonify network."""
         return VToonifyConfig.from_dict(self.info["config"])
 
+    def _place(self, key: str) -> Path:
+        """Where a file lies: in this folder, or in the one beside it for what several bundles have in common."""
+        entry = self.info["files"][key]
+        return (_shared_folder(self.folder) if entry.get("shared") else self.folder) / entry["path"]
+
     def problem(self) -> str | None:
         """What is wrong with the files on disk, in a few words, by name and size only; None when all are there."""
-        for entry in self.info["files"].values():
-            path = self.folder / entry["path"]
+        for key, entry in self.info["files"].items():
+            path = self._place(key)
             if not path.is_file():
                 return f"{entry['path']} is missing"
             if path.stat().st_size != entry["bytes"]:
@@ -117,7 +123,7 @@ class Bundle:
         entry = self.info["files"].get(key)
         if entry is None:
             raise VToonifyError(f"bundle {self.name} has no {key}; it has {', '.join(self.info['files'])}")
-        path = self.folder / entry["path"]
+        path = self._place(key)
         if not path.is_file():
             raise VToonifyError(f"bundle {self.name} is incomplete: {path} is missing; restore it or use another one")
         found = sha256_of(path)
@@ -141,11 +147,7 @@ class Bundle:
 
     def tensors(self, key: str) -> dict[str, torch.Tensor]:
         """Contents of one safetensors file as they are stored: the weights of a network, or "styles"."""
-        path = self.path(key)
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise VToonifyError(f"{path} is not a readable safetensors file ({error})") from error
+        return read_tensors(self.path(key))
 
 
 def load_bundle(name_or_path: str | Path) -> Bundle:
@@ -199,7 +201,8 @@ def save_bundle(folder: str | Path, *, name: str, title: str, config: VToonifyCo
                 published: Mapping[str, Any] | None = None, styles: Mapping[str, Any] | None = None) -> Bundle:
     """Write a bundle folder; `bundle.json` comes last, so that an interrupted save is never taken for a bundle.
 
-    networks   key of NETWORKS → module;  files: other files to copy in (landmarks → shape predictor)
+    networks   key of NETWORKS → module;  files: other files to copy in (landmarks → the landmark model); one that lies
+               in the folder `shared` beside this bundle is referred to instead
     models     constructor arguments of networks that `config` does not describe (parsing, style_encoder)
     half       matrices and kernels as float16, vectors stay float32; read back as float32 either way
     published  what `published` has to say about converted checkpoints
@@ -217,6 +220,9 @@ def save_bundle(folder: str | Path, *, name: str, title: str, config: VToonifyCo
         save_tensors(module.state_dict(), path, half, network=key)
         entries[key] = _entry(path)
     for key, source in (files or {}).items():
+        if Path(source).resolve().parent == _shared_folder(folder):
+            entries[key] = _entry(Path(source)) | {"shared": True}
+            continue
         path = folder / f"{key}{Path(source).suffix}"
         if path.resolve() != Path(source).resolve():
             shutil.copyfile(source, path)
@@ -227,6 +233,14 @@ def save_bundle(folder: str | Path, *, name: str, title: str, config: VToonifyCo
             **({"published": dict(published)} if published else {}), **({"styles": dict(styles)} if styles else {})}
     write_json(folder / BUNDLE_FILE, info)
     return load_bundle(folder)
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Contents of a safetensors file as they are stored; VToonifyError if it is none."""
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise VToonifyError(f"{path} is not a readable safetensors file ({error})") from error
 
 
 def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path, half: bool = True, **notes: str) -> None:
@@ -265,6 +279,11 @@ def check_state(wanted: Mapping[str, torch.Tensor], state: Mapping[str, torch.Te
         if value.shape != wanted[name].shape:
             raise VToonifyError(f"{what} does not fit its description: {name} has shape {list(value.shape)}, "
                                 f"expected {list(wanted[name].shape)}")
+
+
+def _shared_folder(folder: Path) -> Path:
+    """Where files lie that several bundles of the same models folder have in common."""
+    return folder.resolve().parent / SHARED
 
 
 def _entry(path: Path) -> dict[str, Any]:

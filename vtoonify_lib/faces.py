@@ -1,9 +1,11 @@
 """Find faces and their 68 landmarks in one picture.
 
-Detection is dlib's frontal HOG detector, which comes with dlib and needs no file; landmarks are a dlib shape predictor
-from the bundle (iBUG order; ours is trained on rendered portraits). Pictures of any size are searched at two fixed
-working sizes, so that a 4k frame costs no more than a small one and small faces are still found. Following a face
-through a clip is in `tracking`; crops, alignment and paste-back are in `framing` and can be used from here.
+dlib's frontal HOG detector, which comes with dlib and needs no file, looks first; where it sees nobody, our landmark
+network searches for what it takes for a face (`searching`): profiles, hats, sunglasses, little light. The network also
+says how sure it is of what either has found. Landmarks come from the bundle's model, see `landmarks`. Pictures of any
+size are searched at two fixed working sizes, so that a 4k frame costs no more than a small one and small faces are
+still found. Following a face through a clip is in `tracking`; crops, alignment and paste-back are in `framing` and can
+be used from here.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ from .framing import (
     plan_crop,
     published_crop_plan,
 )
+from .landmarks import LandmarkModel, NetworkLandmarks, box_from_landmarks, load_landmarks
+from .searching import search
 
 __all__ = ["CropPlan", "Face", "FaceFinder", "align_face", "box_from_landmarks", "cut", "eye_centres", "eye_distance",
            "ffhq_quad", "paste_all", "paste_back", "plan_crop", "published_crop_plan"]
@@ -37,13 +41,9 @@ MAX_ENLARGE = 2.0       # a small picture is enlarged at most this much in the t
 LAST_PADDING = 0.3      # last pass: border that lets a face touch or fill the frame
 LAST_THRESHOLD = -0.3   # last pass: accept weaker faces; 0 is dlib's own operating point
 NEAR_FACE, NEAR_MARGIN = 110, 0.5  # confirming a known face: the box is resized to this side, with a border around
-LANDMARK_FACE = 320     # face boxes are resized to this side: sensor noise averaged, whole pixels fine enough
-LANDMARK_MARGIN = 0.5   # border around the box, in box sides, given to the landmark model
-BOX_SIDE = 1.15         # side of dlib's face box over the larger side of the landmarks' bounding box (median)
-BOX_RISE = 0.08         # and how much higher its centre lies
-UNSURE_SPREAD = 0.1     # landmarks that disagree by more than this (eye distances) are not on a face: 99 % do not
-JITTER = ((0.0, 0.0, 1.0), (-0.04, 0.0, 1.0), (0.04, 0.0, 1.0), (0.0, -0.04, 1.04), (0.0, 0.04, 0.96))
-"""Boxes tried per face (shift x, shift y in box sides; size): their mean is steadier, their spread says how sure."""
+UNSURE_SPREAD = 0.1     # landmarks of dlib's model that disagree by more than this are not on a face: 99 % do not
+SURE = 0.5              # confidence of our network from which a box is taken for a face
+SURE_AGAIN = 0.3        # and from which a face that is followed is still believed
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,19 @@ class Face:
     box        left, top, right, bottom in pixels (may reach outside of the picture)
     score      detector's confidence: above 1 a clear frontal face, below 0 doubtful
     landmarks  [68,2] float32 x, y in pixels (iBUG order), or None before `FaceFinder.fit`
-    spread     how far the landmarks disagree between slightly different boxes, over the eye distance
+    spread     how far off the landmarks are expected to be, over the eye distance
+    irises     [2,2] float32 centres of the irises in pixels, the subject's right one first; None as above
+    openness   [2] float32 distance of the lids over the width of the eye, in the same order, see `landmarks.Marks`
+    confidence 0 to 1 that it is a face. irises, openness and confidence are NaN where dlib's model made the landmarks
     """
 
     box: tuple[float, float, float, float]
     score: float
     landmarks: np.ndarray | None = None
     spread: float = float("nan")
+    irises: np.ndarray | None = None
+    openness: np.ndarray | None = None
+    confidence: float = float("nan")
 
     @property
     def side(self) -> float:
@@ -71,14 +77,9 @@ class Face:
         """Centre of the box, [2] = x, y in pixels."""
         return np.array([(self.box[0] + self.box[2]) / 2, (self.box[1] + self.box[3]) / 2])
 
-
-def box_from_landmarks(landmarks: np.ndarray) -> tuple[float, float, float, float]:
-    """The square that dlib's detector would draw around a face with these landmarks [68,2]."""
-    low, high = landmarks.min(0), landmarks.max(0)
-    side = float((high - low).max())
-    half = BOX_SIDE * side / 2
-    x, y = (low + high) / 2 - [0, BOX_RISE * side]
-    return (float(x - half), float(y - half), float(x + half), float(y + half))
+    def believed(self, sure: float = SURE) -> bool:
+        """Whether the landmarks lie on a face: by the network's confidence, or dlib's spread where there is none."""
+        return self.spread <= UNSURE_SPREAD if np.isnan(self.confidence) else self.confidence >= sure
 
 
 class FaceFinder:
@@ -90,17 +91,9 @@ class FaceFinder:
         except ImportError as error:
             raise VToonifyError("dlib is not installed and finding faces needs it; install it with "
                                 "`pip install dlib-bin`, or `conda install dlib`") from error
-        self._dlib = dlib
         self._detector = dlib.get_frontal_face_detector()
-        self._predictor = None
-        if landmarks_path is not None:
-            path = Path(landmarks_path)
-            if not path.is_file():
-                raise VToonifyError(f"the landmark model {path} does not exist")
-            try:
-                self._predictor = dlib.shape_predictor(str(path))
-            except RuntimeError as error:
-                raise VToonifyError(f"{path} is not a dlib shape predictor") from error
+        self._model: LandmarkModel | None = None if landmarks_path is None else load_landmarks(landmarks_path)
+        self._network = self._model if isinstance(self._model, NetworkLandmarks) else None
 
     # ------------------------------------------------------------------ detection
     def detect(self, rgb: np.ndarray, thorough: bool = True) -> list[Face]:
@@ -110,15 +103,31 @@ class FaceFinder:
         """
         side = max(rgb.shape[:2])
         quick = min(1.0, QUICK_SIDE / side)
-        faces = self._search(rgb, quick)
+        faces = self._known(rgb, self._search(rgb, quick))
         if not faces and thorough:
-            faces = self._search(rgb, min(MAX_ENLARGE, THOROUGH_SIDE / side))
+            faces = self._known(rgb, self._search(rgb, min(MAX_ENLARGE, THOROUGH_SIDE / side)))
         if not faces and thorough:
-            faces = self._search(rgb, quick, threshold=LAST_THRESHOLD, padding=LAST_PADDING)
+            weak = self._search(rgb, quick, threshold=LAST_THRESHOLD, padding=LAST_PADDING)
+            faces = self._known(rgb, weak)
+        if not faces and thorough and self._network:
+            faces = [Face(box, score) for box, score in search(self._network, rgb)]
         return sorted(faces, key=lambda face: face.side, reverse=True)
 
+    def _known(self, rgb: np.ndarray, faces: list[Face]) -> list[Face]:
+        """Those that the network, if there is one, takes for faces, too."""
+        if not faces or self._network is None:
+            return faces
+        sure = self._network.confidence(rgb, [face.box for face in faces])
+        return [face for face, confidence in zip(faces, sure, strict=True) if confidence >= SURE]
+
     def near(self, rgb: np.ndarray, face: Face) -> Face | None:
-        """The face that the detector sees around a known one, even if only weakly: 5 ms to confirm that it is there."""
+        """The face that is seen around a known one, even if only weakly: 3 to 5 ms to confirm that it is there.
+
+        The network says so itself where there is one, because the detector sees no profiles.
+        """
+        if self._network is not None:
+            seen = self.fit(rgb, face)
+            return Face(box_from_landmarks(seen.landmarks), log_odds(seen.confidence)) if seen.believed() else None
         scale, reach = NEAR_FACE / face.side, 0.5 + NEAR_MARGIN
         (x0, y0), (x1, y1) = _window(rgb, face.centre, reach * face.side)
         found = self._search(np.ascontiguousarray(rgb[y0:y1, x0:x1]), scale, LAST_THRESHOLD)
@@ -139,23 +148,10 @@ class FaceFinder:
     # ------------------------------------------------------------------ landmarks
     def fit(self, rgb: np.ndarray, face: Face) -> Face:
         """The same face with its landmarks and their spread, from the uint8 RGB picture [H,W,3]."""
-        if self._predictor is None:
+        if self._model is None:
             raise VToonifyError("no landmark model was given; use FaceFinder(bundle.path('landmarks'))")
-        patch, origin, scale = _patch(rgb, face.centre, face.side)
-        middle = (face.centre - origin) * scale
-        guesses = []
-        for dx, dy, size in JITTER:
-            x, y = middle + np.array([dx, dy]) * LANDMARK_FACE
-            half = size * LANDMARK_FACE / 2
-            box = self._dlib.rectangle(round(x - half), round(y - half), round(x + half), round(y + half))
-            shape = self._predictor(patch, box)
-            if shape.num_parts != 68:
-                raise VToonifyError(f"the landmark model has {shape.num_parts} points; expected 68 in iBUG order")
-            guesses.append([(part.x, part.y) for part in shape.parts()])
-        guesses = (np.array(guesses, dtype=np.float32) + 0.5) / scale - 0.5  # pixel centres
-        landmarks = guesses.mean(0) + origin.astype(np.float32)
-        spread = float(np.linalg.norm(guesses.std(0), axis=1).mean()) / max(eye_distance(landmarks), 1e-6)
-        return Face(face.box, face.score, landmarks, spread)
+        marks, = self._model.fit(rgb, [face.box])
+        return Face(face.box, face.score, marks.landmarks, marks.spread, marks.irises, marks.openness, marks.confidence)
 
     def faces(self, rgb: np.ndarray, thorough: bool = True) -> list[Face]:
         """All faces in a uint8 RGB picture [H,W,3] with landmarks, largest first.
@@ -163,7 +159,12 @@ class FaceFinder:
         Detections that neither the detector nor the landmark model is sure of are left out.
         """
         fitted = [self.fit(rgb, face) for face in self.detect(rgb, thorough)]
-        return [face for face in fitted if face.score >= 0 or face.spread <= UNSURE_SPREAD]
+        return [face for face in fitted if face.believed() or (self._network is None and face.score >= 0)]
+
+
+def log_odds(confidence: float) -> float:
+    """A confidence as a detector's score: 0 is undecided, above 1 clear."""
+    return float(np.log(max(confidence, 1e-3) / max(1 - confidence, 1e-3)))
 
 
 def _resized(rgb: np.ndarray, scale: float) -> np.ndarray:
@@ -172,14 +173,6 @@ def _resized(rgb: np.ndarray, scale: float) -> np.ndarray:
         return rgb
     size = tuple(max(1, round(side * scale)) for side in (rgb.shape[1], rgb.shape[0]))
     return cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-
-
-def _patch(rgb: np.ndarray, centre: np.ndarray, side: float) -> tuple[np.ndarray, np.ndarray, float]:
-    """Grey picture around a box, scaled so that the box is LANDMARK_FACE px: (patch, its origin x, y, scale)."""
-    scale = LANDMARK_FACE / side
-    (x0, y0), (x1, y1) = _window(rgb, centre, (0.5 + LANDMARK_MARGIN) * side)
-    patch = cv2.cvtColor(_resized(np.ascontiguousarray(rgb[y0:y1, x0:x1]), scale), cv2.COLOR_RGB2GRAY)
-    return patch, np.array([x0, y0], dtype=np.float64), scale
 
 
 def _window(rgb: np.ndarray, centre: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from .faces import UNSURE_SPREAD, Face, FaceFinder, box_from_landmarks, eye_distance
+from .faces import SURE_AGAIN, Face, FaceFinder, eye_distance
+from .landmarks import box_from_landmarks
 
 PATIENCE = 0.4          # seconds for which a good landmark fit is believed although the detector sees no face
 SLACK = 0.02            # spread that a second fit, from the box of the first one's landmarks, may lose
@@ -97,7 +98,13 @@ class FaceTrack:
         self._contrast = _contrast(rgb, face)
         if self.jumped:
             self._filter = OneEuro()
-        return replace(face, landmarks=self._filter(face.landmarks, float(time), eye_distance(face.landmarks)))
+        return self._smooth(face, float(time))
+
+    def _smooth(self, face: Face, time: float) -> Face:
+        """Landmarks and irises through the filter; lids are not held back: a blink is as quick as it is."""
+        points = face.landmarks if face.irises is None else np.concatenate([face.landmarks, face.irises])
+        points = self._filter(points, time, eye_distance(face.landmarks))
+        return replace(face, landmarks=points[:68], irises=None if face.irises is None else points[68:])
 
     def holds(self, rgb: np.ndarray) -> bool:
         """Whether the face that was followed is still where it was, in the next frame, uint8 RGB [H,W,3]."""
@@ -115,7 +122,7 @@ class FaceTrack:
         ratio = eye_distance(face.landmarks) / max(eye_distance(last.landmarks), 1e-6)
         height, width = rgb.shape[:2]
         x, y = face.landmarks.mean(0)
-        lost = face.spread > UNSURE_SPREAD or not 0.8 < ratio < 1.25 or not (0 <= x < width and 0 <= y < height)
+        lost = not face.believed(SURE_AGAIN) or not 0.8 < ratio < 1.25 or not (0 <= x < width and 0 <= y < height)
         return None if lost or _contrast(rgb, face) < FLAT * self._contrast else face
 
     def _look(self, rgb: np.ndarray, face: Face | None) -> list[Face]:

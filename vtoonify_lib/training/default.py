@@ -27,7 +27,7 @@ from ..images import to_image, to_tensor
 from ..models.encoders import ParsingNet
 from ..parsing import network_input
 from ..studio.shards import Pairs, render_pairs
-from . import data, encoder, loop, perception, stylegan
+from . import data, encoder, landmarks, loop, perception, stylegan
 from .starting import students_of
 
 TITLE = "Storybook (VToonify-T, trained on our own renders)"
@@ -63,7 +63,7 @@ class Plan:
     people: int = 5824
     hold_out: int = 256
     parsing: int = 2200
-    landmarks: int = 2400
+    landmarks: int = landmarks.Plan.iterations
     base: tuple[Stage, ...] = (Stage(32, 6000), Stage(64, 4000), Stage(None, 800, 16))
     storybook: tuple[Stage, ...] = (Stage(64, 600), Stage(None, 500, 16))
     vtoonify: int = 1900
@@ -79,9 +79,10 @@ def train_default(folder: str | Path, out: str | Path, plan: Plan | None = None,
     plan, folder = plan or Plan(), Path(folder)
     pairs = render_pairs(folder / "pairs", plan.people, size=config.out_size, kit=kit)
     parsing = perception.train_parsing(pairs, folder / "parsing", plan.parsing, hold_out=plan.hold_out, device=device)
-    marks = folder / "landmarks.dat"
+    marks = folder / "landmarks.safetensors"
     if not marks.exists():
-        report = perception.train_landmarks(pairs, marks, plan.landmarks, plan.hold_out)
+        report = landmarks.make(folder / "landmarks", marks, landmarks.Plan(iterations=plan.landmarks, kit=kit,
+                                                                             device=device))
         marks.with_suffix(".json").write_text(json.dumps(report))
     base, story = train_generators(pairs, parsing, folder, plan, config, device)
     students = train_student(pairs, parsing, story, folder, plan, config, device)
@@ -269,7 +270,7 @@ def write_bundle(out: str | Path, pairs: Pairs, parsing: ParsingNet, students: e
         "style_encoder": "trained with a base StyleGAN distilled from photo renders",
         "base, stylized": "distilled from the same renders through the style encoder, backgrounds made calm",
         "parsing": "exact parsing maps of both styles",
-        "landmarks": "dlib's trainer on exact landmarks",
+        "landmarks": "a small network on renders of its own (training.landmarks)",
         "plan": asdict(plan)}
     save_bundle(out, name=Path(out).name, title=TITLE, config=config, networks=networks, files={"landmarks": marks},
                 models={"parsing": {}, "style_encoder": style}, metrics=report, provenance=provenance)
