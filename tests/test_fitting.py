@@ -28,7 +28,7 @@ def seen(fitter, who, size=480):
     """Scene of a person, landmarks and irises in its picture, in pixels."""
     scene = fitter.sculptor.scene(who)
     exact = fitting.exact(scene, who, BLANK, project(scene.landmarks, scene.camera) * size)
-    return scene, exact.landmarks + 0.5, exact.irises + 0.5
+    return scene, exact.landmarks, exact.irises
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -68,7 +68,7 @@ def test_a_wink_is_of_one_eye(fitter):
 
 def test_slopes_are_those_of_the_errors(fitter):
     rng = np.random.default_rng(2)
-    points = seen(fitter, person(0.5 * sample_z(rng, 1)[0]))[1] / 480
+    points = (seen(fitter, person(0.5 * sample_z(rng, 1)[0]))[1] + 0.5) / 480
     caught = {}
 
     def spy(errors, x, slopes, **settings):
@@ -98,7 +98,8 @@ def test_a_real_face(fitter):
 
 @pytest.mark.parametrize("change, reason", [
     (lambda marks: marks[np.random.default_rng(0).permutation(68)], "fit no face"),
-    (lambda marks: (marks - 200) * 0.1 + 200, "px apart")])
+    (lambda marks: (marks - 200) * 0.1 + 200, "px apart"), (lambda marks: marks + [0, 320], "outside of the picture"),
+    (lambda marks: (marks - 250) @ np.array([[0, 1], [-1, 0]]) + 250, "tilted by")])
 def test_refusals_say_why(fitter, change, reason):
     assert any(reason in text for text in fitter.fit(photograph(), change(HOPPER), None, 240).refusals)
 
@@ -109,18 +110,31 @@ def test_a_profile_is_refused(fitter):
 
 
 def test_what_is_no_photograph_is_refused(fitter):
+    for marks in (HOPPER[:5], HOPPER * np.nan, np.zeros((68, 2))):
+        with pytest.raises(VToonifyError, match="expected 68 finite points|less than a pixel"):
+            fitter.fit(photograph(), marks)
     with pytest.raises(VToonifyError, match="expected uint8"):
         fitter.fit(np.zeros((10, 10, 3), np.float32), HOPPER)
 
 
-def test_canvas_moves_points_with_pixels():
-    photo = np.zeros((600, 512, 3), np.uint8)
-    photo[300, 260] = 255
-    image, _, move = canvas(photo, HOPPER, 700)
-    spot = fitting._moved(np.array([[260.5, 300.5]]), move)[0]
-    rows, columns = np.mgrid[:700, :700]
+@pytest.mark.parametrize("size", [700, 180, 90])
+def test_canvas_moves_points_with_pixels(size):
+    """Enlarged, and shrunk by so much that it is averaged first."""
+    rows, columns = np.mgrid[:600, :512]
+    blob = 255 * np.exp(-((rows - 300) ** 2 + (columns - 260) ** 2) / 400)
+    photo = np.repeat(blob[..., None], 3, -1).astype(np.uint8)
+    image, _, move = canvas(photo, HOPPER, size)
+    spot = fitting._moved(np.array([[260, 300]]), move)[0]
+    rows, columns = np.mgrid[:size, :size]
     weight = image[..., 0].astype(float)
-    assert np.abs([(columns * weight).sum() / weight.sum(), (rows * weight).sum() / weight.sum()] - spot).max() < 0.3
+    assert np.abs([(columns * weight).sum() / weight.sum(), (rows * weight).sum() / weight.sum()] - spot).max() < 0.1
+
+
+def test_another_size_keeps_points_on_their_pixels(fitter):
+    fit = fitter.fit(photograph(), HOPPER, HOPPER[[37, 44]], 600)
+    small, again = fitting.at_size(fit, 240), fitter.fit(photograph(), HOPPER, HOPPER[[37, 44]], 240)
+    assert np.abs(small.landmarks - again.landmarks).max() < 0.02 and np.abs(small.irises - again.irises).max() < 0.02
+    assert small.enlarged == pytest.approx(again.enlarged)
 
 
 def test_brow_points_may_slide_along_the_brow():

@@ -44,7 +44,7 @@ def camera_studio(studio):
 def sit(studio, camera_studio):
     """Somebody's render as a fitted photograph, prepared."""
     def prepared(**changes):
-        who = person(Z).with_(hair="none", glasses=None, pose=np.array([0.1, 0.0, 0.05]), **changes)
+        who = person(Z).with_(**{"hair": "none", "glasses": None, "pose": np.array([0.1, 0.0, 0.05]), **changes})
         scene = camera_studio.sculptor.scene(who)
         scene = replace(scene, camera=fitting.canvas_camera(scene.camera, SIZE))
         drawn = camera_studio.draw(scene, who)
@@ -127,8 +127,78 @@ def test_a_shut_eye_stays_shut_and_an_open_one_is_painted(studio, sit):
 @pytest.mark.parametrize("color, channel", [((0.08, 0.20, 0.42), 2), ((0.12, 0.05, 0.02), 0)])
 def test_irises_keep_their_colour(studio, sit, color, channel):
     ready = sit(iris=np.array(color), iris2=np.array(color))
-    assert ready.iris_colors[0].argmax() == channel
-    assert photo_eyes._toned(ready.iris_colors[0], 0.5, FILM.eyes).argmax() == channel
+    assert ready.iris_color.argmax() == channel
+    assert photo_eyes._toned(ready.iris_color, 0.5, FILM.eyes).argmax() == channel
+
+
+def test_a_wink_does_not_change_the_other_eyes_colour(sit):
+    blue = {"iris": np.array([0.08, 0.20, 0.42]), "iris2": np.array([0.08, 0.20, 0.42])}
+    wink = sit(expression={unit_target("eye-left-closure", np.array([1, 0, 0])): 1.0}, **blue)
+    assert np.abs(wink.iris_color / sit(**blue).iris_color - 1).max() < 0.35 and wink.iris_color.argmax() == 2
+
+
+def test_eyes_are_mirror_images_of_each_other():
+    right = np.array([[0, 0], [3, -2], [7, -2], [10, 0], [7, 2], [3, 2]], float) * 4 + [30, 60]
+    left = (right * [-1, 1] + [127, 0])[[3, 2, 1, 0, 5, 4]]
+    plain = np.full((128, 128, 3), 0.6, np.float32)
+    paint = {"radius": 7.0, "color": np.float32([0.1, 0.06, 0.03]), "exposure": 0.5,
+             "how": replace(FILM.eyes, glint=0.0)}
+    a, b = (photo_eyes.paint_eye(plain, lids, np.array([x, 60.0]), lids.mean(0), light=np.array([0.0, 0, 1]), **paint)
+            for lids, x in ((right, 127.0), (left, 0.0)))
+    assert np.abs(a - plain).max() > 0.3 and np.abs(a - b[:, ::-1]).mean() < 0.003
+
+
+def test_irises_are_as_large_as_irises_are(studio, sit):
+    ready = sit(iris=np.array([0.9, 0.05, 0.05]), iris2=np.array([0.9, 0.05, 0.05]), pupil=0.3)
+    drawing = studio.draw(ready, replace(FILM, warp={}), 0.5, 0)
+    wide = ready.fit.landmarks[45] - ready.fit.landmarks[42]
+    red = (drawing.picture[..., 0] - drawing.picture[..., 1] > 0.25)
+    x, y = ready.fit.irises[1].astype(int)
+    across = red[y - 2:y + 3, x - 25:x + 26].any(0).sum()
+    assert 0.75 < across / (2 * photo_eyes.IRIS * FILM.eyes.iris * ready.fit.eye) < 1.25, (across, np.linalg.norm(wide))
+
+
+def test_hair_gets_strands_and_spectacles_stay(studio, sit):
+    plain = sit()
+    dressed = sit(hair="hair/short02", glasses={"round": 0.5, "color": np.array([0.02, 0.02, 0.02]), "thick": 0.03})
+    assert plain.masks["glasses"].max() == 0 and dressed.masks["glasses"].max() > 0.9
+    assert dressed.masks["hair"].mean() > plain.masks["hair"].mean() + 0.02
+    drawing = studio.draw(dressed, FILM, 0.6, 0)
+    frame = fetch_at(dressed.masks["glasses"], drawing.move) > 0.95
+    assert np.abs(drawing.picture - drawing.warped)[frame].mean() < 0.02
+    hair = (fetch_at(dressed.masks["hair"], drawing.move) > 0.9) & (drawing.labels == 17)
+    assert np.abs(drawing.picture - drawing.warped)[hair].mean() > 0.01
+
+
+def test_labels_are_those_of_the_head_that_is_drawn(studio, sit):
+    ready = sit()
+    drawing = studio.draw(ready, FILM, 1.0, 0)
+    target = studio.studio.sculptor.scene(ready.fit.person, FILM.warp, ready.fit.camera)
+    truth = (studio.studio.exact(target, ready.fit.person)[..., 0] * 255).round()
+    truth = cv2.resize(truth.astype(np.uint8), (SIZE, SIZE), interpolation=cv2.INTER_NEAREST)
+    for classes in ((4, 5), (12, 13), (10,)):
+        a, b = np.isin(drawing.labels, classes), np.isin(truth, classes)
+        assert (a & b).sum() / (a | b).sum() > 0.6, classes
+
+
+def test_caricatures_lead_away_from_the_average(studio, sit):
+    nose = {"nose/nose-scale-vert-incr": 1.2}
+    ready = sit(shape={**person(Z).shape, **nose})
+    lengths = []
+    for look in (replace(LOOKS["caricature"], exaggerate=0.0), LOOKS["caricature"]):
+        marks = studio.draw(ready, look, 1.0, 0).landmarks
+        lengths.append(np.linalg.norm(marks[33] - marks[27]))
+    assert lengths[1] > 1.02 * lengths[0]
+
+
+def test_light_from_the_side_is_on_that_side(studio, plain):
+    halves = []
+    for side in (-0.9, 0.9):
+        picture = studio.draw(plain, replace(FILM, side_light=0.6, side=side), 0.6, 1.0).picture
+        bare, middle = plain.masks["skin"] > 0.9, plain.fit.landmarks[30, 0]
+        columns = np.mgrid[:SIZE, :SIZE][1]
+        halves.append(luma(picture)[bare & (columns > middle)].mean() - luma(picture)[bare & (columns < middle)].mean())
+    assert halves[1] > halves[0] + 0.03
 
 
 @pytest.mark.parametrize("tone", [(0.80, 0.55, 0.42), (0.14, 0.075, 0.047)])
@@ -184,7 +254,7 @@ def test_a_degree_beyond_the_look_is_refused(studio, plain):
 
 def test_the_young_are_drawn_more_strongly(plain):
     degrees = [flattering(replace(plain.fit, person=plain.fit.person.with_(age=age))) for age in (0.1, 0.35, 0.9)]
-    assert degrees[0] > degrees[1] > degrees[2] and degrees[2] >= 0.5 and degrees[0] <= 0.75
+    assert degrees[0] > degrees[1] > degrees[2] and 0.4 < degrees[2] < 0.55 and 0.6 < degrees[0] < 0.75
 
 
 def test_guided_filter_keeps_edges_and_smooths_the_rest():
@@ -216,4 +286,3 @@ def test_opening_of_an_eye():
     assert photo_eyes.opening(eye) == pytest.approx(0.4)
     mask = photo_eyes.opening_mask(eye, 128, 0.5)
     assert mask[40, 60] > 0.9 and mask[10, 60] == 0 and 0.5 < mask.sum() / (40 * 16) < 1.0
-    assert cv2.countNonZero(mask) > 0

@@ -81,7 +81,7 @@ def test_an_interrupted_data_set_goes_on(folder, tmp_path, pairs):
     film[1] = 0
     film.flush()
     assert Pairs.open(out).ready.tolist() == [0]
-    again = draw_pairs(out, chosen, processes=1, progress=False)
+    again = draw_pairs(out, chosen, hold_out=[folder / "b.jpg"], processes=1, progress=False)
     assert np.array_equal(again["film"][1], pairs["film"][1])
 
 
@@ -92,6 +92,22 @@ def test_spread_draws_each_photograph_several_times(folder, tmp_path):
     assert len({(float(s), float(c)) for s, c in zip(drawn["paint_structure"], drawn["paint_color"], strict=True)}) > 2
 
 
+def test_a_damaged_file_does_not_stop_the_others(folder, tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "a.jpg").write_text("not a picture")
+    Image.fromarray(photograph()).save(photos / "b.png")
+    with np.load(folder / "labels.npz") as labels:
+        np.savez(tmp_path / "labels.npz", path=[str(photos / "b.png")], **{
+            name: labels[name][:1] for name in ("found", "points", "irises")})
+    chosen = Settings((str(photos),), size=160, labels=str(tmp_path / "labels.npz"))
+    try:
+        drawn = draw_pairs(tmp_path / "out", chosen, processes=1, progress=False)
+    except VToonifyError as error:
+        pytest.skip(str(error))
+    assert drawn.ready.tolist() == [1] and "not a picture" in (tmp_path / "out" / "done" / "00000000").read_text()
+
+
 def test_mistakes_get_a_sentence(folder, tmp_path, pairs, capsys):
     with pytest.raises(VToonifyError, match="no picture in"):
         photographs([tmp_path])
@@ -99,5 +115,15 @@ def test_mistakes_get_a_sentence(folder, tmp_path, pairs, capsys):
         draw_pairs(tmp_path / "x", settings(folder, looks=("oil",)))
     with pytest.raises(VToonifyError, match="was begun with"):
         draw_pairs(pairs.folder, settings(folder, size=320))
+    with pytest.raises(VToonifyError, match="was begun with"):  # what was held out would be trained on
+        draw_pairs(pairs.folder, settings(folder))
+    with pytest.raises(VToonifyError, match="not among the photographs"):
+        draw_pairs(tmp_path / "z", settings(folder), hold_out=[folder / "B.JPG"])
+    for changes in ({"size": 0}, {"drawings": 0}, {"renders": -3}):
+        with pytest.raises(VToonifyError, match="it must be"):
+            settings(folder, **changes)
+    for option in ("--labels", "--hold-out"):
+        assert photo_pairs.main([str(tmp_path / "y"), "--photos", str(folder), option, str(tmp_path / "no.npz")]) == 2
+        assert "cannot be read" in capsys.readouterr().err
     assert photo_pairs.main([str(tmp_path / "y"), "--photos", str(tmp_path / "none")]) == 2
     assert "give folders of photographs" in capsys.readouterr().err

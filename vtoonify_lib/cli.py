@@ -113,12 +113,17 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("portrait", help="draw a photograph out of itself: large, sharp, some seconds")
     command.add_argument("input", metavar="IN", help="picture file")
     command.add_argument("output", metavar="OUT", help="picture file to write; its ending says the format")
-    command.add_argument("--look", default="film", metavar="LOOK", help="film, comic, paint, caricature "
-                                                                         "(default: %(default)s)")
-    command.add_argument("--structure", type=float, metavar="X", help="from 0, the photograph, to 1 (default: what "
-                                                                       "suits the person)")
-    command.add_argument("--color", type=float, default=0.5, metavar="X", help="likewise (default: %(default)s)")
-    command.add_argument("--size", type=int, metavar="PX", help="side of the square around the face")
+    command.add_argument("--look", default="film", metavar="LOOK",
+                         help="film, comic, paint or caricature (default: %(default)s)")
+    command.add_argument("--structure", type=float, metavar="X",
+                         help="from 0, the person's proportions, to 1, the look's (default: what suits the person)")
+    command.add_argument("--color", type=float, default=0.5, metavar="X",
+                         help="from 0, the photograph's colours, to 1, the look's (default: %(default)s)")
+    command.add_argument("--size", type=int, metavar="PX",
+                         help="side of the square around the face, 128 to 2048 (default: up to three times the "
+                              "photograph's, 1536 at most)")
+    command.add_argument("--bundle", default="studio-t", metavar="NAME",
+                         help="whose landmark model and parsing net to use (default: %(default)s)")
     command.set_defaults(run=_portrait)
 
     command = commands.add_parser("batch", parents=[common, style, region],
@@ -281,7 +286,8 @@ def _portrait(arguments: argparse.Namespace) -> None:
     from .portraits import Portraitist
 
     check_picture_name(check_output(arguments.output, arguments.input))
-    drawn = Portraitist().draw(arguments.input, arguments.look, arguments.structure, arguments.color, arguments.size)
+    drawn = Portraitist(arguments.bundle).draw(arguments.input, arguments.look, arguments.structure, arguments.color,
+                                               arguments.size)
     print(f"{write_image(arguments.output, drawn)}: {drawn.shape[1]}×{drawn.shape[0]}")
 
 

@@ -16,12 +16,13 @@ from .faces import FaceFinder
 from .images import read_image, to_tensor
 from .parsing import parsing_logits
 from .studio.fitting import FittedPerson, Fitter, at_size
-from .studio.photo_cartoon import Drawing, PhotoStudio
-from .studio.photo_looks import LOOKS, flattering
+from .studio.photo_cartoon import Drawing, PhotoStudio, check_degrees
+from .studio.photo_looks import flattering, photo_look
 
 PARSED = 384        # px at which a canvas is parsed: the face as large as the net was trained on, half as much around
 LARGEST = 1536      # px: side of the canvas at which the face is as large as in a published cartoon
-MOST_ENLARGED = 3.0  # how much a photograph is enlarged for it, at most
+SIZES = (128, 2048)  # px: sides of a canvas that may be asked for; the largest takes 2 GB
+MOST_ENLARGED = 3.0  # how much a photograph is enlarged where no size is asked for, at most
 
 
 class PhotoReader:
@@ -31,23 +32,24 @@ class PhotoReader:
         found = load_bundle(bundle)
         self.finder, self.parser = FaceFinder(found.path("landmarks")), found.network("parsing").eval()
         self.fitter = Fitter()
-        self.labels = _labels(labels) if labels else {}
+        self.labels = read_labels(labels) if labels else None
 
     def __call__(self, source: str | Path | np.ndarray, size: int) -> tuple[FittedPerson, np.ndarray] | str:
         photo = read_image(source)
         marks = self._marks(source, photo)
-        if marks is None:
-            return "no face was found"
+        if isinstance(marks, str):
+            return marks
         fit = self.fitter.fit(photo, *marks, size=size)
         if fit.refusals:
             return "; ".join(fit.refusals)
         return fit, self.parse(fit)
 
-    def _marks(self, source: str | Path | np.ndarray, photo: np.ndarray) -> tuple[np.ndarray, np.ndarray | None] | None:
-        if self.labels:
-            return self.labels.get(Path(source).resolve())
+    def _marks(self, source: str | Path | np.ndarray, photo: np.ndarray) -> tuple[np.ndarray, np.ndarray | None] | str:
+        """Landmarks and irises of the largest face, or why there are none."""
+        if self.labels is not None:
+            return self.labels.get(Path(source).resolve(), "the file of labels does not know it")
         faces = self.finder.faces(photo)
-        return (faces[0].landmarks, getattr(faces[0], "irises", None)) if faces else None
+        return (faces[0].landmarks, faces[0].irises) if faces else "no face was found"
 
     def parse(self, fit: FittedPerson) -> np.ndarray:
         """Class probabilities [PARSED,PARSED,19] of the canvas."""
@@ -56,11 +58,19 @@ class PhotoReader:
         return logits.softmax(1)[0].permute(1, 2, 0).numpy()
 
 
-def _labels(path: str) -> dict[Path, tuple[np.ndarray, np.ndarray]]:
-    """Landmarks and irises by photograph, from an .npz of path, found, points [n,68,2] and irises [n,2,2]."""
-    with np.load(path) as data:
-        table = {name: data[name] for name in ("path", "found", "points", "irises")}
-    return {Path(p).resolve(): (a, b) for p, found, a, b in zip(*table.values(), strict=True) if found}
+def read_labels(path: str | Path) -> dict[Path, tuple[np.ndarray, np.ndarray] | str]:
+    """Landmarks and irises by photograph, from an .npz of path, found, points [n,68,2] and irises [n,2,2].
+
+    In the file the middle of the first pixel is (0.5, 0.5), as in renders; here (0, 0), as `FaceFinder` has it.
+    """
+    try:
+        with np.load(path) as data:
+            table = {name: data[name] for name in ("path", "found", "points", "irises")}
+    except (OSError, ValueError, KeyError) as error:
+        raise VToonifyError(f"{path} cannot be read as labels ({error}); expected an .npz of path, found, points and "
+                            "irises") from error
+    return {Path(p).resolve(): (a - 0.5, b - 0.5) if found else "no face was found"
+            for p, found, a, b in zip(*table.values(), strict=True)}
 
 
 class Portraitist:
@@ -80,20 +90,23 @@ class Portraitist:
         photo      file, or uint8 [H,W,3]
         look       one of `photo_looks.LOOKS`
         structure, color  degrees in [0,1]; structure None: what suits the person
-        size       side of the square in pixels; None: twice the photograph's, at most LARGEST
+        size       side of the square in pixels, one of SIZES or between; None: MOST_ENLARGED times the photograph's, at
+                   most LARGEST
         → uint8 [h,w,3], no larger than the square: what lies beyond the photograph's edges is cut off.
         VToonifyError where there is no face that can be drawn.
         """
-        if look not in LOOKS:
-            raise VToonifyError(f"there is no look {look!r} for photographs; choose one of {', '.join(LOOKS)}")
-        read = self.reader(photo, size or LARGEST)
+        chosen = photo_look(look)
+        check_degrees(0 if structure is None else structure, color)
+        if size is not None and not SIZES[0] <= size <= SIZES[1]:
+            raise VToonifyError(f"the size is {size}; give one from {SIZES[0]} to {SIZES[1]} pixels")
+        read = self.reader(photo, LARGEST if size is None else size)
         if isinstance(read, str):
             raise VToonifyError(f"this photograph cannot be drawn: {read}; take one in which the face is larger, "
                                 "turned to the camera and not covered")
         fit, parsing = read
         if size is None:
             fit = at_size(fit, min(LARGEST, round(MOST_ENLARGED * fit.size / fit.enlarged)))
-        drawing = self.studio.draw(self.studio.prepare(fit, parsing), LOOKS[look],
+        drawing = self.studio.draw(self.studio.prepare(fit, parsing), chosen,
                                    flattering(fit) if structure is None else structure, color)
         return _cropped(drawing, fit)
 

@@ -52,6 +52,8 @@ differ from the kit's average head. Fits are drawn to it, and caricatures lead a
 ORIGIN = np.array([1.0, 0, 0])  # variant of the action units' targets: they hardly differ
 MOST_RESIDUAL = 0.065           # eye distances: of 400 photographs, those above are wrong (profiles, covered faces)
 MOST_YAW = 0.75                 # radians: beyond, the far eye's landmarks are guesses
+MOST_ROLL = 0.7                 # radians: lids are read from left to right, and the studio's people sit upright
+LEAST_INSIDE = 0.95             # share of the landmarks that must lie in the photograph
 LEAST_EYES = 24.0               # px between the eyes in the photograph: below, there is nothing to draw from
 _POSE, _MACRO = slice(0, 6), slice(6, 11)
 
@@ -103,11 +105,12 @@ def canvas(photo: np.ndarray, landmarks: np.ndarray, size: int) -> tuple[np.ndar
     eyes, mouth = (right + left) / 2, np.asarray(landmarks, float)[list(MOUTH_CORNERS)].mean(0)
     side = MARGIN * max(np.linalg.norm(left - right) * 4, np.linalg.norm(mouth - eyes) * 3.6)
     middle, k = eyes + 0.02 * (mouth - eyes), size / side
-    move = np.array([[k, 0, size / 2 - k * middle[0]], [0, k, size / 2 - k * middle[1]]])
+    move = np.array([[k, 0, (size - 1) / 2 - k * middle[0]], [0, k, (size - 1) / 2 - k * middle[1]]])
     source, there = photo, move.copy()
     if k < 0.5:  # warping does not average: shrink first
         source = cv2.resize(photo, None, fx=2 * k, fy=2 * k, interpolation=cv2.INTER_AREA)
         there[:, :2] /= 2 * k
+        there[:, 2] += 0.25 - 0.5 * k  # shrinking moves the middle of the first pixel
     image = cv2.warpAffine(source, there, (size, size), flags=cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REPLICATE)
     covered = cv2.warpAffine(np.ones(source.shape[:2], np.float32), there, (size, size))
     return image, covered, move
@@ -126,26 +129,32 @@ class Fitter:
         """The person in a photograph.
 
         photo      uint8 [H,W,3]
-        landmarks  [68,2] x, y in pixels, iBUG order; irises [2,2] centres, the subject's right eye first
+        landmarks  [68,2] x, y in pixels, (0, 0) the middle of the first one, iBUG order
+        irises     [2,2] centres likewise, the subject's right eye first; None or NaN: not found
         size       side of the canvas; the FFHQ square in it is 1/MARGIN of that
+        VToonifyError for what is no photograph and for landmarks that are no face's.
         """
         photo = np.asarray(photo)
         if photo.ndim != 3 or photo.shape[2] != 3 or photo.dtype != np.uint8:
             raise VToonifyError(f"the photograph is {photo.dtype} {photo.shape}; expected uint8 [H,W,3], as "
                                 "images.read_image gives it")
+        _check_landmarks(landmarks)
         image, covered, move = canvas(photo, landmarks, size)
         points = _moved(landmarks, move)
-        found = None if irises is None else _moved(irises, move)
+        seen = irises is not None and np.isfinite(irises).all()
+        found = _moved(irises, move) if seen else None
         wide = (points + 0.5) / size
         x = self._solve(wide)
         camera, residual = self._camera(x), self._residual(x, wide)
         who = self._person(x)
-        scene = self.sculptor.scene(who, None, camera)
         if found is not None:
+            scene = self.sculptor.scene(who, None, camera)
             who = who.with_(gaze=_gaze(scene, who, (found + 0.5) / size))
         eye = np.hypot(*np.subtract(*eye_centres(points)))
         refusals = [reason for wrong, reason in (
             (residual > MOST_RESIDUAL, f"the landmarks fit no face (residual {residual:.3f} eye distances)"),
+            (_inside(points, covered) < LEAST_INSIDE, "part of the face lies outside of the picture"),
+            (abs(x[2]) > MOST_ROLL, f"the head is tilted by {abs(np.degrees(x[2])):.0f} degrees"),
             (abs(x[0]) > MOST_YAW, f"the head is turned by {abs(np.degrees(x[0])):.0f} degrees"),
             (eye / move[0, 0] < LEAST_EYES, f"the eyes are {eye / move[0, 0]:.0f} px apart")) if wrong]
         return FittedPerson(who, camera, image.astype(np.float32) / 255, covered, points, found, float(move[0, 0]),
@@ -308,9 +317,24 @@ class Fitter:
             pose=x[:3].copy(), hair="none", glasses=None)
 
 
+def _check_landmarks(landmarks: np.ndarray) -> None:
+    points = np.asarray(landmarks, float)
+    if points.shape != (68, 2) or not np.isfinite(points).all():
+        raise VToonifyError(f"landmarks are {points.shape}, some perhaps not finite; expected 68 finite points in iBUG "
+                            "order, as faces.FaceFinder finds them")
+    if np.hypot(*np.subtract(*eye_centres(points))) < 1:
+        raise VToonifyError("the eyes of these landmarks are less than a pixel apart; find the face again")
+
+
 def _moved(points: np.ndarray, move: np.ndarray) -> np.ndarray:
-    """Points of the photograph [n,2], whose first pixel's middle is (0.5, 0.5) → canvas, where it is (0, 0)."""
-    return (np.asarray(points, float) - 0.5) @ move[:, :2].T + move[:, 2]
+    """Points of the photograph [n,2] → canvas."""
+    return np.asarray(points, float) @ move[:, :2].T + move[:, 2]
+
+
+def _inside(points: np.ndarray, covered: np.ndarray) -> float:
+    """Share of canvas points [n,2] at which there is photograph."""
+    places = points.round().astype(int).clip(0, len(covered) - 1)
+    return float((covered[places[:, 1], places[:, 0]] > 0.5).mean())
 
 
 def _axes(points: np.ndarray) -> np.ndarray:
@@ -321,7 +345,7 @@ def _axes(points: np.ndarray) -> np.ndarray:
     out = np.eye(2) * weight[:, None, None]
     for brow in (slice(17, 22), slice(22, 27)):
         t = np.gradient(points[brow], axis=0)
-        t /= np.linalg.norm(t, axis=1, keepdims=True)
+        t /= np.maximum(np.linalg.norm(t, axis=1, keepdims=True), 1e-9)
         out[brow] = np.stack([ALONG_BROW * t, t[:, ::-1] * [-1, 1]], 1)
     return out / (eye * NOISE)
 
@@ -392,5 +416,5 @@ def at_size(fit: FittedPerson, size: int) -> FittedPerson:
     k = size / fit.size
     how = cv2.INTER_AREA if k < 1 else cv2.INTER_CUBIC
     return replace(fit, photo=np.clip(cv2.resize(fit.photo, (size, size), interpolation=how), 0, 1),
-                   covered=cv2.resize(fit.covered, (size, size)), landmarks=fit.landmarks * k,
-                   irises=None if fit.irises is None else fit.irises * k, enlarged=fit.enlarged * k)
+                   covered=cv2.resize(fit.covered, (size, size)), landmarks=(fit.landmarks + 0.5) * k - 0.5,
+                   irises=None if fit.irises is None else (fit.irises + 0.5) * k - 0.5, enlarged=fit.enlarged * k)

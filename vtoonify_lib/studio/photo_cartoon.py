@@ -44,6 +44,13 @@ class Drawing:
     warped: np.ndarray
 
 
+def check_degrees(structure: float, color: float) -> None:
+    """VToonifyError where a degree is not in [0,1]."""
+    for name, degree in (("structure", structure), ("color", color)):
+        if not 0 <= degree <= 1:
+            raise VToonifyError(f"the {name} degree is {degree}; give a number from 0 (the photo) to 1 (the look)")
+
+
 class PhotoStudio:
     """Draws fitted photographs: `PhotoStudio(kit).draw(studio.prepare(fit, parsing), FILM, 0.55)`."""
 
@@ -56,18 +63,16 @@ class PhotoStudio:
 
     def draw(self, ready: Prepared, look: PhotoLook, structure: float = 0.55, color: float = 0.5) -> Drawing:
         """The photograph in a look. structure, color in [0,1]: 0, 0 is the photograph."""
-        for name, degree in (("structure", structure), ("color", color)):
-            if not 0 <= degree <= 1:
-                raise VToonifyError(f"the {name} degree is {degree}; give a number from 0 (the photo) to 1 (the look)")
+        check_degrees(structure, color)
         fit = ready.fit
         warp = {name: weight * structure for name, weight in look.warp.items()}
         who = fit.person
         if look.exaggerate:
             who = who.with_(shape=grown(who.shape, look.exaggerate * structure, BONES, MOST_GROWN))
         target = self.studio.sculptor.scene(who, warp, fit.camera)
-        move = displacement(self.studio, target, ready.scene, fit.person, ready.exact.depth, ready.masks, fit.eye,
-                            fit.size)
         exact = exact_of(self.studio, target, fit.person)
+        move = displacement(self.studio, target, ready.scene, fit.person, exact.label, ready.exact.depth, ready.masks,
+                            fit.eye, fit.size)
         warped = np.clip(fetch_at(fit.photo, move, cv2.INTER_CUBIC), 0, 1)
         masks = {name: fetch_at(mask, move) for name, mask in ready.masks.items()}
         marks = carried(fit.landmarks, move)

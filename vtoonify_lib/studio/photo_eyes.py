@@ -13,7 +13,7 @@ import numpy as np
 from .filters import blur, luma, masked_blur, mix, saturate, smoothstep, to_linear
 
 IRIS = 0.092        # radius of an iris over the distance of the eyes (11.7 mm and 63 mm across)
-SHUT = 0.10         # opening over width below which an eye is shut
+SHUT = (0.10, 0.14)  # opening over width up to which an eye is left as it is, and from which on it is painted
 DARK = (0.07, 0.16)  # brightness over that of white up to which, and from which on, an iris is brown or its own colour
 CONTOUR = 24        # points of a lid's curve
 BROWN = np.float32([0.16, 0.085, 0.045])
@@ -23,7 +23,7 @@ BROWN = np.float32([0.16, 0.085, 0.045])
 class EyePaint:
     """How eyes are painted.
 
-    iris, pupil   factors on the iris' radius; radius of the pupil over the iris'
+    iris          factor on the iris' radius; pupil: radius of the pupil over the iris'
     vivid, light  factors on the iris' saturation and brightness
     white         how far the white of the eye is cleaned, 0 … 1
     lash          opacity of the line along the upper lid
@@ -70,8 +70,8 @@ def opening_mask(points: np.ndarray, size: int, soft: float) -> np.ndarray:
     return blur(mask, soft)
 
 
-def iris_color(photo: np.ndarray, points: np.ndarray, centre: np.ndarray, radius: float) -> np.ndarray:
-    """Colour of an iris, linear RGB [3], from its lower half between pupil and rim; brown where it cannot be seen."""
+def iris_color(photo: np.ndarray, points: np.ndarray, centre: np.ndarray, radius: float) -> np.ndarray | None:
+    """Colour of an iris, linear RGB [3], from its lower half between pupil and rim; None where it cannot be seen."""
     size = photo.shape[0]
     rows, columns = np.mgrid[:size, :size]
     far = np.hypot(columns - centre[0], rows - centre[1]) / radius
@@ -79,7 +79,7 @@ def iris_color(photo: np.ndarray, points: np.ndarray, centre: np.ndarray, radius
     seen = inside & (far > 0.5) & (far < 0.88) & (rows > centre[1] - 0.25 * radius)
     white = inside & (far > 1.25)
     if seen.sum() < 8:
-        return BROWN
+        return None
     colors = to_linear(photo[seen])
     order = np.argsort(luma(colors))
     middle = np.median(colors[order[len(order) // 10: max(len(order) * 6 // 10, 1) + 1]], 0)  # not what mirrors in it
@@ -89,15 +89,15 @@ def iris_color(photo: np.ndarray, points: np.ndarray, centre: np.ndarray, radius
     return np.clip(middle, 0.004, 0.7).astype(np.float32)
 
 
-def paint_eye(picture: np.ndarray, points: np.ndarray, centre: np.ndarray, radius: float, color: np.ndarray,
-              exposure: float, light: np.ndarray, how: EyePaint, degree: float = 1.0) -> np.ndarray:
-    """One eye of a picture [S,S,3], painted.
+def paint_eye(picture: np.ndarray, points: np.ndarray, inner: np.ndarray, centre: np.ndarray, radius: float,
+              color: np.ndarray, exposure: float, light: np.ndarray, how: EyePaint) -> np.ndarray:
+    """One eye of a picture [S,S,3], painted; one that is shut is left as it is.
 
-    points [6,2], centre [2], radius: lids and iris in the picture; color: linear RGB of the iris
+    points [6,2], centre [2], radius: lids and iris in the picture; inner [2]: where the nose is
+    color     linear RGB of the iris
     exposure  brightness (linear) that white has around the eye; light [3]: direction of the key light
-    degree    0 leaves the photograph, 1 is painted altogether
     """
-    size = picture.shape[0]
+    size, degree = picture.shape[0], float(smoothstep(np.float32(opening(points)), *SHUT))
     width = float(np.linalg.norm(points[3] - points[0]))
     margin = int(0.7 * width + 3 * radius)
     x, y = points.mean(0)
@@ -109,19 +109,19 @@ def paint_eye(picture: np.ndarray, points: np.ndarray, centre: np.ndarray, radiu
     side = max(patch.shape[:2])
     square = np.zeros((side, side, 3), np.float32)
     square[:patch.shape[0], :patch.shape[1]] = patch
-    done = _painted(square, points - shift, centre - shift, radius, color, exposure, light, how, width)
+    done = _painted(square, points - shift, inner - shift, centre - shift, radius, color, exposure, light, how)
     out = picture.copy()
     out[rows, columns] = mix(patch, done[:patch.shape[0], :patch.shape[1]], degree)
     return out
 
 
-def _painted(patch: np.ndarray, points: np.ndarray, centre: np.ndarray, radius: float, color: np.ndarray,
-             exposure: float, light: np.ndarray, how: EyePaint, width: float) -> np.ndarray:
-    size, opened = patch.shape[0], opening(points)
+def _painted(patch: np.ndarray, points: np.ndarray, inner: np.ndarray, centre: np.ndarray, radius: float,
+             color: np.ndarray, exposure: float, light: np.ndarray, how: EyePaint) -> np.ndarray:
+    width = float(np.linalg.norm(points[3] - points[0]))
+    size = patch.shape[0]
     upper, lower = lids(points)
     rows, columns = np.mgrid[:size, :size].astype(np.float32)
-    open_share = float(smoothstep(np.float32(opened), SHUT, 2.2 * SHUT))
-    inside = opening_mask(points, size, 0.02 * width) * open_share
+    inside = opening_mask(points, size, 0.02 * width)
     big = radius * how.iris
     px, py = (columns - centre[0]) / big, (rows - centre[1]) / big
     far = np.hypot(px, py)
@@ -150,12 +150,13 @@ def _painted(patch: np.ndarray, points: np.ndarray, centre: np.ndarray, radius: 
     iris = np.clip(tone * value[..., None], 0, 1) ** (1 / 2.2)
     out = mix(out, iris, disc * inside)
     # what shines in it: a window on the light's side, its echo opposite
-    sideways = float(np.clip(light[0], -0.7, 0.7)) or 0.3
-    for (gx, gy), r, strength in (((0.42 * np.sign(sideways), -0.42), how.glint, 0.95),
-                                  ((-0.38 * np.sign(sideways), 0.42), 0.5 * how.glint, 0.35)):
+    side = 1.0 if light[0] >= 0 else -1.0
+    for (gx, gy), r, strength in (((0.42 * side, -0.42), how.glint, 0.95),
+                                  ((-0.38 * side, 0.42), 0.5 * how.glint, 0.35)):
         spot = 1 - smoothstep(np.hypot(px - gx, py - gy), r - 1.5 / big, r + 1.5 / big)
         out = mix(out, np.float32(min(1.0, (1.35 * exposure) ** (1 / 2.2))), spot * inside * strength)
-    return _lash(out, upper, width, how.lash)
+    inner_first = np.linalg.norm(points[0] - inner) < np.linalg.norm(points[3] - inner)
+    return _lash(out, upper if inner_first else upper[::-1], width, how.lash)
 
 
 def _toned(color: np.ndarray, exposure: float, how: EyePaint) -> np.ndarray:
@@ -169,11 +170,11 @@ def _toned(color: np.ndarray, exposure: float, how: EyePaint) -> np.ndarray:
 
 
 def _lash(out: np.ndarray, upper: np.ndarray, width: float, opacity: float) -> np.ndarray:
-    """A dark line along the upper lid, thickest beyond the middle."""
+    """A dark line along the upper lid [n,2], which begins at the nose: thickest at two thirds of the way."""
     line = np.zeros(out.shape[:2], np.float32)
     for i in range(len(upper) - 1):
         t = i / (len(upper) - 2)
-        thick = width * (0.018 + 0.034 * np.sin(np.pi * min(1, 0.15 + 0.9 * t)))
+        thick = width * (0.018 + 0.034 * np.sin(np.pi * t**1.7))
         cv2.line(line, *((upper[j] * 16).round().astype(int).tolist() for j in (i, i + 1)), 1.0,
                  max(1, round(thick)), cv2.LINE_AA, shift=4)
     line = blur(line, max(0.6, 0.012 * width))

@@ -23,7 +23,7 @@ from .filters import (
     to_display,
     to_linear,
 )
-from .photo_eyes import IRIS, opening, paint_eye
+from .photo_eyes import IRIS, paint_eye
 from .photo_looks import PhotoLook
 from .photo_masks import BROWS, EYES, LIPS, MOUTH, NECK, SKIN
 from .photo_prepared import Prepared
@@ -53,7 +53,7 @@ class FilmDrawing:
         self.old_normal = fetch_at(cv2.resize(_closed(ready.exact), (size, size), interpolation=cv2.INTER_LINEAR), move)
         self.skin = masks["skin"]
         key = ready.shading[1:] + [0, 0.15 * abs(ready.shading[0]), 0.35 * abs(ready.shading[0])]
-        self.key = key / np.linalg.norm(key)
+        self.key = key / (np.linalg.norm(key) + 1e-6)
 
     def film(self) -> np.ndarray:
         """Smooth skin, painted eyes, clean strands: the technique of an animated film."""
@@ -176,15 +176,14 @@ class FilmDrawing:
 
     def _eyes(self, out: np.ndarray) -> np.ndarray:
         ready, fit = self.ready, self.ready.fit
-        if ready.iris_colors is None:
+        if ready.iris_color is None:
             return out
         centres = carried(fit.irises, self.move)
         for k, start in enumerate((36, 42)):
             before, after = fit.landmarks[start:start + 6], self.marks[start:start + 6]
             grown = np.linalg.norm(after[3] - after[0]) / max(np.linalg.norm(before[3] - before[0]), 1e-3)
-            degree = float(smoothstep(np.float32(opening(before)), 0.06, 0.2))
-            out = paint_eye(out, after, centres[k], IRIS * self.eye * grown, ready.iris_colors[k],
-                            self._exposure(after), self.key, self.look.eyes, degree)
+            out = paint_eye(out, after, self.marks[27], centres[k], IRIS * self.eye * grown, ready.iris_color,
+                            self._exposure(after), self.key, self.look.eyes)
         glasses = self.masks["glasses"]
         return mix(out, self.warped, glasses) if glasses.any() else out
 

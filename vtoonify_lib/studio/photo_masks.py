@@ -118,7 +118,7 @@ def _skin(fit: FittedPerson, exact: Exact, masks: dict[str, np.ndarray]) -> np.n
         return head * (1 - masks["hair"])
     middle = np.median(lab[sure], 0)
     spread = np.maximum(1.48 * np.median(np.abs(lab[sure] - middle), 0), [9, 7, 7])
-    lit = np.clip(lab[..., :1] / middle[0], 0.4, 1.5)  # chroma grows with the light
+    lit = np.clip(lab[..., :1] / max(middle[0], 1.0), 0.4, 1.5)  # chroma grows with the light
     far = np.sqrt((((lab[..., 1:] - middle[1:] * lit) / spread[1:]) ** 2).sum(-1))
     far = guided(np.minimum(far, 10).astype(np.float32), 0.03 * fit.eye, 0.02, luma(fit.photo))
     inner = blur(cv2.erode(face, _disk(0.08 * fit.eye)), 0.05 * fit.eye)

@@ -9,7 +9,7 @@ import numpy as np
 from .filters import luma, to_linear
 from .fitting import FittedPerson
 from .geometry import Scene
-from .photo_eyes import IRIS, iris_color
+from .photo_eyes import BROWN, IRIS, iris_color
 from .photo_masks import BROWS, EYES, LIPS, MOUTH, masks_of
 from .photo_warp import Exact, exact_of
 from .render import Studio
@@ -20,7 +20,8 @@ class Prepared:
     """A fitted photograph and all that every look needs of it; see `PhotoStudio.prepare`.
 
     labels   uint8 [S,S]: the 19 classes, from the fitted head where it is seen, else from the parsing net
-    shading  light on the skin, see `_light`; iris_colors [2,3] linear RGB, None where irises were not found
+    shading  light on the skin, see `_light`; iris_color [3] linear RGB, None where irises were not found
+    exposure median brightness (linear) of the skin
     """
 
     fit: FittedPerson
@@ -29,7 +30,7 @@ class Prepared:
     masks: dict[str, np.ndarray]
     shading: np.ndarray
     labels: np.ndarray
-    iris_colors: np.ndarray | None
+    iris_color: np.ndarray | None
     exposure: float
 
 
@@ -39,12 +40,13 @@ def prepared(studio: Studio, fit: FittedPerson, parsing: np.ndarray) -> Prepared
     exact = exact_of(studio, scene, fit.person)
     masks = masks_of(fit, exact, parsing)
     shading, exposure = _light(fit, exact, masks["skin"])
-    colors = None
+    color = None
     if fit.irises is not None:
-        colors = np.stack([iris_color(fit.photo, fit.landmarks[s:s + 6], c, IRIS * fit.eye)
-                           for s, c in zip((36, 42), fit.irises, strict=True)])
-        colors = np.broadcast_to(np.exp(np.log(colors).mean(0)), colors.shape)
-    return Prepared(fit, scene, exact, masks, shading, _labels(exact, masks, parsing, fit.size), colors, exposure)
+        seen = [iris_color(fit.photo, fit.landmarks[s:s + 6], c, IRIS * fit.eye)
+                for s, c in zip((36, 42), fit.irises, strict=True)]
+        seen = [one for one in seen if one is not None]
+        color = np.exp(np.log(seen).mean(0)) if seen else BROWN
+    return Prepared(fit, scene, exact, masks, shading, _labels(exact, masks, parsing, fit.size), color, exposure)
 
 
 def _labels(exact: Exact, masks: dict[str, np.ndarray], parsing: np.ndarray, size: int) -> np.ndarray:
@@ -72,5 +74,5 @@ def _light(fit: FittedPerson, exact: Exact, skin: np.ndarray) -> tuple[np.ndarra
     for _ in range(3):
         c = np.linalg.solve(a[keep].T @ a[keep] + 30 * np.diag([0, 1, 1, 1]), a[keep].T @ y[keep])
         off = np.abs(y - a @ c)
-        keep = off < 2.2 * off.std()
+        keep = off < 2.2 * np.sqrt((off**2).mean()) + 1e-6
     return c, float(np.median(y))

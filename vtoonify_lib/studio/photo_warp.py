@@ -46,21 +46,21 @@ def exact_of(studio: Studio, scene: Scene, who: Person) -> Exact:
     return Exact(label, np.where(label > 0, depth, np.float32(np.inf)), normal)
 
 
-def displacement(studio: Studio, cartoon: Scene, photo: Scene, who: Person, behind: np.ndarray,
+def displacement(studio: Studio, cartoon: Scene, photo: Scene, who: Person, labels: np.ndarray, behind: np.ndarray,
                  masks: dict[str, np.ndarray], eye: float, size: int) -> np.ndarray:
     """Where each pixel of the cartoon is in the photograph, minus itself: float32 [size,size,2], x and y in pixels.
 
-    behind  depth of the photograph's scene; masks: "person" and "hair" of the photograph, any size; eye: the distance
+    labels  classes of the cartoon's scene; behind: depth of the photograph's, both at the studio's size
+    masks: "person" and "hair" of the photograph, any size; eye: the distance
     of the eyes in canvas pixels of side `size`
     """
     side = studio.height
     move, depth = studio.flow(cartoon, photo, who)
-    label = (studio.exact(cartoon, who)[..., 0] * 255).round()
     rows, columns = np.mgrid[:side, :side].astype(np.float32)
     front = cv2.remap(np.where(np.isfinite(behind), behind, 99).astype(np.float32), columns + move[..., 0],
                       rows + move[..., 1], cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=99)
-    known = np.isfinite(depth) & (depth < front + HIDDEN) & (label != CLOTH)
-    known &= cv2.dilate(np.isin(label, EYES).astype(np.uint8), np.ones((3, 3))) == 0  # lids and balls move as one
+    known = np.isfinite(depth) & (depth < front + HIDDEN) & (labels != CLOTH)
+    known &= cv2.dilate(np.isin(labels, EYES).astype(np.uint8), np.ones((3, 3))) == 0  # lids and balls move as one
     there = cv2.remap(cv2.resize(masks["person"], (side, side), interpolation=cv2.INTER_AREA), columns + move[..., 0],
                       rows + move[..., 1], cv2.INTER_LINEAR)
     known &= there > 0.5  # the fitted skull may be larger than the photograph's

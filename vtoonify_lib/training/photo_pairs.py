@@ -19,19 +19,19 @@ import torch
 from tqdm.auto import tqdm
 
 from ..config import VToonifyError
-from ..portraits import PhotoReader
+from ..portraits import PhotoReader, read_labels
 from ..studio import shards
 from ..studio.exemplars import EXEMPLARS
 from ..studio.filters import use_one_thread
 from ..studio.fitting import MARGIN, FittedPerson, canvas_camera, exact
 from ..studio.kit import find_kit
+from ..studio.packing import HOLD_OUT
 from ..studio.people import person, sample_z
 from ..studio.photo_cartoon import PhotoStudio
-from ..studio.photo_looks import LOOKS, exemplar, flattering
+from ..studio.photo_looks import LOOKS, exemplar, flattering, photo_look
 from ..studio.render import Studio
 
 RENDER = "render:"
-HOLD_OUT = "hold_out.txt"
 PICTURES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
@@ -54,6 +54,13 @@ class Settings:
     seed: int = 0
     bundle: str = "studio-t"
     labels: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("size", 128), ("drawings", 1), ("renders", 0)):
+            if getattr(self, name) < least:
+                raise VToonifyError(f"{name} is {getattr(self, name)}; it must be {least} or more")
+        for look in self.looks:
+            photo_look(look)
 
 
 def render(index: int, seed: int, studio: Studio) -> tuple[FittedPerson, np.ndarray]:
@@ -78,12 +85,9 @@ def draw_pairs(folder: str | Path, settings: Settings, hold_out: Iterable[str | 
     """Draw every photograph, or finish a data set that was begun in `folder` → the data set.
 
     hold_out: photographs that are not to be trained on; they come first, and HOLD_OUT has the numbers of their entries.
-    VToonifyError if it was begun with other settings.
+    VToonifyError if it was begun with other settings or another hold-out, or if that names other photographs.
     """
     folder = Path(folder)
-    for look in settings.looks:
-        if look not in LOOKS:
-            raise VToonifyError(f"there is no look {look!r} for photographs; choose one of {', '.join(LOOKS)}")
     meta = _begin(folder, settings, {Path(p).resolve() for p in hold_out})
     todo = [start // settings.drawings for start in shards.todo(folder, meta)]
     jobs = [(str(folder), i) for i in todo]
@@ -96,20 +100,25 @@ def draw_pairs(folder: str | Path, settings: Settings, hold_out: Iterable[str | 
 
 def _begin(folder: Path, settings: Settings, hold_out: set[Path]) -> dict:
     path = folder / "meta.json"
-    given = json.loads(json.dumps(vars(settings)))
+    given, held = json.loads(json.dumps(vars(settings))), sorted(map(str, hold_out))
     if path.is_file():
         meta = json.loads(path.read_text())
-        if meta.get("settings") != given:
-            raise VToonifyError(f"the data set in {folder} was begun with {meta.get('settings')}; give the same "
-                                "settings to go on, or choose another folder")
+        if meta.get("settings") != given or meta.get("hold_out", held) != held:
+            raise VToonifyError(f"the data set in {folder} was begun with {meta.get('settings')} and "
+                                f"{len(meta.get('hold_out', ()))} photographs held out; give the same to go on, or "
+                                "choose another folder")
         return meta
     people = photographs(settings.photos) if settings.photos else []
     people.sort(key=lambda p: p.resolve() not in hold_out)
     kept = sum(p.resolve() in hold_out for p in people)
+    unknown = hold_out - {p.resolve() for p in people}
+    if unknown:
+        raise VToonifyError(f"{sorted(unknown)[0]} is to be held out and is not among the photographs; name the "
+                            "files as they are in their folders")
     people = [*map(str, people), *(f"{RENDER}{i}" for i in range(settings.renders))]
     if not people:
         raise VToonifyError("there is nothing to draw; give folders of photographs or a number of renders")
-    meta = {"settings": given, "people": people, "margin": MARGIN, "chunk": settings.drawings,
+    meta = {"settings": given, "hold_out": held, "people": people, "margin": MARGIN, "chunk": settings.drawings,
             "count": len(people) * settings.drawings, "size": settings.size, "styles": ["photo"],
             "looks": list(settings.looks), "seed": settings.seed}
     (folder / "done").mkdir(parents=True, exist_ok=True)
@@ -149,7 +158,10 @@ def _draw_one(folder: str, index: int) -> int:
         camera = shards.studio_of(str(find_kit()), settings.size)
         read = render(int(name.removeprefix(RENDER)), settings.seed, camera)
     else:
-        read = reader(name, settings.size)
+        try:
+            read = reader(name, settings.size)
+        except VToonifyError as error:  # one damaged file must not stop all the others
+            read = str(error)
     done = shards.done_file(Path(folder), index * settings.drawings)
     if isinstance(read, str):
         done.write_text(read)
@@ -180,6 +192,14 @@ def _bytes(picture: np.ndarray) -> np.ndarray:
     return (picture * 255).round().clip(0, 255).astype(np.uint8)
 
 
+def _lines(path: Path) -> list[str]:
+    try:
+        return [line for line in path.read_text().splitlines() if line.strip()]
+    except OSError as error:
+        raise VToonifyError(f"{path} cannot be read ({error.strerror}); give a text file with a photograph a line"
+                            ) from error
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command; → exit code: 0, 2 for a mistake of the user, 130 when stopped."""
     parser = argparse.ArgumentParser(prog="python -m vtoonify_lib.training.photo_pairs",
@@ -201,8 +221,10 @@ def main(arguments: list[str] | None = None) -> int:
         args = vars(parser.parse_args(arguments))
         folder, held, processes = args.pop("folder"), args.pop("hold_out"), args.pop("processes")
         args["photos"], args["looks"] = tuple(args["photos"]), tuple(args["looks"])
-        hold_out = held.read_text().split("\n") if held else []
-        pairs = draw_pairs(folder, Settings(**args), [p for p in hold_out if p.strip()], processes)
+        hold_out = _lines(held) if held else []
+        if args["labels"]:
+            read_labels(args["labels"])
+        pairs = draw_pairs(folder, Settings(**args), hold_out, processes)
     except VToonifyError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
