@@ -85,10 +85,16 @@ def test_an_interrupted_data_set_goes_on(folder, tmp_path, pairs):
     assert np.array_equal(again["film"][1], pairs["film"][1])
 
 
-def test_spread_draws_each_photograph_several_times(folder, tmp_path):
+def test_spread_draws_each_photograph_several_times(folder, tmp_path, pairs, monkeypatch):
+    """And the exemplars, one of which is drawn here, for the other 23 are drawn alike."""
+    one = photo_pairs.exemplar_picture("paint", 3)
+    assert one.shape == (256, 256, 3) and one.std() > 20
+    monkeypatch.setattr(photo_pairs, "exemplar_picture", lambda look, number, bundle: np.roll(one, number, 1))
     chosen = settings(folder, looks=("paint",), drawings=2, spread=True, size=160)
     drawn = draw_pairs(tmp_path / "spread", chosen, processes=1, progress=False)
     assert drawn.ready.tolist() == [0, 1, 2, 3]
+    assert drawn.exemplars("paint").shape == (24, 256, 256, 3) and drawn.photographs
+    assert (np.array(drawn["paint_style"])[drawn.ready] >= 0).all() and (np.array(pairs["film_style"]) <= 0).all()
     assert len({(float(s), float(c)) for s, c in zip(drawn["paint_structure"], drawn["paint_color"], strict=True)}) > 2
 
 

@@ -37,7 +37,7 @@ def pack(folder: str | Path, out: str | Path, looks: Sequence[str] | None = None
         raise VToonifyError(f"{folder} has no look {missing[0]}; it has {', '.join(known + styles)}")
     kept = {"size": meta["size"], "styles": [s for s in styles if s == "photo" or s in looks],
             "looks": [look for look in looks if look in known], "seed": meta.get("seed", 0),
-            "margin": pairs.margin}
+            "margin": pairs.margin, "photographs": pairs.photographs}
     names = [name for name in fields(kept["size"], tuple(kept["styles"]), tuple(kept["looks"])) if name in pairs.arrays]
     pictures = [name for name in names if pairs[name].ndim >= 3 and pairs[name].dtype == np.uint8]
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive, ThreadPoolExecutor() as pool:

@@ -55,12 +55,14 @@ class Pairs:
     arrays  name (see `fields`) → read-only memory map [count, …]; also as `pairs[name]`
     ready   indices of the entries rendered so far
     margin  side of the pictures over that of the FFHQ square in their middle
+    photographs  whether they are drawn by `photo_looks`, whose looks share names with those of renders
     """
 
     folder: Path
     arrays: dict[str, np.ndarray]
     ready: np.ndarray
     margin: float = 1.0
+    photographs: bool = False
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.arrays[name]
@@ -82,7 +84,8 @@ class Pairs:
             raise VToonifyError(f"{folder} holds no data set; make one: python -m vtoonify_lib.studio.shards {folder}")
         chunk, left = meta.get("chunk", CHUNK), set(todo(folder, meta)) | refused(folder, meta)
         ready = [i for i in range(meta["count"]) if i - i % chunk not in left]
-        return cls(folder, open_arrays(folder, meta, "r"), np.array(ready, int), meta.get("margin", 1.0))
+        return cls(folder, open_arrays(folder, meta, "r"), np.array(ready, int), meta.get("margin", 1.0),
+                   meta.get("photographs", False))
 
 
 def _read_meta(folder: Path) -> dict[str, Any] | None:

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from ..config import VToonifyError
 from ..portraits import PhotoReader, read_labels
 from ..studio import shards
-from ..studio.exemplars import EXEMPLARS
+from ..studio.exemplars import EXEMPLARS, PICTURE
 from ..studio.filters import use_one_thread
 from ..studio.fitting import MARGIN, FittedPerson, canvas_camera, exact
 from ..studio.kit import find_kit
@@ -89,6 +89,8 @@ def draw_pairs(folder: str | Path, settings: Settings, hold_out: Iterable[str | 
     """
     folder = Path(folder)
     meta = _begin(folder, settings, {Path(p).resolve() for p in hold_out})
+    if settings.spread:
+        _draw_exemplars(folder, settings)
     todo = [start // settings.drawings for start in shards.todo(folder, meta)]
     jobs = [(str(folder), i) for i in todo]
     with tqdm(total=len(meta["people"]), initial=len(meta["people"]) - len(todo), desc="photographs", smoothing=0,
@@ -118,8 +120,8 @@ def _begin(folder: Path, settings: Settings, hold_out: set[Path]) -> dict:
     people = [*map(str, people), *(f"{RENDER}{i}" for i in range(settings.renders))]
     if not people:
         raise VToonifyError("there is nothing to draw; give folders of photographs or a number of renders")
-    meta = {"settings": given, "hold_out": held, "people": people, "margin": MARGIN, "chunk": settings.drawings,
-            "count": len(people) * settings.drawings, "size": settings.size, "styles": ["photo"],
+    meta = {"settings": given, "hold_out": held, "people": people, "margin": MARGIN, "photographs": True,
+            "chunk": settings.drawings, "count": len(people) * settings.drawings, "size": settings.size, "styles": ["photo"],
             "looks": list(settings.looks), "seed": settings.seed}
     (folder / "done").mkdir(parents=True, exist_ok=True)
     for name, (shape, dtype) in shards.fields(meta["size"], ("photo",), settings.looks).items():
@@ -127,6 +129,24 @@ def _begin(folder: Path, settings: Settings, hold_out: set[Path]) -> dict:
     (folder / HOLD_OUT).write_text("".join(f"{i}\n" for i in range(kept * settings.drawings)))
     path.write_text(json.dumps(meta, indent=1))
     return meta
+
+
+def _draw_exemplars(folder: Path, settings: Settings) -> None:
+    """What each look's exemplars look like, on people who do not exist: folder/exemplars/LOOK.npy [24,256,256,3]."""
+    (folder / "exemplars").mkdir(exist_ok=True)
+    for look in settings.looks:
+        path = folder / "exemplars" / f"{look}.npy"
+        if not path.is_file():
+            np.save(path, np.stack([exemplar_picture(look, number, settings.bundle) for number in range(EXEMPLARS)]))
+
+
+def exemplar_picture(look: str, number: int, bundle: str = "studio-t") -> np.ndarray:
+    """Somebody of the studio drawn by an exemplar at full degrees: the FFHQ square, uint8 [256,256,3]."""
+    _, studio = _tools(bundle, None)
+    fit, parsing = render(number, 1, shards.studio_of(str(find_kit()), round(MARGIN * PICTURE)))
+    drawing = studio.draw(studio.prepare(fit, parsing), exemplar(look, number), 1.0, 1.0)
+    border = (fit.size - PICTURE) // 2
+    return _bytes(drawing.picture[border:border + PICTURE, border:border + PICTURE])
 
 
 def draw_style(look: str, seed: int, index: int) -> tuple[int, float, float]:
@@ -173,7 +193,7 @@ def _draw_one(folder: str, index: int) -> int:
         arrays["photo_landmarks"][i], arrays["photo_parsing"][i] = fit.landmarks + 0.5, ready.labels
         arrays["wide"][i] = True
         for look in settings.looks:
-            chosen, number, structure, color = LOOKS[look], 0, flattering(fit), 0.5
+            chosen, number, structure, color = LOOKS[look], -1, flattering(fit), 0.5
             if settings.spread:
                 number, structure, color = draw_style(look, settings.seed, i)
                 chosen = exemplar(look, number)

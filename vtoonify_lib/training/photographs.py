@@ -138,7 +138,7 @@ def _train(job: Job, sources: Sequence[Source], students: encoder.Students, pars
     framing = Framing(job.window, job.config.scale, job.zoom, face=students.style.image_size)
     numbers = [EXEMPLARS * k for k in range(len(job.looks))] if shown else []
     windows = Windows(sources, job.looks, framing, job.batch, job.seed, shown, numbers)
-    feed = Feed(windows, device, job.workers, _codes(job) if shown else None)
+    feed = Feed(windows, device, job.workers, _codes(job, [source.pairs for source in sources]) if shown else None)
     criterion = OurLosses(parsing) if vgg is None else SharpLosses(parsing, vgg, job.vgg_square)
 
     def judge() -> Judge:
@@ -163,6 +163,10 @@ def _source(pairs: Pairs, job: Job) -> Source:
     missing = [look for look in job.looks if look not in pairs.arrays]
     if missing:
         raise VToonifyError(f"{pairs.folder} has no drawings in the look {missing[0]}")
+    if len(job.looks) > 1 and any((np.array(pairs[f"{look}_style"])[pairs.ready] < 0).any() for look in job.looks
+                                  if f"{look}_style" in pairs.arrays):
+        raise VToonifyError(f"{pairs.folder} was drawn without exemplars, which several looks need; draw it with "
+                            "--spread")
     pool = np.setdiff1d(pairs.ready, held_out(pairs.folder, _few(pairs)))
     side, size = _side(pairs, job), pairs["photo"].shape[1]
     if side > (1 + NATURAL) * size:
@@ -183,9 +187,12 @@ def _few(pairs: Pairs) -> int:
     return min(64, len(pairs.ready) // 10)
 
 
-def _codes(job: Job) -> np.ndarray | None:
-    """Codes of the looks' styles, then of the photograph; None where the studio's table does not know the looks."""
-    if not set(job.looks) <= set(LOOKS):
+def _codes(job: Job, datasets: Sequence[Pairs]) -> np.ndarray | None:
+    """Codes of the looks' styles, then of the photograph; None where the studio's table does not know the looks.
+
+    It knows those of renders; looks of photographs are others, even where they share a name.
+    """
+    if any(pairs.photographs for pairs in datasets) or not set(job.looks) <= set(LOOKS):
         return None
     table = style_codes(job.config.generator.style_dim)
     return np.concatenate([*(table[EXEMPLARS * LOOKS.index(look):][:EXEMPLARS] for look in job.looks), table[-1:]])
@@ -226,7 +233,7 @@ def _trials(pairs: Pairs, job: Job, shown: Exemplars | None, face: int) -> list[
 
 
 def _orders(pairs: Pairs, job: Job, shown: Exemplars) -> Callable[[int, str], encoder.Order]:
-    table = _codes(job)
+    table = _codes(job, [pairs])
 
     def order(entry: int, look: str) -> encoder.Order:
         index = np.array([EXEMPLARS * job.looks.index(look) + int(pairs[f"{look}_style"][entry])])
