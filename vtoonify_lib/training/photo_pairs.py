@@ -121,7 +121,8 @@ def _begin(folder: Path, settings: Settings, hold_out: set[Path]) -> dict:
     if not people:
         raise VToonifyError("there is nothing to draw; give folders of photographs or a number of renders")
     meta = {"settings": given, "hold_out": held, "people": people, "margin": MARGIN, "photographs": True,
-            "chunk": settings.drawings, "count": len(people) * settings.drawings, "size": settings.size, "styles": ["photo"],
+            "chunk": settings.drawings, "count": len(people) * settings.drawings, "size": settings.size,
+            "styles": ["photo"],
             "looks": list(settings.looks), "seed": settings.seed}
     (folder / "done").mkdir(parents=True, exist_ok=True)
     for name, (shape, dtype) in shards.fields(meta["size"], ("photo",), settings.looks).items():
