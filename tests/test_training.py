@@ -162,7 +162,7 @@ def counting(folder, iterations, model=None, **more):
 def test_stops_when_time_is_up_and_goes_on(tmp_path, monkeypatch):
     clock = iter(range(0, 10**6, 10))
     monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: next(clock)))  # each look takes 10 s
-    assert counting(tmp_path, 9, seconds=75) == [0, 1, 2, 3]
+    assert counting(tmp_path, 9, seconds=155) == [0, 1, 2, 3]  # four looks an iteration
     assert counting(tmp_path, 9) == [4, 5, 6, 7, 8]
     assert counting(tmp_path, 9) == []
 
