@@ -16,6 +16,7 @@ from vtoonify_lib.studio.filters import along, blur, guided, luma, structure
 from vtoonify_lib.studio.geometry import project
 from vtoonify_lib.studio.people import person, sample_z, unit_target
 from vtoonify_lib.studio.photo_looks import FILM, LOOKS, exemplar, flattering
+from vtoonify_lib.studio.photo_masks import masks_of
 from vtoonify_lib.studio.photo_techniques import kuwahara
 from vtoonify_lib.studio.photo_warp import carried, fetch_at
 
@@ -168,6 +169,14 @@ def test_hair_gets_strands_and_spectacles_stay(studio, sit):
     assert np.abs(drawing.picture - drawing.warped)[frame].mean() < 0.02
     hair = (fetch_at(dressed.masks["hair"], drawing.move) > 0.9) & (drawing.labels == 17)
     assert np.abs(drawing.picture - drawing.warped)[hair].mean() > 0.01
+
+
+def test_trees_far_above_the_head_are_no_hair(plain):
+    """Where the parsing net takes everything for hair, only what is near the head may be."""
+    doubtful = np.zeros((96, 96, 19), np.float32)
+    doubtful[..., 17], doubtful[..., 0] = 0.6, 0.4
+    hair = masks_of(plain.fit, plain.exact, doubtful)["hair"]
+    assert hair[: SIZE // 16].mean() < 0.05 < hair[SIZE // 8: SIZE // 3].mean()
 
 
 def test_labels_are_those_of_the_head_that_is_drawn(studio, sit):

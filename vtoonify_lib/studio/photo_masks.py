@@ -14,6 +14,7 @@ from .photo_warp import Exact
 
 SIDE = 192  # px on which colour models are fitted
 HEAD, BODY, FACE = (1, 2, 3, 4, 5, 10, 11, 12, 13), (14, 16), (1, 10)
+HAIR_REACH = 0.9    # eye distances above and beside the head within which a colour like the hair's is hair, not a tree
 GLASSES, CLOTH, HAIR = 6, 16, 17
 SKIN, NECK, BROWS, EYES, MOUTH, LIPS = (1, 10, 7, 8), (14,), (2, 3), (4, 5), (11,), (12, 13)
 
@@ -84,11 +85,13 @@ def _hair(small: np.ndarray, guess: np.ndarray, label: np.ndarray, person: np.nd
     trimap[region & ~_dilated(label > 0, 0.05 * eye) & (row < chin - 0.3 * eye)] = cv2.GC_FGD
     trimap[(row > points[30, 1]) & (guess[..., HAIR] < 0.3)] = cv2.GC_BGD
     bald = (label == 1) & (blur(guess[..., HAIR], 2) < 0.15)
-    trimap[~region | inner | bald] = cv2.GC_BGD
+    head = np.isin(label, HEAD)
+    beyond = ~_dilated(head, HAIR_REACH * eye) & (row < points[17:27, 1].max()) & (guess[..., HAIR] < 0.9)
+    trimap[~region | inner | bald | beyond] = cv2.GC_BGD
     calm = small.copy()
     calm[~region] = small[inner].mean(0) if inner.any() else 128
     found = _cut(calm, trimap)
-    return found & region if found is not None else (guess[..., HAIR] > 0.5) & region
+    return (found if found is not None else guess[..., HAIR] > 0.5) & region & ~beyond
 
 
 def _glasses(parsing: np.ndarray, fit: FittedPerson) -> np.ndarray:
