@@ -262,6 +262,12 @@ def test_the_job_on_a_cpu(backbone, start, random_vgg, tmp_path):
             assert torch.allclose(value, last[f"vtoonify.{name}"], rtol=2e-3, atol=1e-4)
         assert Toonifier.load(made.folder, "cpu").image(photograph()).shape[2] == 3
         assert starting.first_students(made, config).vtoonify.config == config
+        told["job"]["eyes"] = 32.0  # trained on faces twice as large as the network's size says
+        (job.out / "metrics.json").write_text(json.dumps(told))
+        large = photographs.make_bundle(job.out, tmp_path / "large", str(start.folder))
+        assert (made.config.framing_size, large.config.framing_size) == (64, 128)
+        again = starting.first_students(large, config).vtoonify.config
+        assert replace(again, face_size=None) == config
     else:
         with pytest.raises(VToonifyError, match="has no styles for the VToonify-D"):
             photographs.make_bundle(job.out, tmp_path / "film", str(start.folder))
