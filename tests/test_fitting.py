@@ -8,8 +8,9 @@ from people import HOPPER, photograph
 
 from vtoonify_lib.config import VToonifyError
 from vtoonify_lib.framing import eye_distance
-from vtoonify_lib.studio import fitting
-from vtoonify_lib.studio.fitting import AVERAGE, Fitter, _axes, canvas, grown
+from vtoonify_lib.studio import fitted_person, fitting
+from vtoonify_lib.studio.fitted_person import canvas
+from vtoonify_lib.studio.fitting import AVERAGE, Fitter, _axes, grown
 from vtoonify_lib.studio.geometry import project
 from vtoonify_lib.studio.people import person, sample_z, unit_target
 
@@ -92,7 +93,7 @@ def test_a_real_face(fitter):
     fit = fitter.fit(photograph(), HOPPER, None, 480)
     assert not fit.refusals and fit.residual < 0.05 and fit.person.gaze.tolist() == pytest.approx(
         person(np.zeros(len(sample_z(np.random.default_rng(0), 1)[0]))).gaze.tolist())
-    assert 0.6 < eye_distance(fit.landmarks) / (480 / fitting.MARGIN / 4) < 1.1  # FFHQ's square is four eye distances
+    assert 0.6 < eye_distance(fit.landmarks) / (480 / fitted_person.MARGIN / 4) < 1.1  # four eye distances
     assert fit.photo.shape == (480, 480, 3) and 0 < fit.covered.mean() <= 1
 
 
@@ -132,7 +133,7 @@ def test_canvas_moves_points_with_pixels(size):
 
 def test_another_size_keeps_points_on_their_pixels(fitter):
     fit = fitter.fit(photograph(), HOPPER, HOPPER[[37, 44]], 600)
-    small, again = fitting.at_size(fit, 240), fitter.fit(photograph(), HOPPER, HOPPER[[37, 44]], 240)
+    small, again = fitted_person.at_size(fit, 240), fitter.fit(photograph(), HOPPER, HOPPER[[37, 44]], 240)
     assert np.abs(small.landmarks - again.landmarks).max() < 0.02 and np.abs(small.irises - again.irises).max() < 0.02
     assert small.enlarged == pytest.approx(again.enlarged)
 

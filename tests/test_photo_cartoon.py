@@ -13,6 +13,7 @@ from vtoonify_lib.config import VToonifyError
 from vtoonify_lib.studio import fitting, photo_eyes
 from vtoonify_lib.studio.exemplars import EXEMPLARS
 from vtoonify_lib.studio.filters import along, blur, guided, luma, structure
+from vtoonify_lib.studio.fitted_person import canvas_camera
 from vtoonify_lib.studio.geometry import project
 from vtoonify_lib.studio.people import person, sample_z, unit_target
 from vtoonify_lib.studio.photo_looks import FILM, LOOKS, exemplar, flattering
@@ -47,7 +48,7 @@ def sit(studio, camera_studio):
     def prepared(**changes):
         who = person(Z).with_(**{"hair": "none", "glasses": None, "pose": np.array([0.1, 0.0, 0.05]), **changes})
         scene = camera_studio.sculptor.scene(who)
-        scene = replace(scene, camera=fitting.canvas_camera(scene.camera, SIZE))
+        scene = replace(scene, camera=canvas_camera(scene.camera, SIZE))
         drawn = camera_studio.draw(scene, who)
         fit = fitting.exact(scene, who, drawn.image, drawn.landmarks)
         return studio.prepare(fit, np.eye(19, dtype=np.float32)[drawn.parsing])

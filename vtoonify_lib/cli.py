@@ -111,19 +111,14 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
 
     command = commands.add_parser("portrait", help="draw a photograph out of itself: large, sharp, some seconds")
-    command.add_argument("input", metavar="IN", help="picture file")
-    command.add_argument("output", metavar="OUT", help="picture file to write; its ending says the format")
-    command.add_argument("--look", default="film", metavar="LOOK",
-                         help="film, comic, paint or caricature (default: %(default)s)")
-    command.add_argument("--structure", type=float, metavar="X",
-                         help="from 0, the person's proportions, to 1, the look's (default: what suits the person)")
-    command.add_argument("--color", type=float, default=0.5, metavar="X",
-                         help="from 0, the photograph's colours, to 1, the look's (default: %(default)s)")
-    command.add_argument("--size", type=int, metavar="PX",
-                         help="side of the square around the face, 128 to 2048 (default: up to three times the "
-                              "photograph's, 1536 at most)")
-    command.add_argument("--bundle", default="studio-t", metavar="NAME",
-                         help="whose landmark model and parsing net to use (default: %(default)s)")
+    command.add_argument("files", nargs=2, metavar=("IN", "OUT"), help="picture files; OUT's ending says the format")
+    for name, kind, default, what in (
+            ("look", str, "film", "film, comic, paint or caricature (default: film)"),
+            ("structure", float, None, "from 0, the person's proportions, to 1, the look's (default: what suits)"),
+            ("color", float, 0.5, "from 0, the photograph's colours, to 1, the look's (default: 0.5)"),
+            ("size", int, None, "side of the square, 128 to 2048 px (default: 3 times the photograph's, to 1536)"),
+            ("bundle", str, "studio-t", "whose landmark model and parsing net to use (default: studio-t)")):
+        command.add_argument(f"--{name}", type=kind, default=default, metavar="X", help=what)
     command.set_defaults(run=_portrait)
 
     command = commands.add_parser("batch", parents=[common, style, region],
@@ -285,10 +280,10 @@ def _portrait(arguments: argparse.Namespace) -> None:
     from .images import check_output, check_picture_name, write_image
     from .portraits import Portraitist
 
-    check_picture_name(check_output(arguments.output, arguments.input))
-    drawn = Portraitist(arguments.bundle).draw(arguments.input, arguments.look, arguments.structure, arguments.color,
-                                               arguments.size)
-    print(f"{write_image(arguments.output, drawn)}: {drawn.shape[1]}×{drawn.shape[0]}")
+    (source, out), wanted = arguments.files, [getattr(arguments, name) for name in ("look", "structure", "color", "size")]
+    check_picture_name(check_output(out, source))
+    drawn = Portraitist(arguments.bundle).draw(source, *wanted)
+    print(f"{write_image(out, drawn)}: {drawn.shape[1]}×{drawn.shape[0]}")
 
 
 def _batch(arguments: argparse.Namespace) -> None:

@@ -15,7 +15,8 @@ from .config import VToonifyError
 from .faces import FaceFinder
 from .images import read_image, to_tensor
 from .parsing import parsing_logits
-from .studio.fitting import FittedPerson, Fitter, at_size
+from .studio.fitted_person import FittedPerson, at_size
+from .studio.fitting import Fitter
 from .studio.photo_cartoon import Drawing, PhotoStudio, check_degrees
 from .studio.photo_looks import flattering, photo_look
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from ..config import VToonifyError
 from .filters import mix, smoothstep
-from .fitting import FittedPerson, grown
+from .fitted_person import FittedPerson
+from .fitting import grown
 from .kit import Kit
 from .photo_film import FilmDrawing
 from .photo_looks import PhotoLook

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..config import VToonifyError
 from .exemplars import EXEMPLARS, spread_levels
-from .fitting import FittedPerson
+from .fitted_person import FittedPerson
 from .photo_eyes import EyePaint
 from .styles import both
 

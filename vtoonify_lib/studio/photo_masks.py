@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from .filters import blur, guided, luma, mix, smoothstep
-from .fitting import FittedPerson
+from .fitted_person import FittedPerson
 from .photo_warp import Exact
 
 SIDE = 192  # px on which colour models are fitted

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from .filters import luma, to_linear
-from .fitting import FittedPerson
+from .fitted_person import FittedPerson
 from .geometry import Scene
 from .photo_eyes import BROWN, IRIS, iris_color
 from .photo_masks import BROWS, EYES, LIPS, MOUTH, masks_of

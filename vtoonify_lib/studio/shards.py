@@ -271,20 +271,29 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, help=f"(default: {DEFAULTS['seed']})")
     parser.add_argument("--kit", help="folder of another portrait kit (default: $VTOONIFY_PORTRAIT_KIT, or ours)")
     parser.add_argument("--processes", type=int, help="(default: one per core)")
-    try:
+
+    def work() -> str:
         args = vars(parser.parse_args(arguments))
         looks, styles = args.pop("looks"), args.pop("styles")
         if looks is None:
             pairs = render_pairs(**args, styles=styles)
         else:
             pairs = render_styles(**args, looks=tuple(looks) or None)
+        return f"{len(pairs.ready)} people in {pairs.folder}"
+
+    return exit_code(work)
+
+
+def exit_code(work: Callable[[], str]) -> int:
+    """Do the work of a command that can be resumed, and print what it says → 0, or 2 or 130 and a line on stderr."""
+    try:
+        print(work())
     except VToonifyError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130
-    print(f"{len(pairs.ready)} people in {pairs.folder}")
     return 0
 
 

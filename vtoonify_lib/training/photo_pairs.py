@@ -23,7 +23,8 @@ from ..portraits import PhotoReader, read_labels
 from ..studio import shards
 from ..studio.exemplars import EXEMPLARS, PICTURE
 from ..studio.filters import use_one_thread
-from ..studio.fitting import MARGIN, FittedPerson, canvas_camera, exact
+from ..studio.fitted_person import MARGIN, FittedPerson, canvas_camera
+from ..studio.fitting import exact
 from ..studio.kit import find_kit
 from ..studio.packing import HOLD_OUT
 from ..studio.people import person, sample_z
@@ -238,7 +239,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--labels", help=".npz of landmarks and irises found by another program")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, help="(default: one per core)")
-    try:
+
+    def work() -> str:
         args = vars(parser.parse_args(arguments))
         folder, held, processes = args.pop("folder"), args.pop("hold_out"), args.pop("processes")
         args["photos"], args["looks"] = tuple(args["photos"]), tuple(args["looks"])
@@ -246,14 +248,9 @@ def main(arguments: list[str] | None = None) -> int:
         if args["labels"]:
             read_labels(args["labels"])
         pairs = draw_pairs(folder, Settings(**args), hold_out, processes)
-    except VToonifyError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
-    print(f"{len(pairs.ready)} drawings in {pairs.folder}")
-    return 0
+        return f"{len(pairs.ready)} drawings in {pairs.folder}"
+
+    return shards.exit_code(work)
 
 
 if __name__ == "__main__":
