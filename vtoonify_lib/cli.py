@@ -280,9 +280,9 @@ def _portrait(arguments: argparse.Namespace) -> None:
     from .images import check_output, check_picture_name, write_image
     from .portraits import Portraitist
 
-    (source, out), wanted = arguments.files, [getattr(arguments, name) for name in ("look", "structure", "color", "size")]
+    (source, out), said = arguments.files, vars(arguments)
     check_picture_name(check_output(out, source))
-    drawn = Portraitist(arguments.bundle).draw(source, *wanted)
+    drawn = Portraitist(said["bundle"]).draw(source, *(said[name] for name in ("look", "structure", "color", "size")))
     print(f"{write_image(out, drawn)}: {drawn.shape[1]}×{drawn.shape[0]}")
 
 
