@@ -100,12 +100,16 @@ class VToonifyConfig:
     backbone   "toonify" (VToonify-T) or "dualstylegan" (VToonify-D)
     face_size  side of the FFHQ square in the input, in pixels, that the weights were trained for; None: in_size. All
                layers are convolutions, so that a small network may be trained on, and draw, large faces
+    detail     pixels of the photograph per input pixel and side, which the network reads beside its input and carries
+               over into a picture of as many pixels (`models.detail`): out_size/in_size, or a multiple of it. None: the
+               published form, which knows the photograph at input size only
     """
 
     generator: GeneratorConfig
     in_size: int
     backbone: str = "toonify"
     face_size: int | None = None
+    detail: int | None = None
 
     def __post_init__(self) -> None:
         if self.backbone not in BACKBONES:
@@ -115,6 +119,9 @@ class VToonifyConfig:
                                 f"{self.out_size // 2} (half the generator's size)")
         if self.face_size is not None and self.face_size < HANDOFF:
             raise VToonifyError(f"face_size is {self.face_size}; it must be at least {HANDOFF}, or None for in_size")
+        if self.detail is not None and (self.detail < 1 or self.detail % self.generator_scale):
+            raise VToonifyError(f"detail is {self.detail}; it must be a multiple of {self.generator_scale} (out_size "
+                                "over in_size), or None")
 
     @property
     def framing_size(self) -> int:
@@ -123,25 +130,36 @@ class VToonifyConfig:
 
     @property
     def out_size(self) -> int:
-        """Output resolution for a square input of in_size."""
+        """The generator's output resolution for a square input of in_size."""
         return self.generator.size
 
     @property
-    def scale(self) -> int:
-        """Output pixels per input pixel, along each side."""
+    def generator_scale(self) -> int:
+        """The generator's output pixels per input pixel, along each side."""
         return self.out_size // self.in_size
+
+    @property
+    def scale(self) -> int:
+        """Pixels of the picture per input pixel, along each side."""
+        return self.detail or self.generator_scale
+
+    @property
+    def input_channels(self) -> int:
+        """Of what the network reads: RGB, parsing logits, and the photograph's pixels within each input pixel."""
+        return INPUT_CHANNELS + (3 * self.detail**2 if self.detail else 0)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form; :meth:`from_dict` reverses it."""
         plain = {"generator": self.generator.to_dict(), "in_size": self.in_size, "backbone": self.backbone}
-        return plain if self.face_size is None else {**plain, "face_size": self.face_size}
+        optional = {"face_size": self.face_size, "detail": self.detail}
+        return plain | {name: value for name, value in optional.items() if value is not None}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> VToonifyConfig:
         """Reverse of :meth:`to_dict`."""
         try:
             return cls(GeneratorConfig.from_dict(data["generator"]), int(data["in_size"]), data["backbone"],
-                       data.get("face_size"))
+                       data.get("face_size"), data.get("detail"))
         except (KeyError, TypeError) as error:
             raise VToonifyError(f"VToonify description is incomplete ({error!r}); expected generator, in_size and "
                                 "backbone") from error

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -26,7 +27,6 @@ from .framing import CropPlan
 from .look import Look
 from .networks import Parse
 from .overlap import Crowd
-from .parsing import SteadyParsing
 from .planning import ClipPlan, plan_clip, presence
 from .quality import QualityCard, QualityMeter
 from .video import SegmentWriter, pipelined, read_frames
@@ -91,7 +91,7 @@ class _Part:
 
     share: float                 # of the cartoon, 0 … 1; the rest is the original
     plan: CropPlan
-    crop: np.ndarray | None      # at working size, where some of the cartoon is to be seen
+    crop: np.ndarray | None      # as the networks see it, where some of the cartoon is to be seen
     plain: np.ndarray | None     # the crop at output size, where some of it is to be seen
     mine: np.ndarray | None = None   # how much of each pixel is this person's, at working size, where there are others
     drawn: np.ndarray | None = None
@@ -123,10 +123,10 @@ def cast(toonifier: Toonifier, tracks: list[ClipTrack], bystanders: list[ClipTra
         latest: list[Tensor] = []
         draw = toonifier.animator(track.aligned, wish.looks[min(len(actors), len(wish.looks) - 1)],
                                   lambda crops, latest=latest: latest[0])
-        parse = (lambda: SteadyParsing(toonifier.networks.parse, PARSE_EVERY)) if wish.smooth else (
+        parse = (lambda: toonifier.networks.steady_parse(PARSE_EVERY)) if wish.smooth else (
             lambda: toonifier.networks.parse)
         actors.append(Actor(track, plans, presence(track), parse, draw,
-                             toonifier.preprocessing.cut if plans.steady else cut, latest))
+                            partial(toonifier.cut, whole=plans.steady), latest))
     if not actors:
         raise refused
     everybody = [*(actor.track for actor in actors), *bystanders]
@@ -144,7 +144,9 @@ def _at_once(toonifier: Toonifier, actors: list[Actor], wish: Wish) -> int:
         return 1
 
     def try_out(actor: Actor) -> np.ndarray:
-        return actor.moved(np.zeros((1, actor.plans.height, actor.plans.width, 3), np.uint8), networks.parse)
+        detail = toonifier.config.detail or 1
+        return actor.moved(np.zeros((1, detail * actor.plans.height, detail * actor.plans.width, 3), np.uint8),
+                           networks.parse)
 
     return min(frames_that_fit(networks.device, lambda actor=actor: try_out(actor)) for actor in actors)
 

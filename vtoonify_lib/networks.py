@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image
@@ -20,8 +21,9 @@ from .checkpoints import Bundle
 from .devices import memory_errors, pick_dtype
 from .images import to_tensor
 from .look import Look
+from .models.detail import with_detail
 from .models.psp import PSP
-from .parsing import network_input, parsing_logits, person_mask
+from .parsing import SteadyParsing, network_input, parsing_logits, person_mask
 from .preprocessing import Preprocessing
 from .published import style_code
 from .styles import StyleCode, StyleTable
@@ -102,7 +104,23 @@ class Networks:
         return latents.with_color_of(exemplar, torch.lerp(face, exemplar, float(look.color)))
 
     def parse(self, crops: np.ndarray) -> Tensor:
-        """Parsing logits [B,19,H,W] of crops, uint8 RGB [B,H,W,3]; H, W multiples of 8."""
+        """Parsing logits [B,19,H,W] of crops as `painter` takes them, uint8 RGB [B,dH,dW,3]."""
+        return self._parse_small(self.small(crops))
+
+    def steady_parse(self, every: int) -> Parse:
+        """`parse` for the frames of a clip, one after the other: see `parsing.SteadyParsing`."""
+        steady = SteadyParsing(self._parse_small, every)
+        return lambda crops: steady(self.small(crops))
+
+    def small(self, crops: np.ndarray) -> np.ndarray:
+        """Crops as `painter` takes them at input size: uint8 RGB [B,dH,dW,3] → [B,H,W,3]."""
+        detail = self.bundle.config.detail
+        if not detail:
+            return crops
+        size = (crops.shape[2] // detail, crops.shape[1] // detail)
+        return np.stack([cv2.resize(crop, size, interpolation=cv2.INTER_AREA) for crop in crops])
+
+    def _parse_small(self, crops: np.ndarray) -> Tensor:
         with torch.inference_mode(), self._memory(crops):
             return parsing_logits(self.parsing, to_tensor(crops, self.device).to(self.dtype))
 
@@ -113,12 +131,13 @@ class Networks:
         """
         size = (logits.shape[3], logits.shape[2])
         small = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BOX))
-        return person_mask(logits[0], self.parse(small[None])[0])
+        return person_mask(logits[0], self._parse_small(small[None])[0])
 
     def painter(self, style: Tensor, structure: float | None = None, parse: Parse | None = None) -> Draw:
-        """The network with this style folded in: uint8 RGB [B,H,W,3] → [B,sH,sW,3]; H, W multiples of 8.
+        """The network with this style folded in: uint8 RGB [B,dH,dW,3] → [B,sH,sW,3]; H, W multiples of 8.
 
-        parse  crops → logits, instead of `Networks.parse` (see `parsing.SteadyParsing`)
+        s is config.scale, d is config.detail or 1: a network that carries detail over sees crops at output size.
+        parse  crops → logits, instead of `Networks.parse` (see `steady_parse`)
         """
         network = self._folded(style)
 
@@ -154,5 +173,7 @@ class Networks:
         return memory_errors(self.device, f"a crop of {crops.shape[2]}×{crops.shape[1]} px")
 
     def _input(self, crops: np.ndarray, parse: Parse) -> Tensor:
-        """What the network sees of crops, uint8 RGB [B,H,W,3]."""
-        return network_input(to_tensor(crops, self.device), parse(crops).to(self.device))
+        """What the network sees of crops, uint8 RGB [B,dH,dW,3]."""
+        x = network_input(to_tensor(self.small(crops), self.device), parse(crops).to(self.device))
+        detail = self.bundle.config.detail
+        return with_detail(x, to_tensor(crops, self.device), detail) if detail else x

@@ -24,7 +24,7 @@ from .config import VToonifyError
 from .devices import pick_device
 from .faces import Face as FoundFace
 from .faces import FaceFinder, align_face, paste_all
-from .framing import CropPlan, usual_padding
+from .framing import CropPlan, cut, usual_padding
 from .images import read_image
 from .look import AS_TRAINED, Look
 from .networks import Draw, Networks, Parse
@@ -40,7 +40,7 @@ FRAMES = ("crop", "full")  # what comes out: the toonified region around the fac
 
 
 class Face(NamedTuple):
-    """A face in a picture: the picture and the region to toonify, that region at working size, the face aligned.
+    """A face in a picture: the picture and the region to toonify, that region as the networks see it, the face aligned.
 
     picture, crop, aligned: uint8 RGB [H,W,3]; mine: how much of each pixel of the crop is this face's, where there are
     others, float32 [h,w] in [0,1]
@@ -141,7 +141,16 @@ class Toonifier:
         plan = self.preprocessing.plan(rgb.shape, landmarks, self.config.framing_size, padding)
         mine = share(np.array([place_of(face.landmarks) for face in faces]), who, plan)
         aligned = align_face(rgb, landmarks, self.networks.face_size)
-        return Face(rgb, plan, self.preprocessing.cut(rgb, plan), aligned, mine)
+        return Face(rgb, plan, self.cut(rgb, plan), aligned, mine)
+
+    def cut(self, rgb: np.ndarray, plan: CropPlan, whole: bool = True) -> np.ndarray:
+        """The planned crop of a frame as the networks see it (see `networks.Networks.painter`), uint8 RGB.
+
+        whole: whether the plan lies on whole pixels, as that of a picture does; that of a gliding crop does not
+        """
+        if self.config.detail:
+            return cut(rgb, plan, grow=self.config.detail)
+        return (self.preprocessing.cut if whole else cut)(rgb, plan)
 
     # ------------------------------------------------------------------ clips
     def video(self, src: str | Path, dst: str | Path, frame: str = "crop", padding: float | None = None,

@@ -42,9 +42,8 @@ def split(toonifier: Toonifier, clip: str | Path = SAMPLE, frames: int = FRAMES,
                        toonifier.networks.face_size)
     seconds["faces"] = (perf_counter() - begin) / len(shown)
     plans = plan_clip(track, toonifier.config.framing_size)
-    crops = timed("crop", lambda i: toonifier.preprocessing.cut(shown[i].rgb, plans.at(i))[None], range(len(shown)))
-    steady = SteadyParsing(toonifier.networks.parse, PARSE_EVERY)
-    maps = iter(timed("parsing", steady, crops))
+    crops = timed("crop", lambda i: toonifier.cut(shown[i].rgb, plans.at(i))[None], range(len(shown)))
+    maps = iter(timed("parsing", toonifier.networks.steady_parse(PARSE_EVERY), crops))
     draw = toonifier.animator(track.aligned, look, lambda crop: next(maps))
     pictures = timed("network", lambda crop: draw(crop, 0.0)[0], crops)
     with tempfile.TemporaryDirectory() as folder:

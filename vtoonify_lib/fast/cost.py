@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..config import INPUT_CHANNELS, VToonifyConfig
+from ..config import VToonifyConfig
 from ..models.vtoonify_d import build_vtoonify
 from .folding import fold
 
@@ -29,7 +29,7 @@ def report_cost(config: VToonifyConfig, height: int, width: int) -> Cost:
     with torch.device("meta"):
         network = build_vtoonify(config)
         folded = fold(network, torch.zeros(1, network.generator.n_latent, config.generator.style_dim))
-        macs = count_macs(folded, torch.zeros(1, INPUT_CHANNELS, height, width))
+        macs = count_macs(folded, torch.zeros(1, config.input_channels, height, width))
     return Cost(count_parameters(network), count_parameters(folded), macs)
 
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from ..config import INPUT_CHANNELS, VToonifyError
+from ..config import VToonifyError
 from ..devices import out_of_memory
 from .toonify import FoldedVToonify
 
@@ -26,7 +26,7 @@ def reach(network: FoldedVToonify) -> int:
     output that looks at it. VToonifyError where that is everything, as with the instance norms of VToonify-D.
     """
     where = next(network.parameters())
-    x = torch.zeros(1, INPUT_CHANNELS, PROBE, 2 * network.multiple, device=where.device)
+    x = torch.zeros(1, network.config.input_channels, PROBE, 2 * network.multiple, device=where.device)
     far = 0
     for at in range(PROBE // 2, PROBE // 2 + network.multiple):  # each place within the coarsest pixel
         probe = x.clone()

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from .. import latents
-from ..config import VToonifyError
+from ..config import INPUT_CHANNELS, VToonifyError
+from ..models.detail import blended, detail_of
 from ..models.vtoonify import N_RESIDUAL, VToonify, check_frame
 from ..ops import SQRT2, channels_last, fir_kernel
 from .layers import (
@@ -24,7 +25,7 @@ from .layers import (
 
 
 class FoldedVToonify(nn.Module):
-    """VToonify-T with one style folded in: x [B,22,H,W] → float32 [B,3,sH,sW]. Made by :func:`fold`.
+    """VToonify-T with one style folded in: x as the network reads it → float32 [B,3,sH,sW]. Made by :func:`fold`.
 
     too_many, tile  what `draw_somehow` has found out: pixels of a batch for which memory did not suffice, and the side
                     of tiles for which it may
@@ -34,6 +35,8 @@ class FoldedVToonify(nn.Module):
         super().__init__()
         codes = self._codes(network, w)
         self.config, self.multiple = network.config, network.multiple
+        self.flow = plain_conv(network.detail.flow) if network.config.detail else None
+        self.pixels = plain_conv(network.detail.pixels) if network.config.detail else None
         self.too_many = self.tile = math.inf
         *down, blocks, to_skip = network.encoder
         self.down = nn.ModuleList(nn.ModuleList(plain_conv(m) for m in stage[::2]) for stage in down)
@@ -62,12 +65,15 @@ class FoldedVToonify(nn.Module):
         return self.draw(self.features(x))
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """What no style changes: the encoder's features of x, from fine to coarse, up to the residual blocks.
+        """What no style changes: the encoder's features of x, from fine to coarse, up to the residual blocks; with
+        config.detail the photograph before them.
 
         `draw` makes the picture of them, and spoils them on the way: give it copies to draw from them again.
         """
-        check_frame(x, self.multiple)
-        x, details = channels_last(x.to(self.dtype)), []
+        config = self.config
+        check_frame(x, self.multiple, config.input_channels)
+        details = [detail_of(x, INPUT_CHANNELS, config.detail)] if config.detail else []  # in full precision
+        x = channels_last(x.to(self.dtype))
         for stage in self.down:
             for conv in stage:
                 x = activate(conv(x))
@@ -76,7 +82,8 @@ class FoldedVToonify(nn.Module):
 
     def draw(self, details: list[Tensor], degree: Tensor | None = None) -> Tensor:
         """`forward` from the features of x; degree: [1] or [B], for VToonify-D."""
-        x, details = details[-1], list(details)
+        photo, *details = details if self.config.detail else [None, *details]
+        x, coarse = details[-1], None
         for i, (first, second) in enumerate(self.blocks):  # √2^(i+1) times the trained feature after block i
             x = self._residual(i, activate(second(activate(first(x)))).add_(x), degree)
         x = x.mul_(SQRT2**-N_RESIDUAL)
@@ -84,7 +91,11 @@ class FoldedVToonify(nn.Module):
         for i, level in enumerate(self.levels):
             detail = self._detail(i, x, details.pop(), degree) if details else None
             x, skip = level(x, skip, detail)
-        return skip
+            coarse = x if coarse is None else coarse
+        if photo is None:
+            return skip
+        scale, finer = self.config.scale, self.config.scale // self.config.generator_scale
+        return blended(photo, self.flow(coarse), self.pixels(x), skip, scale, finer)[0]
 
     def _residual(self, index: int, x: Tensor, degree: Tensor | None) -> Tensor:
         """What follows a residual block: here nothing."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from .. import latents
 from ..config import HANDOFF, INPUT_CHANNELS, VToonifyConfig, VToonifyError, resolutions
 from ..ops import SLOPE, SQRT2, channels_last
+from .detail import DetailHead, detail_of
 from .stylegan2 import Generator
 
 STEM = 32  # width of the encoder's first convolution, as published
@@ -57,10 +58,23 @@ class Style(NamedTuple):
         return Style(*(None if t is None else t[i : i + 1] for t in self))
 
 
+class Drawn(NamedTuple):
+    """What a network drew.
+
+    picture [B,3,sH,sW]; masks of the fusions, VToonify-D only; flow [B,2,·,·], with config.detail only: input pixels
+    from each place to its place in the photograph
+    """
+
+    picture: Tensor
+    masks: list[Tensor]
+    flow: Tensor | None = None
+
+
 class VToonify(nn.Module):
     """VToonify-T: frame and style code → cartoon.
 
-    x  [B,22,H,W]: RGB in [−1,1] and parsing logits · PARSING_SCALE; H and W multiples of 8, at least 8
+    x  [B,22,H,W]: RGB in [−1,1] and parsing logits · PARSING_SCALE; H and W multiples of 8, at least 8; with
+       config.detail the photograph's own pixels follow, see `detail.with_detail`
     w  [B,L,D] (or [B,1,D] or [B,D], or batch 1 for all frames); only the colour layers (7…) are read
     →  [B,3,sH,sW], about [−1,1], s = config.scale
     """
@@ -82,6 +96,10 @@ class VToonify(nn.Module):
             c = config.generator.width(r)
             self.fusion_out.append(self._build_fusion(c))
             self.fusion_skip.append(identity_fusion(3, c, 3))
+        if config.detail:
+            width = config.generator.width
+            self.detail = DetailHead(width(2 * HANDOFF), width(config.out_size), config.detail,
+                                     config.detail // config.generator_scale)
 
     def _build_generator(self) -> nn.Module:
         return Generator(self.config.generator)
@@ -100,7 +118,7 @@ class VToonify(nn.Module):
 
     def encoder_parameters(self) -> list[nn.Parameter]:
         """What VToonify trains: encoder and fusion. The generator stays as it is."""
-        modules = (self.encoder, self.fusion_out, self.fusion_skip)
+        modules = (self.encoder, self.fusion_out, self.fusion_skip, *([self.detail] if self.config.detail else []))
         return [p for m in modules for p in m.parameters()]
 
     def unread(self) -> list[str]:
@@ -124,10 +142,10 @@ class VToonify(nn.Module):
         return self.stylegan.map(z)
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        return self.forward_with_masks(x, w)[0]
+        return self.draw(x, w).picture
 
-    def forward_with_masks(self, x: Tensor, w: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """As `forward`, and the masks of the fusions, of which VToonify-T has none."""
+    def draw(self, x: Tensor, w: Tensor) -> Drawn:
+        """As `forward`, with what the training looks at beside the picture."""
         return self._draw(x, Style(self.codes(w, batch=len(x))))
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -143,21 +161,23 @@ class VToonify(nn.Module):
                                 f"{self.generator.n_latent},{self.config.generator.style_dim}]")
         return w.expand(batch, -1, -1)
 
-    def _draw(self, x: Tensor, style: Style) -> tuple[Tensor, list[Tensor]]:
-        """→ pictures, and the masks of the fusions where there are any."""
+    def _draw(self, x: Tensor, style: Style) -> Drawn:
         details, feature, skip = self._encode(x, style)
+        if self.config.detail:
+            details = [detail_of(x, INPUT_CHANNELS, self.config.detail), *details]
         if x.device.type != "cpu" or len(x) == 1:
             return self._synthesize(feature, skip, details, style)
         # On a CPU each picture goes alone: with a single style, modulation folds into the weights (ops.StyledConv).
         # `split` once a feature: slicing would fill a whole batch of zeros for each picture on the way back.
         singles = zip(feature.split(1), skip.split(1), *(f_e.split(1) for f_e in details), strict=True)
-        pictures, masks = zip(*(self._synthesize(f, s, f_e, style.of(i)) for i, (f, s, *f_e) in enumerate(singles)),
-                              strict=True)
-        return torch.cat(pictures), [torch.cat(level) for level in zip(*masks, strict=True)]
+        pictures, masks, flows = zip(*(self._synthesize(f, s, f_e, style.of(i))
+                                       for i, (f, s, *f_e) in enumerate(singles)), strict=True)
+        return Drawn(torch.cat(pictures), [torch.cat(level) for level in zip(*masks, strict=True)],
+                     torch.cat(flows) if self.config.detail else None)
 
     def _encode(self, x: Tensor, style: Style | None) -> tuple[list[Tensor], Tensor, Tensor]:
         """→ encoder features f_E from fine to coarse (before the residual blocks), hand-off feature, skip picture."""
-        check_frame(x, self.multiple)
+        check_frame(x, self.multiple, self.config.input_channels)
         x = channels_last(x)
         *down, blocks, to_skip = self.encoder
         details = []
@@ -176,10 +196,13 @@ class VToonify(nn.Module):
         """Let the encoder's detail into feature and skip picture; → both, and the mask that chose it, if any."""
         return self.fusion_out[level](torch.cat([x, f_e], 1)), self.fusion_skip[level](torch.cat([skip, f_e], 1)), None
 
-    def _synthesize(self, x: Tensor, skip: Tensor, details: list[Tensor], style: Style) -> tuple[Tensor, list[Tensor]]:
-        """StyleGAN's layers above hand-off, a fusion before each of the first up-convolutions."""
+    def _synthesize(self, x: Tensor, skip: Tensor, details: list[Tensor], style: Style) -> Drawn:
+        """StyleGAN's layers above hand-off, a fusion before each of the first up-convolutions.
+
+        details  encoder features from fine to coarse; with config.detail the photograph comes before them
+        """
         g, conv, rgb = self.stylegan, latents.first_kept_conv(), latents.first_kept_to_rgb()
-        masks = []
+        masks, coarse = [], None
         for level, r in enumerate(latents.kept_resolutions(self.config.out_size)):
             if level < len(self.fusion_out):
                 x, skip, mask = self._fuse(level, x, skip, details[-1 - level], style)
@@ -188,13 +211,17 @@ class VToonify(nn.Module):
             x = g.convs[conv + 2 * level](x, style.codes[:, first])
             x = g.convs[conv + 2 * level + 1](x, style.codes[:, second])
             skip = g.to_rgbs[rgb + level](x, style.codes[:, color], skip)
-        return skip, masks
+            coarse = x if coarse is None else coarse
+        if not self.config.detail:
+            return Drawn(skip, masks)
+        picture, flow = self.detail(details[0], coarse, x, skip)
+        return Drawn(picture, masks, flow)
 
 
 def build_encoder(config: VToonifyConfig) -> nn.ModuleList:
     """Stages: one at full size, one per halving down to HANDOFF, the residual blocks, 1x1 to the skip picture."""
     width, c = config.generator.width, config.generator.width(HANDOFF)
-    stages = nn.ModuleList([conv_pair(INPUT_CHANNELS, STEM, width(config.in_size), stride=1)])
+    stages = nn.ModuleList([conv_pair(config.input_channels, STEM, width(config.in_size), stride=1)])
     for r in reversed([r for r in resolutions(config.in_size // 2) if r >= HANDOFF]):
         stages.append(conv_pair(width(2 * r), width(r), width(r), stride=2))
     stages.append(nn.Sequential(*(VToonifyResBlock(c) for _ in range(N_RESIDUAL))))
@@ -222,11 +249,13 @@ def identity_fusion(c_g: int, c_e: int, c_out: int) -> nn.Conv2d:
     return conv
 
 
-def check_frame(x: Tensor, multiple: int = MULTIPLE) -> None:
-    """Raise a clear error unless x is [B,22,H,W] with sides that `multiple` divides."""
-    if x.ndim != 4 or x.shape[1] != INPUT_CHANNELS:
-        raise VToonifyError(f"frame tensor has shape {list(x.shape)}; expected [B,{INPUT_CHANNELS},H,W]: RGB in [-1,1] "
-                            "and parsing logits times PARSING_SCALE")
+def check_frame(x: Tensor, multiple: int = MULTIPLE, channels: int = INPUT_CHANNELS) -> None:
+    """Raise a clear error unless x is [B,channels,H,W] with sides that `multiple` divides."""
+    if x.ndim != 4 or x.shape[1] != channels:
+        raise VToonifyError(f"frame tensor has shape {list(x.shape)}; expected [B,{channels},H,W]: RGB in [-1,1] "
+                            "and parsing logits times PARSING_SCALE"
+                            + (", then the photograph's pixels (detail.with_detail)" if channels > INPUT_CHANNELS
+                               else ""))
     h, w = x.shape[2:]
     if h % multiple or w % multiple or not h or not w:
         raise VToonifyError(f"frame is {w}×{h}; both sides must be multiples of {multiple}; use faces.plan_crop(frame)")

@@ -15,7 +15,7 @@ from .. import latents
 from ..config import HANDOFF, VToonifyConfig, VToonifyError, resolutions
 from ..ops import SLOPE, AdaIN
 from .dualstylegan import DualStyleGAN, modres_blocks
-from .vtoonify import Style, VToonify, identity_fusion
+from .vtoonify import Drawn, Style, VToonify, identity_fusion
 
 DEFAULT_DEGREE = 0.5  # half-way between the photograph's structure and the exemplar's
 
@@ -81,10 +81,9 @@ class VToonifyD(VToonify):
         return [*super().unread(), *(f"generator.res.{i}" for i in range(latents.n_structure())), "res.0"]
 
     def forward(self, x: Tensor, w: Tensor, degree: Tensor | float = DEFAULT_DEGREE) -> Tensor:
-        return self.forward_with_masks(x, w, degree)[0]
+        return self.draw(x, w, degree).picture
 
-    def forward_with_masks(self, x: Tensor, w: Tensor, degree: Tensor | float = DEFAULT_DEGREE
-                           ) -> tuple[Tensor, list[Tensor]]:
+    def draw(self, x: Tensor, w: Tensor, degree: Tensor | float = DEFAULT_DEGREE) -> Drawn:
         """As `forward`, and the masks m_E [B,1,h,w] in [0,1] of the fusions, from coarse to fine."""
         return self._draw(x, self._style(x, w, degree))
 

@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -38,7 +39,7 @@ def pack(folder: str | Path, out: str | Path, looks: Sequence[str] | None = None
     kept = {"size": meta["size"], "styles": [s for s in styles if s == "photo" or s in looks],
             "looks": [look for look in looks if look in known], "seed": meta.get("seed", 0),
             "margin": pairs.margin, "photographs": pairs.photographs}
-    names = [name for name in fields(kept["size"], tuple(kept["styles"]), tuple(kept["looks"])) if name in pairs.arrays]
+    names = [name for name in _fields(kept) if name in pairs.arrays]
     pictures = [name for name in names if pairs[name].ndim >= 3 and pairs[name].dtype == np.uint8]
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive, ThreadPoolExecutor() as pool:
         archive.writestr(META, json.dumps({**kept, "count": len(pairs.ready)}))
@@ -77,7 +78,7 @@ def _unpack(archive: zipfile.ZipFile, folder: Path) -> None:
     count = meta["count"]
     numbers = dict(np.load(io.BytesIO(archive.read(NUMBERS))))
     with ThreadPoolExecutor() as pool:
-        for name, (shape, dtype) in fields(meta["size"], tuple(meta["styles"]), tuple(meta["looks"])).items():
+        for name, (shape, dtype) in _fields(meta).items():
             array = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, (count, *shape))
             if name in numbers:
                 array[:] = numbers[name]
@@ -93,6 +94,10 @@ def _unpack(archive: zipfile.ZipFile, folder: Path) -> None:
     for start in range(0, count, CHUNK):
         (folder / "done" / f"{start:08d}").touch()
     (folder / META).write_text(json.dumps(meta))
+
+
+def _fields(meta: dict[str, Any]) -> dict[str, tuple[tuple[int, ...], str]]:
+    return fields(meta["size"], tuple(meta["styles"]), tuple(meta["looks"]), meta["photographs"])
 
 
 def held_out(folder: str | Path, otherwise: int = 0) -> np.ndarray:

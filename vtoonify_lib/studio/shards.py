@@ -33,10 +33,15 @@ CHUNK = 64
 DEFAULTS = {"count": 12000, "size": 256, "styles": ["photo", "storybook"], "seed": 0}
 
 
-def fields(size: int, styles: tuple[str, ...], looks: tuple[str, ...] = ()) -> dict[str, tuple[tuple[int, ...], str]]:
+MOVE_STEP = 8  # canvas pixels per pixel of a displacement: it is smooth
+
+
+def fields(size: int, styles: tuple[str, ...], looks: tuple[str, ...] = (), photographs: bool = False
+           ) -> dict[str, tuple[tuple[int, ...], str]]:
     """Arrays of a data set: name → (shape of one entry, dtype).
 
-    Of a look there are also LOOK_style, the exemplar's index, and LOOK_structure and LOOK_color, the degrees.
+    Of a look there are also LOOK_style, the exemplar's index, and LOOK_structure and LOOK_color, the degrees; where
+    photographs are drawn, LOOK_move [size/MOVE_STEP,size/MOVE_STEP,2], canvas pixels: `photo_cartoon.Drawing.move`.
     """
     out = {"z": ((Z_SIZE,), "f4"), "wide": ((), "?")}
     for look in looks:
@@ -45,6 +50,8 @@ def fields(size: int, styles: tuple[str, ...], looks: tuple[str, ...] = ()) -> d
         out[style] = ((size, size, 3), "u1")
         out[f"{style}_landmarks"] = ((68, 2), "f4")
         out[f"{style}_parsing"] = ((size, size), "u1")
+    if photographs:
+        out |= {f"{look}_move": ((size // MOVE_STEP, size // MOVE_STEP, 2), "f2") for look in looks}
     return out
 
 
@@ -110,7 +117,7 @@ def done_file(folder: Path, start: int) -> Path:
 
 
 def open_arrays(folder: Path, meta: dict[str, Any], mode: str) -> dict[str, np.ndarray]:
-    names = fields(meta["size"], tuple(meta["styles"]), tuple(meta.get("looks", ())))
+    names = fields(meta["size"], tuple(meta["styles"]), tuple(meta.get("looks", ())), meta.get("photographs", False))
     return {name: np.load(folder / f"{name}.npy", mmap_mode=mode) for name in names}
 
 

@@ -25,7 +25,6 @@ from ..devices import pick_device
 from ..faces import FaceFinder
 from ..images import to_image, to_tensor
 from ..models.encoders import ParsingNet
-from ..parsing import network_input
 from ..studio.shards import Pairs, render_pairs
 from . import data, encoder, landmarks, loop, perception, stylegan
 from .starting import students_of
@@ -193,7 +192,7 @@ def measure(pairs: Pairs, parsing: ParsingNet, students: encoder.Students, marks
             shifts.append(metrics.landmark_shift(finder, to_image(truth), to_image(drawn)))
             natural.append(metrics.landmark_shift(finder, to_image(truth), np.array(pairs["photo"][i])))
     pair = held_out_pair(pairs, np.arange(8))
-    flicker = metrics.equivariance(lambda x: students(x, pair)[0], network_input(pair.x, parsing(pair.x)),
+    flicker = metrics.equivariance(lambda x: students(x, pair)[0], students.input(pair.x, parsing),
                                    loop.generator(0, 0))
     return {"held_out_people": hold_out, **{k: round(float(np.mean(v)), 4) for k, v in scores.items()},
             "landmarks_to_true_cartoon": metrics.mean_of(shifts),

@@ -24,8 +24,10 @@ from .. import latents, losses
 from ..config import GeneratorConfig, VToonifyConfig, VToonifyError
 from ..devices import autocast
 from ..images import to_image
+from ..models.detail import with_detail
 from ..models.encoders import ParsingNet, StyleEncoder
 from ..models.stylegan2 import Discriminator
+from ..models.vtoonify import Drawn
 from ..models.vtoonify_d import build_vtoonify
 from ..parsing import CLASS_NAMES, network_input
 from ..studio.shards import Pairs
@@ -39,6 +41,7 @@ FLICKER_WEIGHT = 4.0
 DETAILS = (*data.SMALL_PARTS, CLASS_NAMES.index("nose"))
 DETAIL_WEIGHT, BACKDROP_WEIGHT = 3.0, 0.5  # of the pixels of DETAILS, and of the background
 MASK_WEIGHT = 0.0005
+FLOW_WEIGHT = 0.3  # of an error of one input pixel; the picture alone finds the flow, much later
 CODE_WEIGHT = 0.1  # of the style encoder's error; nothing else learns from it
 SHARPEN_WEIGHT = 0.01  # of the adversarial loss
 SQUARE = 128  # px: the side of what the discriminator of the last stage sees
@@ -73,7 +76,9 @@ class Pair(NamedTuple):
     """A batch of pairs, pictures in [−1,1].
 
     x [B,3,s,s] input, y [B,3,S,S] target; aligned [B,3,·,·] what the style encoder sees; parsing of x [B,s,s] or None;
-    order: for VToonify-D
+    order: for VToonify-D; flow [B,2,·,·]: where the drawing has its pixels from, as `models.detail` draws it
+
+    For a network that carries detail over, x is the photograph at the picture's size, s = S; parsing stays [B,s/k,s/k].
     """
 
     x: Tensor
@@ -81,11 +86,15 @@ class Pair(NamedTuple):
     aligned: Tensor
     parsing: Tensor | None
     order: Order | None = None
+    flow: Tensor | None = None
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Pair:
+        """The same change to all that is there."""
+        return Pair(*(t.map(change) if isinstance(t, Order) else None if t is None else change(t) for t in self))
 
     def first(self, n: int) -> Pair:
         """The first n of the batch."""
-        order = None if self.order is None else self.order.map(lambda t: t[:n])
-        return Pair(*(None if t is None else t[:n] for t in self[:-1]), order)
+        return self.map(lambda t: t[:n])
 
 
 def joined(pairs: Sequence[Pair]) -> Pair:
@@ -93,8 +102,9 @@ def joined(pairs: Sequence[Pair]) -> Pair:
     def cat(values: Sequence[Tensor | None]) -> Tensor | None:
         return None if values[0] is None else torch.cat(list(values))
 
-    *pictures, orders = zip(*pairs, strict=True)
-    return Pair(*map(cat, pictures), None if orders[0] is None else Order(*map(cat, zip(*orders, strict=True))))
+    *pictures, orders, flows = zip(*pairs, strict=True)
+    order = None if orders[0] is None else Order(*map(cat, zip(*orders, strict=True)))
+    return Pair(*map(cat, pictures), order, cat(flows))
 
 
 class Students(nn.Module):
@@ -110,18 +120,25 @@ class Students(nn.Module):
         self.vtoonify = build_vtoonify(config)
         self.style = StyleEncoder(image_size, self.CODES, config.generator.style_dim, width)
 
-    def forward(self, x: Tensor, pair: Pair) -> tuple[Tensor, list[Tensor]]:
-        """Network input [B,22,h,w] (perhaps a cut of the pair's) and the pair → pictures, masks of the fusions."""
+    def forward(self, x: Tensor, pair: Pair) -> Drawn:
+        """Network input (perhaps a cut of the pair's) and the pair → what is drawn."""
         return self.draw(x, self.read(pair)[0], pair)
+
+    def input(self, photo: Tensor, parsing: nn.Module) -> Tensor:
+        """What the network reads of a pair's x [B,3,s,s]."""
+        detail = self.vtoonify.config.detail
+        small = F.avg_pool2d(photo, detail) if detail else photo
+        x = network_input(small, parsing(small))
+        return with_detail(x, photo, detail) if detail else x
 
     def read(self, pair: Pair) -> tuple[Tensor, Tensor | None]:
         """→ style codes that the pair is drawn by, and the loss of the style encoder if it has one."""
         with torch.no_grad():
             return self.style(pair.aligned), None
 
-    def draw(self, x: Tensor, w: Tensor, pair: Pair) -> tuple[Tensor, list[Tensor]]:
+    def draw(self, x: Tensor, w: Tensor, pair: Pair) -> Drawn:
         """As `forward`, with codes that `read` has read."""
-        return self.vtoonify.forward_with_masks(x, w)
+        return self.vtoonify.draw(x, w)
 
     def freeze(self, recipe: str) -> None:
         """Choose what learns; see `train`."""
@@ -149,8 +166,8 @@ class DualStudents(Students):
         layers = self.vtoonify.generator.n_latent
         return latents.styled(face, exemplar, order.structure, order.color, layers), loss
 
-    def draw(self, x: Tensor, w: Tensor, pair: Pair) -> tuple[Tensor, list[Tensor]]:
-        return self.vtoonify.forward_with_masks(x, w, pair.order.structure)
+    def draw(self, x: Tensor, w: Tensor, pair: Pair) -> Drawn:
+        return self.vtoonify.draw(x, w, pair.order.structure)
 
     def freeze(self, recipe: str) -> None:
         self.vtoonify.generator.requires_grad_(recipe == "renders")
@@ -256,15 +273,17 @@ def _losses(students: Students, parsing: ParsingNet, criterion: Criterion, pair:
     """Output and weighted losses of one batch; `flicker` is the weight of the flicker loss, which is left out at 0."""
     with autocast(pair.x.device):
         with torch.no_grad():
-            x = network_input(pair.x, parsing(pair.x))
+            x = students.input(pair.x, parsing)
         w, code_loss = students.read(pair)
-        out, masks = students.draw(x, w, pair)
+        out, masks, flow = students.draw(x, w, pair)
         parts = criterion(out, pair.y, detail_mask(pair.parsing, out), rng=rng)
         if flicker > 0:
             n = max(1, int(flicker_share * len(x)))
             window, few = random_crop(*x.shape[2:], rng=rng), pair.first(n)
             parts["flicker"] = flicker * losses.temporal(
-                lambda x: students.draw(x, w[:n], few)[0], x[:n], out[:n], window)
+                lambda x: students.draw(x, w[:n], few).picture, x[:n], out[:n], window)
+        if flow is not None and pair.flow is not None:
+            parts["flow"] = FLOW_WEIGHT * F.l1_loss(flow, pair.flow)
         if masks:
             parts["mask"] = MASK_WEIGHT * losses.mask_budget(masks, pair.order.structure)
         if code_loss is not None:
@@ -310,7 +329,7 @@ def detail_mask(parsing: Tensor | None, out: Tensor) -> Tensor:
 @torch.no_grad()
 def stylise(students: Students, parsing: ParsingNet, pair: Pair) -> Tensor:
     """The pair's pictures, drawn: [B,3,S,S] in [−1,1], float32."""
-    return students(network_input(pair.x, parsing(pair.x)), pair)[0].float().clamp(-1, 1)
+    return students(students.input(pair.x, parsing), pair).picture.float().clamp(-1, 1)
 
 
 def sheet(students: Students, parsing: ParsingNet, pair: Pair) -> Image.Image:

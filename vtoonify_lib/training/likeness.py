@@ -27,7 +27,7 @@ TILE = 384  # px: side of a picture on the sheets
 
 @dataclass(frozen=True)
 class Trial:
-    """One held-out entry in one look; order: what VToonify-D is asked for, by entry and look; natural: see `whole`."""
+    """One held-out entry in one look; order: what VToonify-D is asked for, by entry and look; natural, detail: see `whole`."""
 
     pairs: Pairs
     entry: int
@@ -37,12 +37,13 @@ class Trial:
     order: Callable[[int, str], Order] | None = None
     face: int = 64
     natural: int | None = None
+    detail: bool = False
 
     def pair(self) -> Pair:
         """The whole picture, without augmentation."""
         order = None if self.order is None else lambda entries: self.order(int(entries[0]), self.look)
         return whole(self.pairs, [self.entry], self.look, self.scale, self.multiple, order, self.face,
-                     self.natural)
+                     self.natural, self.detail)
 
     def photo(self) -> Tensor:
         """The photograph at full size, cut as the drawing of `pair`: [1,3,S,S] in [−1,1]."""
@@ -113,5 +114,4 @@ def _seen(picture: Tensor) -> Tensor:
 
 def to_device(pair: Pair, device: str | torch.device) -> Pair:
     """The pair on another device."""
-    order = None if pair.order is None else pair.order.map(lambda t: t.to(device))
-    return Pair(*(None if t is None else t.to(device) for t in pair[:-1]), order)
+    return pair.map(lambda t: t.to(device))

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from tqdm.auto import tqdm
@@ -126,7 +127,7 @@ def _begin(folder: Path, settings: Settings, hold_out: set[Path]) -> dict:
             "styles": ["photo"],
             "looks": list(settings.looks), "seed": settings.seed}
     (folder / "done").mkdir(parents=True, exist_ok=True)
-    for name, (shape, dtype) in shards.fields(meta["size"], ("photo",), settings.looks).items():
+    for name, (shape, dtype) in shards.fields(meta["size"], ("photo",), settings.looks, True).items():
         np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, (meta["count"], *shape)).flush()
     (folder / HOLD_OUT).write_text("".join(f"{i}\n" for i in range(kept * settings.drawings)))
     path.write_text(json.dumps(meta, indent=1))
@@ -202,6 +203,8 @@ def _draw_one(folder: str, index: int) -> int:
             drawing = studio.draw(ready, chosen, structure, color)
             arrays[look][i], arrays[f"{look}_parsing"][i] = _bytes(drawing.picture), drawing.labels
             arrays[f"{look}_landmarks"][i] = drawing.landmarks + 0.5
+            coarse = settings.size // shards.MOVE_STEP
+            arrays[f"{look}_move"][i] = cv2.resize(drawing.move, (coarse, coarse), interpolation=cv2.INTER_AREA)
             arrays[f"{look}_style"][i] = number
             arrays[f"{look}_structure"][i], arrays[f"{look}_color"][i] = structure, color
     for array in arrays.values():

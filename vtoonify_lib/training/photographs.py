@@ -42,7 +42,7 @@ import torch
 from PIL import Image
 
 from ..checkpoints import Bundle, load_bundle, save_bundle, save_tensors
-from ..config import SIZES, VToonifyConfig, VToonifyError
+from ..config import HANDOFF, SIZES, VToonifyConfig, VToonifyError
 from ..devices import pick_device
 from ..framing import EYE_FRACTION
 from ..models.conditional import ConditionalDiscriminator
@@ -135,7 +135,8 @@ def train_photographs(job: Job, device: str | torch.device = "cpu") -> dict:
 def _train(job: Job, sources: Sequence[Source], students: encoder.Students, parsing: ParsingNet,
            vgg: VGGFeatures | None, shown: Exemplars | None, clock: loop.Clock, device: str | torch.device
            ) -> encoder.Students:
-    framing = Framing(job.window, job.config.scale, job.zoom, face=students.style.image_size)
+    flow = job.config.in_size // (2 * HANDOFF) if job.config.detail else 0
+    framing = Framing(job.window, job.config.scale, job.zoom, face=students.style.image_size, detail=flow)
     numbers = [EXEMPLARS * k for k in range(len(job.looks))] if shown else []
     windows = Windows(sources, job.looks, framing, job.batch, job.seed, shown, numbers)
     feed = Feed(windows, device, job.workers, _codes(job, [source.pairs for source in sources]) if shown else None)
@@ -228,7 +229,7 @@ def _trials(pairs: Pairs, job: Job, shown: Exemplars | None, face: int) -> list[
         raise VToonifyError(f"{pairs.folder} has no held-out entries to judge by; list some in its hold_out.txt")
     multiple = max(8, job.config.in_size // 32)
     order, side = _orders(pairs, job, shown) if shown else None, _side(pairs, job)
-    return [Trial(pairs, int(entry), job.looks[n % len(job.looks)], job.config.scale, multiple, order, face, side)
+    return [Trial(pairs, int(entry), job.looks[n % len(job.looks)], job.config.scale, multiple, order, face, side, bool(job.config.detail))
             for n, entry in enumerate(there)]
 
 
@@ -301,6 +302,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the files that come out")
     parser.add_argument("--work", type=Path, help="folder for what is only needed to go on (default: OUT-work)")
     parser.add_argument("--config", choices=SIZES, default="large", help="256 → 1024, 256 → 512, 128 → 256")
+    parser.add_argument("--detail", type=int, help="photograph's pixels per input pixel that reach the picture; the "
+                        "picture then has as many (default: none)")
     parser.add_argument("--bundle", type=Path, help="train nothing: make this bundle of what --out has")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
     defaults = {name: field.default for name, field in Job.__dataclass_fields__.items()}
@@ -319,7 +322,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                             help=text if "default" in text else f"{text} (default: %(default)s)")
     parser.add_argument("--zoom", nargs=2, type=float, default=defaults["zoom"], help="least and largest")
     args = vars(parser.parse_args(arguments))
-    bundle, device, looks, size = (args.pop(name) for name in ("bundle", "device", "look", "config"))
+    bundle, device, looks, size, detail = (args.pop(name) for name in ("bundle", "device", "look", "config", "detail"))
     try:
         if bundle:
             made = make_bundle(args["out"], bundle, args["start"])
@@ -332,7 +335,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         backbone = "toonify" if len(looks) == 1 else "dualstylegan"
         work = args.pop("work") or args["out"].with_name(args["out"].name + "-work")
         told = train_photographs(Job(**{**args, "data": tuple(args["data"]), "zoom": tuple(args["zoom"])},
-                                     looks=tuple(looks), work=work, config=replace(SIZES[size], backbone=backbone)),
+                                     looks=tuple(looks), work=work,
+                                     config=replace(SIZES[size], backbone=backbone, detail=detail)),
                                  pick_device(device))
     except VToonifyError as error:
         parser.exit(2, f"error: {error}\n")

@@ -26,7 +26,6 @@ from ..images import to_image, to_tensor
 from ..metrics import equivariance, feature_distance, psnr
 from ..models.encoders import ParsingNet, StyleEncoder
 from ..models.vtoonify_d import VToonifyD
-from ..parsing import network_input
 from ..studio.exemplars import EXEMPLARS, LOOKS, exemplar
 from ..studio.people import person
 from ..studio.shards import Pairs
@@ -249,7 +248,7 @@ def _drawn(students: Students, parsing: ParsingNet, trials: Trials, look: int, d
 def _flicker(students: Students, parsing: ParsingNet, trials: Trials, look: int, device: str | torch.device) -> float:
     """Equivariance at degree 1, everybody's style bound."""
     pair = trials.pair(np.arange(min(ASKED_FOR_CROPS, len(trials.photo))), look, 1.0, device)
-    x = network_input(pair.x, parsing(pair.x))
+    x = students.input(pair.x, parsing)
     return equivariance(lambda part: students(part, pair)[0], x, torch.Generator().manual_seed(look))
 
 

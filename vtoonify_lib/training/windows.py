@@ -30,6 +30,8 @@ from .encoder import Order, Pair
 from .exemplars import Exemplars
 
 JPEG_SHARE, JPEG_QUALITY = 0.4, (30, 95)  # of the inputs that are compressed
+COARSE_SHARE, COARSE = 0.25, (1.3, 4.0)  # of the detailed inputs that are enlarged ones, and how far
+WORN_SHARE = 0.4  # of the detailed inputs that are degraded: what they carry over is to be seen, so most stay as they are
 COVER_SHARE, COVER = 0.15, (0.08, 0.22)  # of the pairs with something in front; its half axes, in shares of the window
 FACE_SHARE = 0.7  # of the windows that have a landmark in them
 NATURAL = 0.15  # that faces may be larger or smaller than in use: the zoom of the windows covers it
@@ -45,6 +47,7 @@ class Framing:
     zoom, turn, shift  of the entries that are moved, see `data.placements`
     moved       share of the entries that are; the others are cut out as they are, or mirrored
     face        side of the whole photograph that the style encoder sees
+    detail      for a network that carries detail over (see `encoder.Pair`): input pixels per pixel of its flow; else 0
     """
 
     side: int
@@ -54,6 +57,7 @@ class Framing:
     shift: float = 0.12
     moved: float = 0.5
     face: int = 64
+    detail: int = 0
 
 
 @dataclass(frozen=True)
@@ -115,16 +119,32 @@ class Windows(Dataset):
         if data.mirrored(theta[None])[0]:
             classes = data.MIRROR[classes]
         x, y, cover = self._cover(*pictures, rng)
-        x = _compressed(F.avg_pool2d(x[None], framing.scale)[0], rng)
+        x = _coarse(x, rng) if framing.detail else F.avg_pool2d(x[None], framing.scale)[0]
+        x = _compressed(x, rng)
         classes = torch.where(cover, 0, classes)[:: framing.scale, :: framing.scale]
         row = {"x": x, "y": _bytes(y), "parsing": classes.byte(), "person": (drawn != 0) & ~cover,
                "face": _bytes(small(pairs["photo"][entry], theta, framing.face, pairs.margin)),
                "structure": _number(pairs, f"{look}_structure", entry),
                "color": _number(pairs, f"{look}_color", entry)}
+        if framing.detail:
+            row["flow"] = self._flow(pairs[f"{look}_move"][entry], grid, theta, source)
         if self.exemplars is not None:
             index = np.array([self.numbers[kind] + int(pairs[f"{look}_style"][entry])])
             row |= {"index": int(index[0]), "exemplar": _bytes(self.exemplars.draw(index, rng)[0] * 127.5 + 127.5)}
         return row
+
+    def _flow(self, move: np.ndarray, grid: Tensor, theta: Tensor, source: Source) -> Tensor:
+        """Where the window's drawing has its pixels from, in input pixels: [2,h,w], `framing.detail` of them a pixel.
+
+        move [S/MOVE_STEP,S/MOVE_STEP,2]: of the entry, in its own pixels
+        """
+        step = self.framing.detail * self.framing.scale * source.samples
+        places = F.avg_pool2d(grid.permute(2, 0, 1)[None], step)[0].permute(1, 2, 0)
+        there = (2 * places + 1) / source.size - 1
+        found = F.grid_sample(torch.from_numpy(np.array(move)).float().permute(2, 0, 1)[None], there[None],
+                              padding_mode="border", align_corners=False)[0]
+        turned = torch.linalg.inv(theta[:, :2]) * (source.side / source.size / self.framing.scale)
+        return torch.einsum("ij,jhw->ihw", turned, found)
 
     def _place(self, marks: np.ndarray, size: int, moved: bool, rng: np.random.Generator
                ) -> tuple[Tensor, tuple[int, int]]:
@@ -213,6 +233,15 @@ def small(picture: np.ndarray, theta: Tensor, side: int, margin: float = 1.0) ->
     return F.avg_pool2d(F.grid_sample(part, grid, padding_mode="reflection", align_corners=False), 2)[0]
 
 
+def _coarse(x: Tensor, rng: np.random.Generator) -> Tensor:
+    """[3,h,w], some of them as a camera with fewer pixels sees them, enlarged: faces in clips are often small."""
+    if rng.random() >= COARSE_SHARE:
+        return x
+    side = max(8, round(x.shape[-1] / rng.uniform(*COARSE)))
+    small = F.interpolate(x[None], (side, side), mode="area")
+    return F.interpolate(small, x.shape[1:], mode="bicubic", align_corners=False)[0].clamp(0, 255)
+
+
 def _compressed(x: Tensor, rng: np.random.Generator) -> Tensor:
     """[3,h,w] in 0 … 255 → bytes, some of them through a JPEG."""
     pixels, quality = _bytes(x), int(rng.integers(*JPEG_QUALITY))
@@ -269,7 +298,11 @@ class Feed:
         # what wears colours of the style instead of its own is tinted so much less
         y = torch.lerp(y, plain[1], there["color"].float().view(-1, 1, 1, 1) * there["person"][:, None])
         order = self._order(there, i) if "index" in there else None
-        return Pair(data.degrade(x, g), y, face, there["parsing"].long(), order)
+        worn = data.degrade(x, g)
+        if "flow" not in there:
+            return Pair(worn, y, face, there["parsing"].long(), order)
+        kept = torch.rand(len(x), 1, 1, 1, generator=g, device=self.device) >= WORN_SHARE
+        return Pair(torch.where(kept, x, worn), y, face, there["parsing"].long(), order, there["flow"])
 
     def _order(self, there: dict[str, Tensor], i: int) -> Order:
         index, exemplar = there["index"], there["exemplar"].float().div_(127.5).sub_(1)
@@ -283,10 +316,12 @@ class Feed:
 
 
 def whole(pairs: Pairs, entries: Sequence[int], look: str, scale: int, multiple: int,
-          order: Callable[[np.ndarray], Order] | None = None, face: int = 64, natural: int | None = None) -> Pair:
+          order: Callable[[np.ndarray], Order] | None = None, face: int = 64, natural: int | None = None,
+          detail: bool = False) -> Pair:
     """Entries without augmentation: the pair of whole pictures, their sides cut to what the network takes.
 
     natural  side to which they are scaled before, see `natural_side`
+    detail   for a network that carries detail over, see `Pair`
     """
     natural = natural or pairs["photo"].shape[1]
     side = natural // (scale * multiple) * multiple
@@ -300,4 +335,4 @@ def whole(pairs: Pairs, entries: Sequence[int], look: str, scale: int, multiple:
     faces = F.interpolate(photos[..., border:side * scale - border, border:side * scale - border], (face, face),
                           mode="area")
     wanted = order(np.array(entries)) if order else None
-    return Pair(F.avg_pool2d(photos, scale), drawings, faces, None, wanted)
+    return Pair(photos if detail else F.avg_pool2d(photos, scale), drawings, faces, None, wanted)
