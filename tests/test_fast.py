@@ -56,10 +56,12 @@ def relative(a, b):
 
 
 @pytest.mark.parametrize("config, h, w", [(TINY, 32, 32), (SMALL, 64, 64), (SMALL, 8, 40), (STUDIO, 32, 64),
-                                          (LARGE, 8, 16)])
+                                          (LARGE, 8, 16), (replace(TINY, detail=2), 32, 40),
+                                          (replace(SMALL, detail=8), 24, 16)])
 def test_folded_equals_plain(config, h, w):
     net = shaken(config)
-    x, code = torch.randn(2, INPUT_CHANNELS, h, w), torch.randn(1, net.generator.n_latent, config.generator.style_dim)
+    x = torch.randn(2, config.input_channels, h, w)
+    code = torch.randn(1, net.generator.n_latent, config.generator.style_dim)
     before = x.clone()
     y = fast.fold(net, code)(x)
     assert relative(y, net(x, code)) <= 1e-4
@@ -108,7 +110,7 @@ def test_folding_drops_what_a_frame_does_not_use():
 @pytest.mark.parametrize("degree", [0.0, 0.5, 1.0, torch.tensor([1.0, 0.0, 0.3]), torch.tensor([0.7])])
 def test_folded_d_equals_plain(config, h, w, degree):
     net, x, code = shaken(config, inference=True), torch.randn(3, INPUT_CHANNELS, h, w), random_code(config)
-    before, (plain, masks) = x.clone(), net.forward_with_masks(x, code, degree)
+    before, (plain, masks, _) = x.clone(), net.draw(x, code, degree)
     assert relative(fast.fold(net, code)(x, degree), plain) <= 1e-5
     assert x.equal(before), "in-place activations must not reach the input"
     assert all(0.02 < mask.mean() < 0.98 and mask.std() > 0.02 for mask in masks), "masks that choose nothing"

@@ -64,7 +64,7 @@ def frames():
 def test_any_size_that_is_a_multiple_of_eight(config, h, w):
     net = build(VToonifyD, config)
     x, style = torch.randn(1, INPUT_CHANNELS, h, w), torch.randn(1, config.generator.style_dim)
-    picture, masks = net.forward_with_masks(x, style, 0.7)
+    picture, masks, _ = net.draw(x, style, 0.7)
     assert picture.shape == (1, 3, h * config.scale, w * config.scale)
     assert close(net(x, style, 0.7), picture)
     handoff = config.in_size // 32
@@ -85,8 +85,8 @@ def test_batch_equals_singles_in_one_go(net, frames):
     x, w = frames
     style = net._style(x, w, torch.tensor([0.1, 0.5, 0.9]))
     details, feature, skip = net._encode(x, style)
-    whole, masks = net._synthesize(feature, skip, details, style)
-    expected, expected_masks = net.forward_with_masks(x, w, torch.tensor([0.1, 0.5, 0.9]))
+    whole, masks, _ = net._synthesize(feature, skip, details, style)
+    expected, expected_masks, _ = net.draw(x, w, torch.tensor([0.1, 0.5, 0.9]))
     assert close(whole, expected) and all(close(a, b) for a, b in zip(masks, expected_masks, strict=True))
 
 

@@ -219,7 +219,7 @@ def test_the_full_frame_keeps_what_is_no_person(toonifier, tmp_path, monkeypatch
         logits[:, 0], logits[:, 1, :, : crops.shape[2] // 2] = 10, 20  # skin on the left, background on the right
         return logits
 
-    monkeypatch.setattr(toonifier.networks, "parse", maps)
+    monkeypatch.setattr(toonifier.networks, "parse_small", maps)
     monkeypatch.setattr(toonifier, "painter", lambda *a: lambda crops: 255 - np.repeat(np.repeat(crops, 2, 1), 2, 2))
     before = walk([60] * 2, width=640)[0]
     drawn = toonifier.image(before, frame="full")

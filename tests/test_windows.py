@@ -9,13 +9,15 @@ import torch.nn.functional as F
 from fake_pairs import write_looks, write_pairs
 
 from vtoonify_lib.config import VToonifyError
+from vtoonify_lib.models.detail import warp
 from vtoonify_lib.studio.packing import held_out, pack, unpack
+from vtoonify_lib.studio.shards import Pairs
 from vtoonify_lib.training import data, loop, windows
 from vtoonify_lib.training.exemplars import Exemplars
 from vtoonify_lib.training.windows import Feed, Framing, Source, Windows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-PLAIN = {"JPEG_SHARE": 0.0, "COVER_SHARE": 0.0}
+PLAIN = {"JPEG_SHARE": 0.0, "COVER_SHARE": 0.0, "COARSE_SHARE": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +56,26 @@ def test_a_window_is_a_part_of_the_moved_picture(looks):
     for top, left in ((0, 0), (10, 20), (32, 32)):
         part = windows.fetch(picture, windows.window_grid(theta, top, left, 32, 64, 64), "bilinear")
         assert torch.allclose(part, whole[:, top : top + 32, left : left + 32], atol=2e-2)
+
+
+@pytest.mark.parametrize("moved", [0.0, 1.0])
+def test_the_flow_says_where_a_drawing_has_its_pixels_from(looks, moved, monkeypatch):
+    """A drawing that is its photograph, moved by 4 and −3 of its pixels, mirrored, turned, zoomed and cut alike."""
+    for name, value in PLAIN.items():
+        monkeypatch.setattr(windows, name, value)
+    y, x = np.mgrid[:64, :64] / 64
+    photo = np.stack([127 + 100 * np.sin(9 * x + k) * np.cos(7 * y - k) for k in range(3)], -1).astype(np.uint8)
+    drawing = np.roll(photo, (3, -4), (0, 1))
+    arrays = dict(looks.arrays) | {
+        "photo": np.repeat(photo[None], 12, 0), "storybook": np.repeat(drawing[None], 12, 0),
+        "storybook_move": np.broadcast_to(np.array([4, -3], "f2"), (12, 8, 8, 2))}
+    pairs = Pairs(looks.folder, arrays, looks.ready)
+    found = made(pairs, moved=moved, turn=0.2, zoom=(0.9, 1.1), detail=2)[2]
+    photos, drawings, flow = (found[name].float() for name in ("x", "y", "flow"))
+    assert photos.shape[2:] == drawings.shape[2:] == (32, 32) and flow.shape == (6, 2, 8, 8)
+    middle = (..., slice(10, 22), slice(10, 22))  # np.roll wraps, pictures end
+    right, wrong = ((warp(photos, sign * flow, 2) - drawings)[middle].abs().mean() for sign in (1, -1))
+    assert right < 1 and wrong > 10
 
 
 @pytest.mark.parametrize("side", [32, 48, 64, 128])

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-import cv2
 import numpy as np
 import torch
 from PIL import Image
@@ -105,11 +104,11 @@ class Networks:
 
     def parse(self, crops: np.ndarray) -> Tensor:
         """Parsing logits [B,19,H,W] of crops as `painter` takes them, uint8 RGB [B,dH,dW,3]."""
-        return self._parse_small(self.small(crops))
+        return self.parse_small(self.small(crops))
 
     def steady_parse(self, every: int) -> Parse:
         """`parse` for the frames of a clip, one after the other: see `parsing.SteadyParsing`."""
-        steady = SteadyParsing(self._parse_small, every)
+        steady = SteadyParsing(self.parse_small, every)
         return lambda crops: steady(self.small(crops))
 
     def small(self, crops: np.ndarray) -> np.ndarray:
@@ -117,10 +116,10 @@ class Networks:
         detail = self.bundle.config.detail
         if not detail:
             return crops
-        size = (crops.shape[2] // detail, crops.shape[1] // detail)
-        return np.stack([cv2.resize(crop, size, interpolation=cv2.INTER_AREA) for crop in crops])
+        return np.stack([np.asarray(Image.fromarray(crop).reduce(detail)) for crop in crops])
 
-    def _parse_small(self, crops: np.ndarray) -> Tensor:
+    def parse_small(self, crops: np.ndarray) -> Tensor:
+        """Parsing logits [B,19,H,W] of crops at input size, uint8 RGB [B,H,W,3]; H, W multiples of 8."""
         with torch.inference_mode(), self._memory(crops):
             return parsing_logits(self.parsing, to_tensor(crops, self.device).to(self.dtype))
 
@@ -131,7 +130,7 @@ class Networks:
         """
         size = (logits.shape[3], logits.shape[2])
         small = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BOX))
-        return person_mask(logits[0], self._parse_small(small[None])[0])
+        return person_mask(logits[0], self.parse_small(small[None])[0])
 
     def painter(self, style: Tensor, structure: float | None = None, parse: Parse | None = None) -> Draw:
         """The network with this style folded in: uint8 RGB [B,dH,dW,3] → [B,sH,sW,3]; H, W multiples of 8.

@@ -27,6 +27,7 @@ from .faces import align_face
 from .flow import dense_flow, fetch
 from .images import to_tensor, write_image
 from .metrics import landmark_shift, mean_of
+from .models.vtoonify import MULTIPLE
 from .synthesis import crop as cut_window
 from .synthesis import random_crop
 
@@ -121,16 +122,17 @@ class QualityMeter:
         self._count = 0
 
     def add(self, crop: np.ndarray, picture: np.ndarray) -> None:
-        """The next drawing, uint8 RGB [sh,sw,3], and the crop [h,w,3] that it was made of."""
-        if self._last is not None and self._last[0].shape == crop.shape:
+        """The next drawing, uint8 RGB [sh,sw,3], and the crop that it was made of, as the networks see it."""
+        small = self.toonifier.networks.small(crop[None])[0]
+        if self._last is not None and self._last[0].shape == small.shape:
             before, drawn = self._last
-            flow, where = believed_flow(before, crop)
-            self._errors.append((warping_error(drawn, picture, flow, where), warping_error(before, crop, flow, where)))
+            flow, where = believed_flow(before, small)
+            self._errors.append((warping_error(drawn, picture, flow, where), warping_error(before, small, flow, where)))
         if self._count % self._every == 0 and len(self._kept) < LOOKED_AT:
             self._kept.append((crop, picture))
         if self._count % self._row_every == 0:
             self._rows.append(tuple(p[int(SLICE_AT * len(p))] for p in (crop, picture)))
-        self._last, self._count = (crop, picture), self._count + 1
+        self._last, self._count = (small, picture), self._count + 1
 
     def card(self, draw: Callable[[np.ndarray], np.ndarray] | None, found: float) -> QualityCard:
         """draw: crops, uint8 [1,h,w,3] → drawings, to see what it makes of moved ones; found: share of the frames.
@@ -151,7 +153,8 @@ class QualityMeter:
             return None
         squares = []
         for index, (crop, picture) in enumerate(self._kept[:: max(1, len(self._kept) // MOVED)]):
-            window = random_crop(*crop.shape[:2], rng=torch.Generator().manual_seed(index))
+            multiple = MULTIPLE * (self.toonifier.config.detail or 1)
+            window = random_crop(*crop.shape[:2], multiple=multiple, rng=torch.Generator().manual_seed(index))
             moved, whole = (torch.from_numpy(p.astype(np.float32)).movedim(2, 0) for p in (crop, picture))
             again = draw(cut_window(moved, window).movedim(0, 2).numpy().astype(np.uint8)[None])[0]
             there = cut_window(whole, window, len(picture) // len(crop)).movedim(0, 2).numpy()

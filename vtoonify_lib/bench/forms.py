@@ -27,6 +27,7 @@ from ..config import PUBLISHED, PUBLISHED_D, VToonifyConfig
 from ..devices import processor
 from ..images import to_tensor
 from ..models.bisenet import PublishedParser
+from ..models.detail import with_detail
 from ..models.encoders import ParsingNet
 from ..models.vtoonify import MULTIPLE
 from ..models.vtoonify_d import build_vtoonify
@@ -71,6 +72,12 @@ def subject(name: str, device: torch.device, side: int | None = None) -> Subject
     network, parsing = (toonifier.bundle.network(part).to(device).eval() for part in ("vtoonify", "parsing"))
     x = F.interpolate(to_tensor(face.crop, device), (side, side), mode="bilinear", antialias=True)
     return Subject(toonifier.config, network, parsing, toonifier.style_code(face.aligned).to(device), x)
+
+
+def network_frame(it: Subject) -> Tensor:
+    """What the network of a subject reads."""
+    x, detail = network_input(it.x, it.parsing(it.x)), it.config.detail
+    return with_detail(x, F.interpolate(it.x, scale_factor=float(detail)), detail) if detail else x
 
 
 def usual_side(config: VToonifyConfig) -> int:
@@ -146,8 +153,8 @@ def _peak_here(name: str, form: str, side: int, device: str) -> float | None:
     with torch.inference_mode():
         it = subject(name, where, side)
         kind = variants(where, compiled=True)[form]
-        draw, parse = (form_of(net, code, *kind) for net, code in ((it.network, it.w), (it.parsing, None)))
-        draw(network_input(it.x, parse(it.x)))
+        it = it._replace(parsing=form_of(it.parsing, None, *kind))
+        form_of(it.network, it.w, *kind)(network_frame(it))
     if where.type == "cuda":
         return torch.cuda.max_memory_allocated(where) / 1e9
     return peak_of_process()

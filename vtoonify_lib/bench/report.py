@@ -12,9 +12,20 @@ import torch
 from .. import fast
 from ..config import VToonifyError
 from ..devices import pick_device
-from ..parsing import network_input
 from ..pipeline import DEFAULT_BUNDLE, Toonifier
-from .forms import ROUNDS, SIZES, compare, form_of, measure, peak_memory, rows, setting, subject, variants
+from .forms import (
+    ROUNDS,
+    SIZES,
+    compare,
+    form_of,
+    measure,
+    network_frame,
+    peak_memory,
+    rows,
+    setting,
+    subject,
+    variants,
+)
 from .steps import split
 
 MATRIX, COPIED = 2048, 64 * 2**20
@@ -37,7 +48,7 @@ def run(name: str = DEFAULT_BUNDLE, side: int | None = None, rounds: int = ROUND
     where = pick_device(device)
     it = subject(name, where, side)
     side = it.x.shape[-1]
-    x, names = network_input(it.x, it.parsing(it.x)).detach(), variants(where, compiled)
+    x, names = network_frame(it).detach(), variants(where, compiled)
     with _compiler_errors() if compiled else nullcontext():
         network, error = compare({form: partial(form_of(it.network, it.w, *how), x) for form, how in names.items()},
                                  where, rounds)

@@ -13,7 +13,6 @@ from typing import Any
 from ..clips import track_clip
 from ..drawing import PARSE_EVERY
 from ..look import AS_TRAINED, Look
-from ..parsing import SteadyParsing
 from ..pipeline import SAMPLE, Toonifier
 from ..planning import plan_clip
 from ..video import VideoWriter, read_frames

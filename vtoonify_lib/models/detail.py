@@ -36,7 +36,7 @@ class DetailHead(nn.Module):
         nn.init.constant_(self.pixels.bias[3 * finer**2:], math.log(CARRIED / (1 - CARRIED)))
 
     def forward(self, photo: Tensor, coarse: Tensor, fine: Tensor, picture: Tensor) -> tuple[Tensor, Tensor]:
-        """photo [B,3,S,S], features, generator's picture [B,3,S/finer,S/finer] → picture [B,3,S,S], `flow` [B,2,·,·]."""
+        """photo [B,3,S,S], features, picture [B,3,S/finer,S/finer] of the generator → picture [B,3,S,S], the flow."""
         return blended(photo, self.flow(coarse), self.pixels(fine), picture, self.scale, self.finer)
 
 

@@ -27,7 +27,10 @@ TILE = 384  # px: side of a picture on the sheets
 
 @dataclass(frozen=True)
 class Trial:
-    """One held-out entry in one look; order: what VToonify-D is asked for, by entry and look; natural, detail: see `whole`."""
+    """One held-out entry in one look; natural, detail: see `whole`.
+
+    order: what VToonify-D is asked for, by entry and look
+    """
 
     pairs: Pairs
     entry: int
