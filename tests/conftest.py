@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,10 @@ from people import train_landmarks
 from tiny_training import frozen_generator, parsing_net
 
 from vtoonify_lib.checkpoints import Bundle, save_bundle
-from vtoonify_lib.config import TINY
+from vtoonify_lib.config import TINY, VToonifyConfig
 from vtoonify_lib.models.encoders import ParsingNet, StyleEncoder
 from vtoonify_lib.models.vtoonify import VToonify
+from vtoonify_lib.models.vtoonify_d import build_vtoonify
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +37,25 @@ def tiny_bundle(tmp_path_factory, landmark_file) -> Bundle:
     return save_bundle(tmp_path_factory.mktemp("models") / "tiny", name="tiny", title="For tests", config=TINY,
                        networks=networks, files={"landmarks": landmark_file}, models=models,
                        provenance={"trained": "not at all"}, metrics={"psnr": 9.5, "note": "random"})
+
+
+@pytest.fixture(scope="session")
+def detailed(tiny_bundle, tmp_path_factory) -> Bundle:
+    """A bundle that carries the photograph's detail over, and all of it: its cartoons are the photographs."""
+    net, models = carrying(replace(TINY, detail=8)), tiny_bundle.info["models"]
+    others = {name: tiny_bundle.network(name) for name in ("parsing", "style_encoder")}
+    return save_bundle(tmp_path_factory.mktemp("models") / "detailed", name="detailed", title="", config=net.config,
+                       networks={"vtoonify": net, **others}, files={"landmarks": tiny_bundle.path("landmarks")},
+                       models={name: models[name] for name in others})
+
+
+def carrying(config: VToonifyConfig) -> VToonify:
+    """A random network whose mask lets all of the photograph through."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = build_vtoonify(config).eval().requires_grad_(False)
+    net.detail.pixels.bias[3 * net.detail.finer**2:] = 30.0
+    return net
 
 
 @pytest.fixture(scope="session")

@@ -2,41 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from people import photograph
+from conftest import carrying
+from people import photograph, scene, write_clip
 
-from vtoonify_lib.checkpoints import load_bundle, save_bundle
+from vtoonify_lib.checkpoints import load_bundle
 from vtoonify_lib.config import INPUT_CHANNELS, TINY, VToonifyConfig, VToonifyError
 from vtoonify_lib.framing import cut
 from vtoonify_lib.models.detail import detail_of, warp, with_detail
-from vtoonify_lib.models.vtoonify_d import build_vtoonify
 from vtoonify_lib.pipeline import Toonifier
 from vtoonify_lib.training.starting import first_students
+from vtoonify_lib.video import read_frames
 
 BOTH = pytest.mark.parametrize("backbone", ["toonify", "dualstylegan"])
-CARRIED, DRAWN = 30.0, -30.0  # logits of the mask
+DRAWN = -30.0  # logit of the mask
 
 
-def network(backbone="toonify", detail=4, mask=CARRIED):
-    torch.manual_seed(0)
-    net = build_vtoonify(replace(TINY, backbone=backbone, detail=detail)).eval().requires_grad_(False)
-    net.detail.pixels.bias[3 * (detail // 2) ** 2:] = mask
-    return net
-
-
-@pytest.fixture(scope="module")
-def detailed(tiny_bundle, tmp_path_factory):
-    """A bundle whose mask lets all of the photograph through."""
-    net, models = network(detail=8), tiny_bundle.info["models"]
-    others = {name: tiny_bundle.network(name) for name in ("parsing", "style_encoder")}
-    return save_bundle(tmp_path_factory.mktemp("detailed") / "detailed", name="detailed", title="", config=net.config,
-                       networks={"vtoonify": net, **others}, files={"landmarks": tiny_bundle.path("landmarks")},
-                       models={name: models[name] for name in others})
+def network(backbone="toonify", detail=4):
+    return carrying(replace(TINY, backbone=backbone, detail=detail))
 
 
 def frame(net, height=32, width=40):
@@ -106,3 +95,19 @@ def test_a_bundle_that_carries_everything_gives_the_photograph(detailed):
     whole = toonifier.image(photograph(), frame="full")
     assert whole.shape == photograph().shape
     assert np.abs(whole.astype(int) - photograph()).mean() < 6  # its eyes are further apart than 64 px
+
+
+@pytest.mark.parametrize("frame", ["crop", "full"])
+def test_a_clip_that_is_carried_over_stays_as_it_is(detailed, tmp_path, frame):
+    toonifier, frames = Toonifier(detailed), [scene(people=((60 + 2 * i, 0, 240),)) for i in range(4)]
+    src = write_clip(tmp_path / "a.mp4", frames)
+    card = tmp_path / "card.png"
+    toonifier.video(src, tmp_path / "b.mp4", frame=frame, card=card, progress=False)
+    drawn = [item.rgb for item in read_frames(tmp_path / "b.mp4")]
+    assert len(drawn) == 4
+    if frame == "full":
+        assert np.abs(drawn[0].astype(int) - next(read_frames(src)).rgb).mean() < 6
+    else:
+        assert drawn[0].shape[0] % 64 == 0 and Toonifier(detailed).finder.faces(drawn[0])
+    told = json.loads(card.with_suffix(".json").read_text())
+    assert told["equivariance"] < 3, "a photograph that is carried over moves with the camera"

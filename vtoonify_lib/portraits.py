@@ -96,7 +96,7 @@ class Portraitist:
         → uint8 [h,w,3], no larger than the square: what lies beyond the photograph's edges is cut off.
         VToonifyError where there is no face that can be drawn.
         """
-        chosen = photo_look(look)
+        photo_look(look)
         check_degrees(0 if structure is None else structure, color)
         if size is not None and not SIZES[0] <= size <= SIZES[1]:
             raise VToonifyError(f"the size is {size}; give one from {SIZES[0]} to {SIZES[1]} pixels")
@@ -107,9 +107,13 @@ class Portraitist:
         fit, parsing = read
         if size is None:
             fit = at_size(fit, min(LARGEST, round(MOST_ENLARGED * fit.size / fit.enlarged)))
-        drawing = self.studio.draw(self.studio.prepare(fit, parsing), chosen,
-                                   flattering(fit) if structure is None else structure, color)
-        return _cropped(drawing, fit)
+        return _cropped(self.drawing(fit, parsing, look, structure, color), fit)
+
+    def drawing(self, fit: FittedPerson, parsing: np.ndarray, look: str = "film", structure: float | None = None,
+                color: float = 0.5) -> Drawing:
+        """What `reader` has read, drawn on its whole canvas; degrees as `draw`."""
+        return self.studio.draw(self.studio.prepare(fit, parsing), photo_look(look),
+                                flattering(fit) if structure is None else structure, color)
 
 
 def _cropped(drawing: Drawing, fit: FittedPerson) -> np.ndarray:
