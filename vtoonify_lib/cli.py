@@ -62,8 +62,8 @@ def _parser() -> argparse.ArgumentParser:
 
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--bundle", metavar="NAME",
-                        help="model bundle: a name from `vtoonify models`, or a folder (default: studio-t; for the "
-                             "demo and where a style is asked for, studio-d); a published one is fetched if need be")
+                        help="model bundle: a name from `vtoonify models`, or a folder (default: film; where "
+                             "a style is asked for, studio-d); a published one is fetched if need be")
     common.add_argument("--device", default="auto",
                         help="auto, cpu, cuda, cuda:1, mps; for a batch also several: cuda:0,cuda:1 (default: "
                              "%(default)s)")
@@ -219,17 +219,17 @@ def _how(arguments: argparse.Namespace) -> dict[str, Any]:
             "tell": lambda line: print(line, file=sys.stderr)}
 
 
-def _load(arguments: argparse.Namespace) -> Toonifier:
-    from .pipeline import DEFAULT_BUNDLE, Toonifier
+def _bundle(arguments: argparse.Namespace) -> str:
+    from .pipeline import DEFAULT_BUNDLE
 
     styled = any(getattr(arguments, name) is not None for name in ("style", "structure", "color", "seed"))
-    return Toonifier.load(arguments.bundle or (STYLED if styled else DEFAULT_BUNDLE), arguments.device,
-                          **_how(arguments))
+    return arguments.bundle or (STYLED if styled else DEFAULT_BUNDLE)
 
 
 def _wishes(arguments: argparse.Namespace) -> tuple[Toonifier, dict[str, Any]]:
     """The Toonifier, and what its `image` and `video` are to be called with; saves the recipe if that is wanted."""
     from .framing import usual_padding
+    from .pipeline import Toonifier
     from .recipe import Recipe, check_recipe_name
 
     usual_padding(0, arguments.padding)  # before the model is fetched or loaded
@@ -246,7 +246,7 @@ def _wishes(arguments: argparse.Namespace) -> tuple[Toonifier, dict[str, Any]]:
         looks = _looks(arguments)
     if arguments.save_recipe and len(looks) > 1:
         raise VToonifyError("a recipe holds the style of one person; drop --save-recipe, or all but one --style")
-    toonifier = _load(arguments)
+    toonifier = Toonifier.load(_bundle(arguments), arguments.device, **_how(arguments))
     if recipe:
         recipe.check(toonifier.bundle)
     looks = [toonifier.decide(look) for look in looks]
@@ -263,7 +263,7 @@ def _demo(arguments: argparse.Namespace) -> None:
     look, *more = _looks(arguments)
     if more:
         raise VToonifyError("the sample clip shows one person; give one --style")
-    for result in demo(arguments.out, arguments.bundle or STYLED, arguments.device, look, **_how(arguments)):
+    for result in demo(arguments.out, _bundle(arguments), arguments.device, look, **_how(arguments)):
         _report(result)
 
 

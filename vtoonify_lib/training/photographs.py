@@ -274,7 +274,7 @@ def make_bundle(out: str | Path, folder: str | Path, start: str = "studio-t", ti
     students = first_students(base, config)
     students.vtoonify.for_inference().load_state_dict(load_file(out / "vtoonify.safetensors"))
     students.style.load_state_dict(load_file(out / "style_encoder.safetensors"))
-    files, styles = {"landmarks": base.path("landmarks")}, None
+    files, styles = {name: base.path(name) for name in ("landmarks", "parsing")}, None
     if is_dual(config):
         if "styles" not in base.info["files"]:
             raise VToonifyError(f"{base.name} has no styles for the VToonify-D in {out}; start from one that has")
@@ -285,7 +285,7 @@ def make_bundle(out: str | Path, folder: str | Path, start: str = "studio-t", ti
     return save_bundle(
         folder, name=Path(folder).name, title=title,
         config=replace(config, face_size=round(told["job"].get("eyes", 0) / EYE_FRACTION) or None),
-        networks={"vtoonify": students.vtoonify, "parsing": base.network("parsing"), "style_encoder": students.style},
+        networks={"vtoonify": students.vtoonify, "style_encoder": students.style},
         files=files, styles=styles,
         models={"vtoonify": {"inference": True}, "parsing": base.info["models"]["parsing"], "style_encoder": style},
         metrics={key: told[key] for key in ("before", "after")}, provenance={
