@@ -9,10 +9,10 @@ import pytest
 from people import photograph
 from PIL import Image
 
+from vtoonify_lib.apps.evaluate_photos import Measures, dlib_identity, evaluate, main, our_identity, rank_1
 from vtoonify_lib.config import VToonifyError
-from vtoonify_lib.evaluate_photos import Measures, dlib_identity, evaluate, main, our_identity, rank_1
-from vtoonify_lib.look import AS_TRAINED
-from vtoonify_lib.pipeline import Toonifier
+from vtoonify_lib.inference.toonifier import Toonifier
+from vtoonify_lib.styles.request import AS_TRAINED
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_what_cannot_be_judged_is_said(folder, capsys):
 
 
 def _marks():
-    from vtoonify_lib.checkpoints import load_bundle
-    from vtoonify_lib.faces import FaceFinder
+    from vtoonify_lib.faces.detector import FaceFinder
+    from vtoonify_lib.weights.bundle import load_bundle
 
     return FaceFinder(load_bundle("studio-t").path("landmarks")).faces(photograph())[0].landmarks

@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from people import photograph
 from PIL import Image
 
-from vtoonify_lib import metrics
 from vtoonify_lib.config import INPUT_CHANNELS, VToonifyError
+from vtoonify_lib.evaluation import metrics
+from vtoonify_lib.inference.toonifier import Toonifier
 from vtoonify_lib.models.encoders import ParsingNet
-from vtoonify_lib.pipeline import Toonifier
 
 
 @pytest.fixture(scope="module")

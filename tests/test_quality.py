@@ -10,10 +10,10 @@ from people import scene, write_clip
 from PIL import Image
 from test_parsing import moved, pattern
 
-from vtoonify_lib.cli import main
+from vtoonify_lib.apps.cli import main
 from vtoonify_lib.config import VToonifyError
-from vtoonify_lib.pipeline import Toonifier
-from vtoonify_lib.quality import QualityMeter, believed_flow, warping_error
+from vtoonify_lib.evaluation.quality_card import QualityMeter, believed_flow, warping_error
+from vtoonify_lib.inference.toonifier import Toonifier
 
 
 def larger(picture: np.ndarray) -> np.ndarray:

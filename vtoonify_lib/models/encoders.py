@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import PARSING_CLASSES, VToonifyError
-from ..ops import channels_last
+from .layers import channels_last
 
 PARSING_WIDTHS = (16, 32, 64, 96, 128)  # at 1/1, 1/2, …; multiples of 16 suit vector units
 MULTIPLE = 8

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..ops import channels_last
 from .encoders import ConvNorm, Residual
+from .layers import channels_last
 
 FACE_SIDE = 112            # side of the crop of a face
 EYE_WIDTH, EYE_HEIGHT = 64, 48

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import latents
 from ..config import PUBLISHED, VToonifyError
-from ..ops import EqualLinear, channels_last
+from . import latents
+from .layers import EqualLinear, channels_last
 
 IMAGE_SIZE = 256  # of the aligned face
 WIDTH = 64  # channels of the first stage

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import latents
 from ..config import HANDOFF, INPUT_CHANNELS, VToonifyConfig, VToonifyError, resolutions
-from ..ops import SLOPE, SQRT2, channels_last
+from . import latents
 from .detail import DetailHead, detail_of
+from .layers import SLOPE, SQRT2, channels_last
 from .stylegan2 import Generator
 
 STEM = 32  # width of the encoder's first convolution, as published

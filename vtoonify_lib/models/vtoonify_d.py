@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import latents
 from ..config import HANDOFF, VToonifyConfig, VToonifyError, resolutions
-from ..ops import SLOPE, AdaIN
+from . import latents
 from .dualstylegan import DualStyleGAN, modres_blocks
+from .layers import SLOPE, AdaIN
 from .vtoonify import Drawn, Style, VToonify, identity_fusion
 
 DEFAULT_DEGREE = 0.5  # half-way between the photograph's structure and the exemplar's

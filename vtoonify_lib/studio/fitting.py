@@ -12,7 +12,7 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from ..config import VToonifyError
-from ..framing import eye_centres
+from ..faces.crop import eye_centres
 from .fitted_person import FittedPerson, canvas
 from .geometry import OFF_SKIN, VIEWPOINT, Scene, Sculptor, plain_camera, project, rotation, turn_head
 from .kit import Kit, macro_weights

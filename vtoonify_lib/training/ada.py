@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ..config import VToonifyError
-from ..synthesis import AffineJitter, apply_affine, rotation, sample_affine, scaling
+from ..models.paired_crop import AffineJitter, apply_affine, rotation, sample_affine, scaling
 
 GROUPS = ("blits", "geometry", "colors")
 SHIFT = 0.125  # blits: whole pixels, up to this share of the side

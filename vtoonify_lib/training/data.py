@@ -19,9 +19,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..config import VToonifyError
-from ..framing import align_face, ffhq_quad
-from ..images import to_tensor
-from ..parsing import CLASS_NAMES, calm_background
+from ..faces.crop import align_face, ffhq_quad
+from ..faces.parsing_maps import CLASS_NAMES, calm_background
+from ..media.images import to_tensor
 from ..studio.shards import Pairs
 from .loop import generator
 

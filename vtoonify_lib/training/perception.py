@@ -16,10 +16,10 @@ from PIL import Image
 from torch import Tensor
 
 from ..config import PARSING_CLASSES
-from ..devices import autocast
-from ..images import to_image
+from ..faces.parsing_maps import PALETTE
+from ..media.images import to_image
+from ..models.devices import autocast
 from ..models.encoders import PARSING_WIDTHS, ParsingNet
-from ..parsing import PALETTE
 from ..studio.shards import Pairs
 from . import data, loop
 

@@ -25,11 +25,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from .. import losses
 from ..config import GeneratorConfig
-from ..devices import autocast
-from ..images import to_tensor
-from ..metrics import feature_distance
+from ..evaluation.metrics import feature_distance
+from ..media.images import to_tensor
+from ..models import losses
+from ..models.devices import autocast
 from ..models.encoders import ParsingNet, StyleEncoder
 from ..models.stylegan2 import MAPPING_LR, Discriminator, Generator
 from ..studio.shards import Pairs
