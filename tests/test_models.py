@@ -74,7 +74,7 @@ def test_fusion_starts_as_identity():
 
 
 @pytest.mark.parametrize("shape, message", [
-    ((1, 22, 250, 304), "frame is 304×250; both sides must be multiples of 8; use faces.plan_crop"),
+    ((1, 22, 250, 304), "frame is 304×250; both sides must be multiples of 8; use faces.crop.plan_crop"),
     ((1, 3, 32, 32), r"expected \[B,22,H,W\]"),
     ((22, 32, 32), r"expected \[B,22,H,W\]"),
     ((1, 22, 0, 32), "multiples of 8"),

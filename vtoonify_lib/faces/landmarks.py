@@ -57,7 +57,7 @@ class Marks:
 
 
 class LandmarkModel(Protocol):
-    """What `faces.FaceFinder` needs to fit a face."""
+    """What `faces.detector.FaceFinder` needs to fit a face."""
 
     def fit(self, rgb: np.ndarray, boxes: Sequence[Box]) -> list[Marks]:
         """Marks in each box (left, top, right, bottom in pixels) of a uint8 RGB picture [H,W,3]."""

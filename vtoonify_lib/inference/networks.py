@@ -107,7 +107,7 @@ class Networks:
         return self.parse_small(self.small(crops))
 
     def steady_parse(self, every: int) -> Parse:
-        """`parse` for the frames of a clip, one after the other: see `parsing.SteadyParsing`."""
+        """`parse` for the frames of a clip, one after the other: see `faces.parsing_maps.SteadyParsing`."""
         steady = SteadyParsing(self.parse_small, every)
         return lambda crops: steady(self.small(crops))
 
@@ -126,7 +126,7 @@ class Networks:
     def person_mask(self, picture: np.ndarray, logits: Tensor) -> np.ndarray:
         """Where the person is, in the drawing, uint8 RGB [sH,sW,3], or in the photograph with these logits [1,19,H,W].
 
-        → float32 [H,W] in [0,1], see `parsing.person_mask`.
+        → float32 [H,W] in [0,1], see `faces.parsing_maps.person_mask`.
         """
         size = (logits.shape[3], logits.shape[2])
         small = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BOX))

@@ -61,7 +61,7 @@ class ParsingNet(nn.Module):
         h, w = image.shape[-2:]
         if image.ndim != 4 or image.shape[1] != 3 or h % MULTIPLE or w % MULTIPLE or not h or not w:
             raise VToonifyError(f"parsing got a picture of shape {list(image.shape)}; expected [B,3,H,W] with sides "
-                                f"that are multiples of {MULTIPLE}; use faces.plan_crop(frame)")
+                                f"that are multiples of {MULTIPLE}; use faces.crop.plan_crop(frame)")
         features = [self.stem(channels_last(image))]
         for stage in self.down:
             features.append(stage(features[-1]))

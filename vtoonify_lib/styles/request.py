@@ -69,7 +69,7 @@ class Look:
     """Wishes; None leaves the choice to the bundle.
 
     style      number or name of an exemplar, a blend ("comic-07:0.6, clay:0.4"), the path of a picture or of a saved
-               style; a bundle makes of it a tuple of parts (`styles.Part`), published ones a number
+               style; a bundle makes of it a tuple of parts (`styles.table.Part`), published ones a number
     structure  0: the photograph's features … 1: the exemplar's; keyframes or "0:0, 2:1" in clips
     color      0: the face's colours … 1: the exemplar's; likewise
     seed       of the style "new", which nobody drew

@@ -50,7 +50,7 @@ def augment(x: Tensor, p: float, rng: torch.Generator | None = None, groups: Seq
 
 
 def _affine(x: Tensor, p: float, rng: torch.Generator | None, groups: Sequence[str]) -> Tensor:
-    """Matrices [B,3,3], as `synthesis.apply_affine` takes them: one resampling for blits and geometry."""
+    """Matrices [B,3,3], as `models.paired_crop.apply_affine` takes them: one resampling for blits and geometry."""
     b, _, h, w = x.shape
     blits, geometry = "blits" in groups, "geometry" in groups
     jitter = AffineJitter(p, SHIFT * blits, DRIFT * geometry, SCALE * geometry, 180.0 * geometry)

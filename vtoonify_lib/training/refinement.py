@@ -99,7 +99,7 @@ def _likeness(model: DualDistilled, picture: Tensor, parsing: ParsingNet, criter
     """Loss of drawings [1,3,S,S] of an artwork, small features first; and the degrees [L] that draw a whole style."""
     if picture.ndim != 4 or picture.shape[:2] != (1, 3) or picture.shape[2] != picture.shape[3]:
         raise VToonifyError(f"the artwork has shape {list(picture.shape)}; expected one aligned portrait [1,3,S,S] in "
-                            "[-1,1]: cut it out with faces.align_face")
+                            "[-1,1]: cut it out with faces.crop.align_face")
     model.requires_grad_(False)
     side, parsing = model.generator.config.size, parsing.eval().requires_grad_(False)
     target = F.interpolate(picture, (side, side), mode="bilinear", antialias=True)

@@ -90,7 +90,7 @@ class Bundle:
 
     @property
     def styles(self) -> Mapping[str, Any]:
-        """Names, looks and start of the styles of our VToonify-D (`styles.StyleTable`); empty where there are none."""
+        """Names, looks and start of the styles of our VToonify-D (`styles.table.StyleTable`); empty where there are none."""
         return self.info.get("styles", {})
 
     @property
