@@ -47,7 +47,8 @@ def test_here_setup_says_what_is_missing(commands, monkeypatch):
 
 def test_on_colab_only_what_is_missing_is_added_and_its_libraries_stay(commands, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "google.colab", SimpleNamespace())
-    monkeypatch.setattr(notebook_setup, "_satisfied", lambda text: notebook_setup._name(text) in ("matplotlib", "tqdm", "pillow"))
+    present = ("matplotlib", "tqdm", "pillow")
+    monkeypatch.setattr(notebook_setup, "_satisfied", lambda text: notebook_setup._name(text) in present)
     notebook_setup.setup()
     added, package = commands
     assert all("--no-deps" in command for command in commands)
@@ -96,7 +97,8 @@ def test_excerpt_keeps_the_beginning_and_the_sound(tmp_path):
 
 def test_the_folder_for_results_is_in_the_drive_only_when_asked(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert notebook_setup.out_folder() == notebook_setup.out_folder("out", drive=True) == Path("out") and Path("out").is_dir()
+    assert notebook_setup.out_folder() == notebook_setup.out_folder("out", drive=True) == Path("out")
+    assert Path("out").is_dir()
     mounted, made = [], []
     colab = SimpleNamespace(drive=SimpleNamespace(mount=mounted.append))
     monkeypatch.setitem(sys.modules, "google", SimpleNamespace(colab=colab))

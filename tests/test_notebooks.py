@@ -1,7 +1,7 @@
 """Every notebook: runs in fast mode, and what is committed is short, small, stamped and free of errors.
 
 Running one takes a Jupyter kernel (nbclient, ipykernel) and the bundle and samples that come with the repository;
-without them that part is skipped and says why. Committed outputs come from a full run by `vtoonify_lib.apps.notebook_setup.run`.
+without them that part is skipped and says why. Committed outputs come from a full run by `notebook_setup.run`.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def test_outputs_are_those_of_a_full_run_without_errors(path):
     outputs = [out for cell in cells for out in cell.outputs]
     assert not [out for out in outputs if out.output_type == "error" or out.get("name") == "stderr"]
     kinds = {kind for out in outputs for kind in out.get("data", {})}
-    assert "image/jpeg" in kinds and "image/png" not in kinds, "pictures are shown as JPEG: use vtoonify_lib.apps.plotting"
+    assert "image/jpeg" in kinds and "image/png" not in kinds, "pictures are shown as JPEG: use apps.plotting"
     assert "application/vnd.jupyter.widget-view+json" not in kinds, "a saved widget is an error message elsewhere"
     assert STAMP.search(printed(notebook)), "the last code cell prints a stamp"
 

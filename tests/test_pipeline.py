@@ -197,8 +197,9 @@ def test_several_frames_at_a_time_give_the_same_clip(toonifier, tmp_path, monkey
     monkeypatch.setattr(video, "SegmentWriter", lambda *a: SegmentWriter(*a, 10))
     one = [f.rgb for f in read_frames(toonify(toonifier, src, tmp_path / "one.mp4").path)]
     monkeypatch.setattr(frame_renderer, "frames_that_fit", lambda device, draw_one: (draw_one(), 4)[1])
-    groups, real = [], frame_renderer._Stage.draw
-    monkeypatch.setattr(frame_renderer._Stage, "draw", lambda self, jobs: (groups.append(len(jobs)), real(self, jobs))[1])
+    groups, stage = [], frame_renderer._Stage
+    real = stage.draw
+    monkeypatch.setattr(stage, "draw", lambda self, jobs: (groups.append(len(jobs)), real(self, jobs))[1])
     four = [f.rgb for f in read_frames(toonify(toonifier, src, tmp_path / "four.mp4").path)]
     assert groups == [4, 4, 2, 4, 4, 2, 4, 4, 2, 3]  # never across the edge of a segment
     assert len(one) == len(four) == 33

@@ -1,7 +1,7 @@
 """Where a face sits in the picture: crop plan, FFHQ alignment, cut out and paste back.
 
 Everything here is arithmetic on 68 landmarks (iBUG order, pixel coordinates x, y) and uint8 RGB pictures; nothing
-here finds a face (see `faces`). Two crop rules exist side by side: `published_crop_plan` and `published_cut` do as the
+here finds one (see `detector`). Two crop rules exist side by side: `published_crop_plan` and `published_cut` do as the
 published system, with the horizontal eye distance and whole-picture resize, and are kept for its checkpoints;
 `plan_crop` and `cut` are ours, with the true eye distance, so that a tilted head or a half profile keeps its size.
 Which one a bundle wants is decided in `preprocessing`.

@@ -4,7 +4,7 @@ dlib's frontal HOG detector, which comes with dlib and needs no file, looks firs
 network searches for what it takes for a face (`searching`): profiles, hats, sunglasses, little light. The network also
 says how sure it is of what either has found. Landmarks come from the bundle's model, see `landmarks`. Pictures of any
 size are searched at two fixed working sizes, so that a 4k frame costs no more than a small one and small faces are
-still found. Following a face through a clip is in `tracking`; crops, alignment and paste-back are in `framing` and can
+still found. Following a face through a clip is in `tracker`; crops, alignment and paste-back are in `crop` and can
 be used from here.
 """
 

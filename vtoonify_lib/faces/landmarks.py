@@ -1,7 +1,7 @@
 """Landmarks of a face whose box is known: `load_landmarks(file).fit(rgb, box)`.
 
 Ours is `models.landmarks.LandmarkNet`: the face in one small crop, then both eyes by themselves. dlib's shape predictor
-is read as well, for published bundles that were made with it. Finding the box is in `faces`.
+is read as well, for published bundles that were made with it. Finding the box is in `detector`.
 """
 
 from __future__ import annotations

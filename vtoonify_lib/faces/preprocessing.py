@@ -2,7 +2,7 @@
 
 Published checkpoints were trained and are known with the second one, quirks and all (SPEC §6, §10): scale from the
 horizontal eye distance, a blur that shifts the picture, 8 bits by truncation. A toonifier asks its bundle once which
-of the two it wants; nothing else tells them apart. The crop of a whole clip is always ours (`inference.crop_plan.plan_clip`): the
+of the two it wants; nothing else tells them apart. The crop of a whole clip is always ours (`inference.crop_plan`): the
 published rule looks at the first frame alone.
 """
 

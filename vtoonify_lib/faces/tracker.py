@@ -1,4 +1,4 @@
-"""Follow a face from frame to frame; several at a time are in `people`, whole clips in `clips`.
+"""Follow a face from frame to frame; several at a time are in `multi_tracker`, whole clips in `trajectory`.
 
 `FaceTrack` sees frames one by one (file or webcam): the detector looks around the face every few frames, at the whole
 picture now and then, and at once when the landmark fit is lost; in between the landmarks of the last frame say where

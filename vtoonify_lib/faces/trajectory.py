@@ -1,6 +1,6 @@
 """Watch a whole clip: who is where in each frame, and where another scene begins.
 
-Four numbers a frame are kept, never pixels; what is made of them, is in `planning`.
+Four numbers a frame are kept, never pixels; what is made of them, is in `inference.crop_plan`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The second pass over a clip: who draws whom, and the way of a group of frames: cut, drawn, blended, written.
 
-Reading, drawing and writing go on at the same time. The first pass, and what a clip needs besides, is in `animation`.
+Reading, drawing and writing go on at the same time. The first pass, and what a clip needs besides, is in `video`.
 """
 
 from __future__ import annotations

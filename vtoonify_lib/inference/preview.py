@@ -1,6 +1,6 @@
 """A picture drawn again and again, as fast as a slider moves: what does not depend on the look is computed once.
 
-Widgets are in `panels`; here is only what they show.
+Widgets are in `apps.panels`; here is only what they show.
 """
 
 from __future__ import annotations

@@ -158,8 +158,8 @@ class Toonifier:
               card: str | Path | None = None, progress: bool = True) -> VideoResult:
         """Toonify a clip with its sound; every frame is kept, at its time. Arguments as `image`.
 
-        smooth: parsing maps flow along with the picture (`faces.parsing_maps.SteadyParsing`); else each frame is for itself.
-        card: a picture file for the quality card (`quality`), with its numbers in a .json beside it.
+        smooth: parsing maps flow along with the picture (`parsing_maps.SteadyParsing`); else each frame is for itself.
+        card: a picture file for the quality card (`quality_card`), with its numbers in a .json beside it.
         Where the face is not there, the cartoon fades into the original. Raises VToonifyError for a clip without a face
         and for unusable input or output; nothing is left under the output's name then.
         """

@@ -131,5 +131,6 @@ class PSP(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         if image.shape[1:] != (3, IMAGE_SIZE, IMAGE_SIZE):
             raise VToonifyError(f"pSp got a picture of shape {list(image.shape)}; expected an aligned face [B,3,"
-                                f"{IMAGE_SIZE},{IMAGE_SIZE}]; use faces.crop.align_face(frame, landmarks, {IMAGE_SIZE})")
+                                f"{IMAGE_SIZE},{IMAGE_SIZE}]; use faces.crop.align_face(frame, landmarks, "
+                                f"{IMAGE_SIZE})")
         return self.latent_avg + self.encoder(image)

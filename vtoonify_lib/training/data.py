@@ -2,7 +2,7 @@
 
 Geometry and colour change input and target alike; degradations (blur, noise, compression-like blocking, uneven light)
 change the input alone, so a network learns to see through them. Pairs made by two StyleGANs have no labels to move and
-use `models.paired_crop.random_affine`, the paper's milder geometry, instead. Random numbers are drawn on the generator's
+use `paired_crop.random_affine`, the paper's milder geometry, instead. Random numbers are drawn on the generator's
 device, and everything happens there. Rendering is the studio's work.
 """
 

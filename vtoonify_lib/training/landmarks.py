@@ -70,7 +70,7 @@ def face_batch(faces: Faces, n: int, rng: np.random.Generator) -> list[Sample]:
 
 
 def mine(net: nn.Module, faces: Faces, rng: np.random.Generator) -> None:
-    """Search some pictures as `searching` does, and keep what is taken for a face and is none."""
+    """Search some pictures as `faces.searching` does, and keep what is taken for a face and is none."""
     model = NetworkLandmarks(net)
     for _ in range(MINED):
         truth = None

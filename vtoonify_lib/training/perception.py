@@ -1,7 +1,7 @@
 """Face parsing, trained on the studio's exact ground truth; it stands in for the paper's BiSeNet (SPEC §5).
 
 The net sees heavy photometric and geometric augmentation, because it must hold on photographs that no renderer drew.
-Using it is `parsing`'s work.
+Using it is the work of `faces.parsing_maps`.
 """
 
 from __future__ import annotations

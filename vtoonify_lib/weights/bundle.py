@@ -3,7 +3,7 @@
 `bundle.json` holds the architecture sizes, the sha256 and size of every file, licence, provenance and measured numbers.
 A bundle is found by name in the models folders or by path, its files are checked before they are opened, and networks
 are filled strictly: a missing or foreign weight is an error, never a warning. Whether the weights are ours or the
-published ones, a network plays the same role. Nothing here downloads or converts anything; see `published`.
+published ones, a network plays the same role. Nothing here downloads or converts anything; see `weights.published`.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Bundle:
 
     @property
     def styles(self) -> Mapping[str, Any]:
-        """Names, looks and start of the styles of our VToonify-D (`styles.table.StyleTable`); empty where there are none."""
+        """Names, looks and start of the styles of our VToonify-D (`styles.table`); empty where there are none."""
         return self.info.get("styles", {})
 
     @property

@@ -124,7 +124,7 @@ def form_of(network: nn.Module, w: Tensor | None, kind: str, dtype: torch.dtype)
     """One form of a network, to be called on a float32 input.
 
     kind  "textbook", see the module of that name; "plain", as bundles hold it and training runs it; "folded", see
-          `fast`; "compiled", the folded one through torch.compile, which compiles at the first call
+          `models.folded`; "compiled", the folded one through torch.compile, which compiles at the first call
     """
     styles = () if w is None or kind in ("folded", "compiled") else (w.to(dtype),)
     if kind == "textbook":

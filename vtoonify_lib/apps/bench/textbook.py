@@ -1,5 +1,5 @@
 """StyleGAN2's layers (arXiv 1912.04958, appendix B) the way they are usually written: what all other forms are held
-against. The numbers are those of `ops`; what `ops` rewrote to save time is undone.
+against. The numbers are those of `models.layers`; what it rewrote to save time is undone.
 
 * every picture gets a kernel of its own, modulated and demodulated, and is one group of a grouped convolution;
 * up-sampling writes zeros between the samples, and each channel goes through the filter as a picture of its own;

@@ -3,7 +3,7 @@
     explorer  one picture, every style and degree; recipes, clips    space   styles and clips in three dimensions
     camera    a picture or a short clip from the webcam              parts   what they are made of
 
-What a panel shows is computed elsewhere (`preview`, `styles`, `video`); whatever goes wrong is said inside the panel.
+What a panel shows is computed elsewhere (`inference`, `styles`); whatever goes wrong is said inside the panel.
 """
 
 from .camera import Camera, colab_snapshot

@@ -12,8 +12,8 @@ trained form's to about 1e-6. It has no gradients.
     precision    any dtype; the picture itself is summed in float32
     batch norm   folded into the convolution before it (parsing networks, pSp)
 
-    folding     fold(network, w, dtype)      toonify    VToonify-T      dualstyle  what VToonify-D adds to it
-    layers      what they are made of        cost       parameters and multiply-adds
+    folding     fold(network, w, dtype)      vtoonify_t  VToonify-T     vtoonify_d  what VToonify-D adds to it
+    layers      what they are made of        cost        parameters and multiply-adds
     tiling      frames larger than the memory
 """
 
