@@ -24,6 +24,7 @@ from vtoonify_lib.styles.request import Look
 from vtoonify_lib.training import dual_stage, identity, report, studio_d
 from vtoonify_lib.training.default import Stage
 from vtoonify_lib.training.dual_stage import DualPlan
+from vtoonify_lib.training.refinement import fitter
 from vtoonify_lib.weights.bundle import load_bundle, save_bundle
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -102,6 +103,6 @@ def test_from_a_bundle_to_a_bundle(start, tmp_path, monkeypatch):
     weights = made.network("vtoonify").state_dict()
     assert all(torch.equal(again.vtoonify.state_dict()[name], value) for name, value in weights.items())
     assert torch.equal(dual_stage.base_of(made).generator.input.input, start.network("base").input.input)
-    read, fitted = (toonifier.style_of(photograph(), refine=n, progress=False).codes for n in (0, 3))
+    read, fitted = (toonifier.style_of(photograph(), fit=fitter(n, progress=False)).codes for n in (0, 3))
     assert read.shape == fitted.shape and not torch.allclose(read, fitted)
     assert torch.allclose(read[~toonifier.networks.styles.room], fitted[~toonifier.networks.styles.room], atol=0.05)

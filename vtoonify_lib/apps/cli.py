@@ -187,7 +187,7 @@ def _looks(arguments: argparse.Namespace) -> list[Look]:
 
 def _faces(arguments: argparse.Namespace, frame: str) -> str | int:
     """Whom to draw, checked before the model is fetched or loaded."""
-    from ..inference.crop_plan import LARGEST, check_faces
+    from ..styles.request import LARGEST, check_faces
 
     asked = arguments.faces or LARGEST
     faces = int(asked) if asked.isdecimal() else asked
@@ -359,10 +359,11 @@ def _style(arguments: argparse.Namespace) -> None:
     """The style of a picture as a file."""
     from ..inference.toonifier import Toonifier
     from ..styles.table import check_style_name, save_style
+    from ..training.refinement import fitter
 
     check_style_name(arguments.output)  # before the work is done
     toonifier = Toonifier.load(arguments.bundle, arguments.device)
-    style = toonifier.style_of(arguments.input, refine=arguments.refine)
+    style = toonifier.style_of(arguments.input, fit=fitter(arguments.refine))
     print(save_style(arguments.output, style, toonifier.bundle))
 
 

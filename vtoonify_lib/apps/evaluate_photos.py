@@ -20,7 +20,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from ..config import VToonifyError
-from ..evaluation.metrics import contact_sheet, feature_distance, landmark_shift, psnr, sharpness
+from ..evaluation.metrics import feature_distance, landmark_shift, psnr, sharpness
 from ..faces.detector import Face, align_face, cut
 from ..inference.toonifier import DEFAULT_BUNDLE, Toonifier
 from ..media.images import to_tensor
@@ -99,6 +99,8 @@ class Measures:
     def _row(self, toonifier: Toonifier, drawn: Drawn, picture: np.ndarray) -> dict[str, float]:
         again = _first(toonifier, picture)
         row = {"found": float(again is not None)}
+        followed = landmark_shift(toonifier.finder, drawn.crop, picture)
+        row |= {} if followed is None else {"followed": followed["all"]}
         for size in SHARPNESS_AT:
             own = sharpness(drawn.crop, drawn.face.landmarks, size)
             row[f"sharpness_{size}"] = sharpness(picture, drawn.face.landmarks, size) / max(own, 1e-6)
@@ -126,6 +128,7 @@ def evaluate(paths: Iterable[Path], measures: Measures, sheet: Path | None = Non
     """Numbers of photographs → {"refused": {file: why}, "count", bundle: {measure: mean}}.
 
     found            share of the cartoons in which the face is found again
+    followed         how far its landmarks lie from the photograph's, in eye distances (`metrics.landmark_shift`)
     sharpness_256, …  share of the photograph's, at so many pixels of face (`metrics.sharpness`)
     landmark_shift   from the studio's drawing, in eye distances; psnr, perceptual: to it
     rank_1           share of the people whose cartoon lies next to their own photograph among all
@@ -198,6 +201,18 @@ def _draw(toonifier: Toonifier, canvas: np.ndarray, teacher: np.ndarray | None, 
     if found is None:
         raise VToonifyError("the face is lost in the crop")
     return Drawn(crop, picture, found, None if teacher is None else cut(teacher, face.plan, grow=scale))
+
+
+def contact_sheet(tiles: list[np.ndarray], width: int) -> Image.Image:
+    """Pictures of one height, set in lines of at most `width` pixels."""
+    lines: list[list[np.ndarray]] = [[]]
+    for tile in tiles:
+        if lines[-1] and sum(t.shape[1] for t in lines[-1]) + tile.shape[1] > width:
+            lines.append([])
+        lines[-1].append(tile)
+    rows = [np.concatenate(line, 1) for line in lines]
+    wide = max(row.shape[1] for row in rows)
+    return Image.fromarray(np.concatenate([np.pad(row, ((0, 0), (0, wide - row.shape[1]), (0, 0))) for row in rows]))
 
 
 def _first(toonifier: Toonifier, picture: np.ndarray) -> Face | None:

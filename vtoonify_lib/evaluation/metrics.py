@@ -6,21 +6,16 @@ Feature distances use our own parsing net in the part of LPIPS; they compare mod
 """
 from __future__ import annotations
 
-import argparse
-import warnings
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from ..config import VToonifyError
 from ..faces.crop import align_face, eye_distance
 from ..faces.detector import FaceFinder
-from ..media.images import read_image
 from ..models import losses
 from ..models.encoders import ParsingNet
 from ..models.paired_crop import random_crop
@@ -118,55 +113,3 @@ def mean_of(rows: Iterable[dict[str, float] | None]) -> dict[str, float]:
     rows = [row for row in rows if row]
     names = rows[0] if rows else ()
     return {"count": len(rows), **{name: float(np.mean([row[name] for row in rows])) for name in names}}
-
-
-def photographs(paths: Iterable[Path], bundle: str = "studio-t", sheet: Path | None = None, height: int = 320
-                ) -> dict[str, float]:
-    """Toonify photographs and measure how far the cartoon's landmarks lie from the face's (`landmark_shift`).
-
-    sheet: where to write a contact sheet, photograph above cartoon. Pictures without a face are counted as `failed`.
-    """
-    from ..inference.toonifier import Toonifier
-
-    toonifier, rows, tiles, failed = Toonifier.load(bundle), [], [], 0
-    for path in tqdm(sorted(paths), desc="photographs"):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                photo, cartoon = read_image(path), toonifier.image(path, frame="full")
-        except VToonifyError:
-            failed += 1
-            continue
-        rows.append(landmark_shift(toonifier.finder, photo, cartoon))
-        width = round(height * photo.shape[1] / photo.shape[0])
-        tiles.append(np.concatenate([np.asarray(Image.fromarray(p).resize((width, height))) for p in (photo, cartoon)]))
-    if sheet and tiles:
-        contact_sheet(tiles, 8 * height).save(sheet)
-    return {"failed": failed, "face_lost_in_cartoon": sum(r is None for r in rows), **mean_of(rows)}
-
-
-def contact_sheet(tiles: list[np.ndarray], width: int) -> Image.Image:
-    """Pictures of one height, set in lines of at most `width` pixels."""
-    lines: list[list[np.ndarray]] = [[]]
-    for tile in tiles:
-        if lines[-1] and sum(t.shape[1] for t in lines[-1]) + tile.shape[1] > width:
-            lines.append([])
-        lines[-1].append(tile)
-    rows = [np.concatenate(line, 1) for line in lines]
-    wide = max(row.shape[1] for row in rows)
-    return Image.fromarray(np.concatenate([np.pad(row, ((0, 0), (0, wide - row.shape[1]), (0, 0))) for row in rows]))
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="How well the cartoon follows the faces of a folder of photographs.")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--bundle", default="studio-t")
-    parser.add_argument("--sheet", type=Path, help="write a contact sheet here")
-    args = parser.parse_args()
-    paths = [p for p in args.folder.iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png")]
-    for name, value in photographs(paths, args.bundle, args.sheet).items():
-        print(f"{name:22s} {value:.4g}")
-
-
-if __name__ == "__main__":
-    main()

@@ -16,23 +16,20 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from ..config import VToonifyError
-from ..faces.detector import align_face
+from ..faces.detector import FaceFinder, align_face
 from ..media.images import to_tensor, write_image
 from ..media.optical_flow import dense_flow, fetch
 from ..models.paired_crop import crop as cut_window
 from ..models.paired_crop import random_crop
 from ..models.vtoonify import MULTIPLE
+from ..weights.bundle import Bundle
 from .metrics import landmark_shift, mean_of
-
-if TYPE_CHECKING:
-    from ..inference.toonifier import Toonifier
 
 LOOKED_AT = 16      # frames, spread over the clip, whose landmarks and identity are measured
 MOVED = 4           # of these, for the equivariance
@@ -108,11 +105,14 @@ class QualityCard:
 class QualityMeter:
     """Watches a clip being drawn, frame by frame, in constant memory; `card` at the end.
 
+    bundle, finder  the networks that draw, and what finds faces
+    small   crops as the networks see them, uint8 [B,dH,dW,3], at input size (`Networks.small`)
     frames  how many are expected
     """
 
-    def __init__(self, toonifier: Toonifier, frames: int) -> None:
-        self.toonifier = toonifier
+    def __init__(self, bundle: Bundle, finder: FaceFinder, small: Callable[[np.ndarray], np.ndarray],
+                 frames: int) -> None:
+        self.bundle, self.finder, self.small = bundle, finder, small
         self._every = max(1, frames // LOOKED_AT)
         self._row_every = -(-frames // SLICE_ROWS) or 1
         self._last: tuple[np.ndarray, np.ndarray] | None = None
@@ -123,7 +123,7 @@ class QualityMeter:
 
     def add(self, crop: np.ndarray, picture: np.ndarray) -> None:
         """The next drawing, uint8 RGB [sh,sw,3], and the crop that it was made of, as the networks see it."""
-        small = self.toonifier.networks.small(crop[None])[0]
+        small = self.small(crop[None])[0]
         if self._last is not None and self._last[0].shape == small.shape:
             before, drawn = self._last
             flow, where = believed_flow(before, small)
@@ -140,7 +140,7 @@ class QualityMeter:
         draw None, for a look that moves: no equivariance.
         """
         pairs = [(_to(crop, picture.shape[1::-1]), picture) for crop, picture in self._kept]
-        shifts = mean_of(landmark_shift(self.toonifier.finder, *pair) for pair in pairs)
+        shifts = mean_of(landmark_shift(self.finder, *pair) for pair in pairs)
         errors = np.array(self._errors, np.float64).reshape(-1, 2)
         errors = errors[~np.isnan(errors).any(1)]
         warping, own = errors.mean(0).tolist() if len(errors) else (None, None)
@@ -153,7 +153,7 @@ class QualityMeter:
             return None
         squares = []
         for index, (crop, picture) in enumerate(self._kept[:: max(1, len(self._kept) // MOVED)]):
-            multiple = MULTIPLE * (self.toonifier.config.detail or 1)
+            multiple = MULTIPLE * (self.bundle.config.detail or 1)
             window = random_crop(*crop.shape[:2], multiple=multiple, rng=torch.Generator().manual_seed(index))
             moved, whole = (torch.from_numpy(p.astype(np.float32)).movedim(2, 0) for p in (crop, picture))
             again = draw(cut_window(moved, window).movedim(0, 2).numpy().astype(np.uint8)[None])[0]
@@ -162,11 +162,11 @@ class QualityMeter:
         return float(np.sqrt(np.mean(squares))) if squares else None
 
     def _identity(self, pairs: list[tuple[np.ndarray, np.ndarray]]) -> float | None:
-        if "identity" not in self.toonifier.bundle.info["models"]:
+        if "identity" not in self.bundle.info["models"]:
             return None
-        net, cosines = self.toonifier.bundle.network("identity").eval(), []
+        net, cosines = self.bundle.network("identity").eval(), []
         for pair in pairs:
-            faces = [self.toonifier.finder.faces(picture) for picture in pair]
+            faces = [self.finder.faces(picture) for picture in pair]
             if not all(faces):
                 continue
             aligned = [align_face(p, f[0].landmarks, net.image_size) for p, f in zip(pair, faces, strict=True)]

@@ -44,6 +44,7 @@ NEAR_FACE, NEAR_MARGIN = 110, 0.5  # confirming a known face: the box is resized
 UNSURE_SPREAD = 0.1     # landmarks of dlib's model that disagree by more than this are not on a face: 99 % do not
 SURE = 0.5              # confidence of our network from which a box is taken for a face
 SURE_AGAIN = 0.3        # and from which a face that is followed is still believed
+FACE_NEEDS = "a face must be upright, look roughly towards the camera and be at least 40 px wide"
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ import numpy as np
 from ..config import VToonifyError
 from ..faces.crop import GRID, CropPlan, plan_around, usual_padding
 from ..faces.trajectory import ClipTrack
+from ..styles.request import ALL, LARGEST
 
-LARGEST, ALL = "largest", "all"  # whom to draw; or a number
 FIRST = 0.5   # seconds over which it is told where somebody is first seen
 SURELY = 0.5  # seconds for which a face must be found, when there are several, to be no mistake of the detector
 ROAM = 1.0    # eyes may roam this many paddings before one steady crop becomes wasteful
@@ -24,14 +24,6 @@ GLIDE = 0.7   # seconds, standard deviation of the smoothing of a gliding crop
 MISSED = 1.0  # seconds without the face, between two frames with it, that are taken for the detector's fault
 REACH = 0.5   # seconds around the frames in which it is found that surely show the face, too
 FADE = 0.4    # seconds in which the cartoon comes and goes
-
-
-def check_faces(faces: str | int, frame: str) -> None:
-    """Raise VToonifyError for a number of faces that cannot be drawn."""
-    if faces not in (LARGEST, ALL) and (isinstance(faces, bool) or not isinstance(faces, int) or faces < 1):
-        raise VToonifyError(f"faces is {faces!r}; expected {LARGEST}, {ALL} or a number from 1")
-    if faces not in (LARGEST, 1) and frame != "full":
-        raise VToonifyError("several faces do not fit into one crop; draw them into the whole picture: --frame full")
 
 
 def choose_people(tracks: list[ClipTrack], faces: str | int) -> list[ClipTrack]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -30,9 +30,7 @@ from ..styles.request import Look
 from .crop_plan import ClipPlan, plan_clip, presence
 from .networks import Parse
 from .occlusion import Crowd
-
-if TYPE_CHECKING:
-    from .toonifier import Toonifier
+from .stylizer import Stylizer
 
 PARSE_EVERY = 2  # of a clip every so manieth frame is parsed; the others take over what was known
 
@@ -110,23 +108,23 @@ class _Job(NamedTuple):
     begins: bool
 
 
-def cast(toonifier: Toonifier, tracks: list[ClipTrack], bystanders: list[ClipTrack], wish: Wish) -> list[Actor]:
+def cast(stylizer: Stylizer, tracks: list[ClipTrack], bystanders: list[ClipTrack], wish: Wish) -> list[Actor]:
     """What draws each person. Who cannot be drawn, being too small, is left out while somebody can."""
     actors, refused, bystanders = [], None, list(bystanders)
     for track in tracks:
         try:
-            plans = plan_clip(track, toonifier.config.framing_size, wish.padding)
+            plans = plan_clip(track, stylizer.config.framing_size, wish.padding)
         except VToonifyError as error:
             refused = error
             bystanders.append(track)
             continue
         latest: list[Tensor] = []
-        draw = toonifier.animator(track.aligned, wish.looks[min(len(actors), len(wish.looks) - 1)],
-                                  lambda crops, latest=latest: latest[0])
-        parse = (lambda: toonifier.networks.steady_parse(PARSE_EVERY)) if wish.smooth else (
-            lambda: toonifier.networks.parse)
+        draw = stylizer.animator(track.aligned, wish.looks[min(len(actors), len(wish.looks) - 1)],
+                                 lambda crops, latest=latest: latest[0])
+        parse = (lambda: stylizer.networks.steady_parse(PARSE_EVERY)) if wish.smooth else (
+            lambda: stylizer.networks.parse)
         actors.append(Actor(track, plans, presence(track), parse, draw,
-                            partial(toonifier.cut, whole=plans.steady), latest))
+                            partial(stylizer.cut, whole=plans.steady), latest))
     if not actors:
         raise refused
     everybody = [*(actor.track for actor in actors), *bystanders]
@@ -137,25 +135,26 @@ def cast(toonifier: Toonifier, tracks: list[ClipTrack], bystanders: list[ClipTra
     return actors
 
 
-def _at_once(toonifier: Toonifier, actors: list[Actor], wish: Wish) -> int:
+def _at_once(stylizer: Stylizer, actors: list[Actor], wish: Wish) -> int:
     """How many frames to draw at a time; one where the look moves, for it is folded into the weights."""
-    networks = toonifier.networks
+    networks = stylizer.networks
     if any(look.moves for look in wish.looks):
         return 1
 
     def try_out(actor: Actor) -> np.ndarray:
-        detail = toonifier.config.detail or 1
+        detail = stylizer.config.detail or 1
         return actor.moved(np.zeros((1, detail * actor.plans.height, detail * actor.plans.width, 3), np.uint8),
                            networks.parse)
 
     return min(frames_that_fit(networks.device, lambda actor=actor: try_out(actor)) for actor in actors)
 
 
-def draw_clip(toonifier: Toonifier, src: Path, writer: SegmentWriter, actors: list[Actor], wish: Wish
+def draw_clip(stylizer: Stylizer, src: Path, writer: SegmentWriter, actors: list[Actor], wish: Wish
               ) -> QualityCard | None:
     """Second pass: read and cut, draw, blend and write, all at once → the quality card, if there is to be one."""
-    meter = None if wish.card is None else QualityMeter(toonifier, int((actors[0].shares == 1).sum()))
-    stage = _Stage(toonifier, actors, wish, meter, _at_once(toonifier, actors, wish))
+    meter = None if wish.card is None else QualityMeter(stylizer.bundle, stylizer.finder, stylizer.networks.small,
+                                                        int((actors[0].shares == 1).sum()))
+    stage = _Stage(stylizer, actors, wish, meter, _at_once(stylizer, actors, wish))
     with warnings.catch_warnings(), tqdm(total=actors[0].track.frames, desc="toonifying", unit="frame",
                                          initial=writer.done, disable=not wish.progress) as bar:
         warnings.simplefilter("ignore", UserWarning)  # said in the first pass already
@@ -168,7 +167,7 @@ def draw_clip(toonifier: Toonifier, src: Path, writer: SegmentWriter, actors: li
         pipelined(stage.read(src, writer.done, writer.length), stage.draw, write)
     if meter is None:
         return None
-    anew = None if wish.looks[0].moves else lambda crops: actors[0].moved(crops, toonifier.networks.parse)
+    anew = None if wish.looks[0].moves else lambda crops: actors[0].moved(crops, stylizer.networks.parse)
     return meter.card(anew, float(actors[0].track.found.mean()))
 
 
@@ -180,7 +179,7 @@ class _Stage:
     whether the one before was drawn just now.
     """
 
-    toonifier: Toonifier
+    stylizer: Stylizer
     actors: list[Actor]
     wish: Wish
     meter: QualityMeter | None
@@ -204,7 +203,7 @@ class _Stage:
     def _cut(self, who: int, index: int, rgb: np.ndarray, shares: list[float]) -> _Part:
         actor, share = self.actors[who], shares[who]
         plan, faded = actor.plans.at(index), share < 1 and self.wish.frame != "full"
-        plain = cut(rgb, plan, grow=self.toonifier.config.scale) if faded else None
+        plain = cut(rgb, plan, grow=self.stylizer.config.scale) if faded else None
         shared = actor.crowd and share and self.wish.frame == "full"
         mine = actor.crowd.share(who, index, plan, shares) if shared else None
         return _Part(share, plan, actor.cut_out(rgb, plan) if share else None, plain, mine)
@@ -229,7 +228,7 @@ class _Stage:
             self.meter.add(part.crop, picture)
         if self.wish.frame != "full":
             return replace(part, drawn=picture)
-        mask = self.toonifier.networks.person_mask(picture, maps)
+        mask = self.stylizer.networks.person_mask(picture, maps)
         return replace(part, drawn=picture, mask=mask if part.mine is None else mask * part.mine)
 
 

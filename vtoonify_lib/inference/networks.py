@@ -73,17 +73,6 @@ class Networks:
         with torch.inference_mode(), memory_errors(self.device, "the style encoder"):
             return self.encoder(to_tensor(aligned, self.device)).float().cpu()[0]
 
-    def refine_style(self, aligned: np.ndarray, steps: int, progress: bool) -> Tensor:
-        """As `read_style` of a picture of out_size, then fitted to it with DualStyleGAN (`training.refinement`)."""
-        from ..training.dualstylegan import DualDistilled
-        from ..training.refinement import destylise, refine
-
-        with memory_errors(self.device, "DualStyleGAN"):
-            dual, parsing = DualDistilled.of(self.bundle).to(self.device), self.bundle.network("parsing")
-            picture, how = to_tensor(aligned, self.device), {"parsing": parsing.to(self.device), "progress": progress}
-            person = destylise(dual, picture, iterations=steps, **how)
-            return refine(dual, picture, iterations=steps, person=person, room=self.styles.room, **how)[0]
-
     def exemplar_code(self, look: Look) -> Tensor | None:
         """The style of a decided look: w+ [1,L,D], ours [1,2,D]; None where there is no style to choose."""
         if self.styles is None:

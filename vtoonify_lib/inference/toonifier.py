@@ -1,38 +1,30 @@
 """Toonifier: a picture or a clip in, its cartoon out. The life of a frame (DESIGN): faces → crop → parsing → network.
 
-Ours or published, it goes the same way: what differs is in `networks`, `preprocessing` and `look`. How a clip is
-followed, drawn and written is in `animation`; which weights, which faces, which codec: see `checkpoints`, `faces` and
-`video`.
+Ours or published, it goes the same way: what draws a face is in `stylizer`, how a clip is followed, drawn and written
+in `video`; which weights, which faces, which codec: see `weights`, `faces` and `media`.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import lru_cache
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image
 
 from ..config import VToonifyError
-from ..faces.crop import CropPlan, cut, usual_padding
+from ..faces.crop import CropPlan, usual_padding
+from ..faces.detector import FACE_NEEDS, align_face, paste_all
 from ..faces.detector import Face as FoundFace
-from ..faces.detector import FaceFinder, align_face, paste_all
-from ..faces.preprocessing import OURS, PUBLISHED
 from ..media.images import read_image
 from ..models.devices import pick_device
-from ..styles.request import AS_TRAINED, Look
-from ..styles.table import NEW, STYLE_SUFFIX, StyleCode, load_style
-from ..weights.bundle import Bundle
+from ..styles.request import ALL, AS_TRAINED, LARGEST, Look, check_faces
 from ..weights.published import open_bundle
-from .crop_plan import ALL, LARGEST, check_faces
-from .networks import Draw, Networks, Parse
 from .occlusion import place_of, share
-from .video import FACE_NEEDS, VideoResult, Wish, animate, several
+from .stylizer import Stylizer
+from .video import VideoResult, Wish, animate, several
 
 DEFAULT_BUNDLE = "studio-t"
 SAMPLE = Path(__file__).resolve().parents[2] / "data" / "samples" / "portrait.mp4"  # a clip of ours
@@ -53,18 +45,8 @@ class Face(NamedTuple):
     mine: np.ndarray
 
 
-class Toonifier:
-    """A bundle made ready on a device. `Toonifier.load("studio-t").video("in.mp4", "out.mp4")`.
-
-    device: "auto" (a CUDA GPU if there is one), "cpu", "cuda", "cuda:1", "mps".
-    """
-
-    def __init__(self, bundle: Bundle, device: str = "auto") -> None:
-        self.bundle, self.config = bundle, bundle.config
-        self.device = pick_device(device)
-        self.preprocessing = PUBLISHED if bundle.published else OURS
-        self.finder = FaceFinder(bundle.path("landmarks"))
-        self.networks = Networks(bundle, self.device, self.preprocessing)
+class Toonifier(Stylizer):
+    """A `Stylizer` that reads and writes files. `Toonifier.load("studio-t").video("in.mp4", "out.mp4")`."""
 
     @classmethod
     def load(cls, bundle: str | Path = DEFAULT_BUNDLE, device: str = "auto", **how: Any) -> Toonifier:
@@ -143,15 +125,6 @@ class Toonifier:
         aligned = align_face(rgb, landmarks, self.networks.face_size)
         return Face(rgb, plan, self.cut(rgb, plan), aligned, mine)
 
-    def cut(self, rgb: np.ndarray, plan: CropPlan, whole: bool = True) -> np.ndarray:
-        """The planned crop of a frame as the networks see it (see `networks.Networks.painter`), uint8 RGB.
-
-        whole: whether the plan lies on whole pixels, as that of a picture does; that of a gliding crop does not
-        """
-        if self.config.detail:
-            return cut(rgb, plan, grow=self.config.detail)
-        return (self.preprocessing.cut if whole else cut)(rgb, plan)
-
     # ------------------------------------------------------------------ clips
     def video(self, src: str | Path, dst: str | Path, frame: str = "crop", padding: float | None = None,
               look: Look | Sequence[Look] = AS_TRAINED, faces: str | int = LARGEST, smooth: bool = True,
@@ -169,94 +142,9 @@ class Toonifier:
         wish = Wish(frame, padding, self._looks(look), faces, smooth, card, progress)
         return animate(self, Path(src), Path(dst), wish)
 
-    # ------------------------------------------------------------------ styles
     def _looks(self, look: Look | Sequence[Look]) -> tuple[Look, ...]:
         """One look or several, decided."""
         return tuple(self.decide(one) for one in ((look,) if isinstance(look, Look) else look))
-
-    def decide(self, look: Look) -> Look:
-        """The look with every wish decided: defaults filled in, pictures and style files read, new styles made."""
-        look = look.of(self.bundle)
-        if self.networks.styles is None:
-            return look
-        return replace(look, style=tuple((self._style(style, look.seed), weight) for style, weight in look.style))
-
-    def _style(self, style: str | Path | StyleCode, seed: int) -> str | StyleCode:
-        if style == NEW:
-            return self.new_style(seed)
-        if not isinstance(style, Path):
-            return style
-        return load_style(style, self.bundle) if style.suffix == STYLE_SUFFIX else self.style_of(style)
-
-    def style_of(self, source: str | Path | np.ndarray | Image.Image, name: str | None = None, refine: int = 0,
-                 progress: bool = True) -> StyleCode:
-        """The style of a portrait in any picture, as the style encoder reads it.
-
-        refine  steps by which DualStyleGAN then finds who is in it, and as many to fit the style to it; 100 are usual
-        VToonifyError when the picture shows no face, or the bundle has one look.
-        """
-        what = Path(source).name if isinstance(source, str | Path) else "the picture"
-        self._needs_styles()
-        if refine < 0:
-            raise VToonifyError(f"refine is {refine}; it must be 0 or more steps")
-        rgb = read_image(source)
-        faces = self.finder.faces(rgb)
-        if not faces:
-            raise VToonifyError(f"no face was found in the style picture {what} ({rgb.shape[1]}×{rgb.shape[0]} px); "
-                                f"{FACE_NEEDS}")
-        side = self.config.out_size if refine else self.networks.face_size
-        aligned = align_face(rgb, faces[0].landmarks, side)
-        codes = (self.networks.refine_style(aligned, refine, progress) if refine
-                 else self.networks.read_style(aligned))
-        return StyleCode.of(name or Path(what).stem, codes)
-
-    def new_style(self, seed: int) -> StyleCode:
-        """A style that nobody drew, by the bundle's sampler; the same for the same seed."""
-        self._needs_styles()
-        plain = self.networks.styles.plain
-        noise = torch.randn(1, plain.numel(), generator=torch.Generator().manual_seed(seed))
-        with torch.inference_mode():
-            codes = self.bundle.network("sampler")(noise)
-        return StyleCode.of(f"{NEW}-{seed}", codes)
-
-    def _needs_styles(self) -> None:
-        if self.networks.styles is None:
-            raise VToonifyError(f"{self.bundle.name} cannot take the style of a picture; load studio-d")
-
-    # ------------------------------------------------------------------ the networks
-    def style_code(self, aligned: np.ndarray, look: Look = AS_TRAINED) -> torch.Tensor:
-        """What an aligned face, uint8 RGB [S,S,3], is drawn in: w+ [1,L,D], or [1,1,D] for all layers alike."""
-        return self.networks.style_code(aligned, self.decide(look).still())
-
-    def painter(self, style: torch.Tensor, look: Look = AS_TRAINED, parse: Parse | None = None) -> Draw:
-        """The network with this style folded in: uint8 RGB [B,H,W,3] → [B,sH,sW,3]; H, W multiples of 8.
-
-        parse: see `networks.Networks.painter`.
-        """
-        return self.networks.painter(style, look.of(self.bundle).still().structure, parse)
-
-    def animator(self, aligned: np.ndarray, look: Look, parse: Parse | None = None
-                 ) -> Callable[[np.ndarray, float], np.ndarray]:
-        """`painter` for a face, with a look that may move: (crops, seconds) → pictures.
-
-        A style that has moved is folded anew: 24 ms for studio-d on two cores.
-        """
-        if not look.moves:
-            draw = self.painter(self.style_code(aligned, look), look, parse)
-            return lambda crops, seconds: draw(crops)
-        look, networks = self.decide(look), self.networks
-        face, exemplar = networks.read(aligned), networks.exemplar_code(look)
-
-        @lru_cache(maxsize=1)
-        def painter(structure: float | None, color: float | None) -> Callable[[np.ndarray], np.ndarray]:
-            now = replace(look, structure=structure, color=color)
-            return networks.painter(networks.mix(face, exemplar, now), structure, parse)
-
-        def draw_at(crops: np.ndarray, seconds: float) -> np.ndarray:
-            now = look.at(seconds)
-            return painter(now.structure, now.color)(crops)
-
-        return draw_at
 
 
 def _check_frame(frame: str) -> None:

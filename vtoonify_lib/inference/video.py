@@ -12,26 +12,25 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from ..config import VToonifyError
 from ..evaluation.quality_card import QualityCard
+from ..faces.detector import FACE_NEEDS
 from ..faces.trajectory import ClipTrack, load_tracks, save_tracks, track_people
 from ..media.images import check_output, check_picture_name, check_source
 from ..media.video import FORMATS, SEGMENT, SegmentWriter, left_out, probe, read_frames
 from ..styles.recipe import Recipe
-from .crop_plan import ALL, LARGEST, choose_people
+from ..styles.request import ALL, LARGEST
+from .crop_plan import choose_people
 from .frame_renderer import Actor, Wish, cast, draw_clip
 from .occlusion import told_apart
-
-if TYPE_CHECKING:
-    from .toonifier import Toonifier
+from .stylizer import Stylizer
 
 MOST_FACES = 8   # that are followed at a time
-FACE_NEEDS = "a face must be upright, look roughly towards the camera and be at least 40 px wide"
 
 
 @dataclass(frozen=True)
@@ -73,19 +72,19 @@ class VideoResult:
                 f"seconds per frame ({self.tracking_seconds / max(self.frames, 1):.3f} of it to follow the face)")
 
 
-def animate(toonifier: Toonifier, src: Path, dst: Path, wish: Wish) -> VideoResult:
+def animate(stylizer: Stylizer, src: Path, dst: Path, wish: Wish) -> VideoResult:
     """`Toonifier.video`."""
     start = perf_counter()
     check_video_paths(src, dst)
     left = left_out(src)
     if wish.card is not None:
         check_picture_name(check_output(wish.card, src))
-    with SegmentWriter(dst, src, _job(toonifier, src, wish)) as writer:  # opened first: can dst be written?
+    with SegmentWriter(dst, src, _job(stylizer, src, wish)) as writer:  # opened first: can dst be written?
         kept = writer.done
-        tracks, bystanders, notes = _track(toonifier, src, wish, writer.folder / "tracks.npz")
+        tracks, bystanders, notes = _track(stylizer, src, wish, writer.folder / "tracks.npz")
         tracked = perf_counter()
-        actors = cast(toonifier, tracks, bystanders, wish)
-        card = draw_clip(toonifier, src, writer, actors, wish)
+        actors = cast(stylizer, tracks, bystanders, wish)
+        card = draw_clip(stylizer, src, writer, actors, wish)
     found = np.any([actor.track.found for actor in actors], axis=0)
     if card is not None:
         card.save(wish.card)
@@ -97,23 +96,23 @@ def animate(toonifier: Toonifier, src: Path, dst: Path, wish: Wish) -> VideoResu
                        (*notes, *left, *_notes(actors, found, wish)), len(actors), card)
 
 
-def _job(toonifier: Toonifier, src: Path, wish: Wish) -> dict[str, Any]:
+def _job(stylizer: Stylizer, src: Path, wish: Wish) -> dict[str, Any]:
     """All that the drawn frames depend on: when it is the same, a broken-off job can go on."""
-    bundle, about = toonifier.bundle, src.stat()
+    bundle, about = stylizer.bundle, src.stat()
     looks = [Recipe.of(bundle, look, wish.padding, wish.frame).data() for look in wish.looks]
     weights = {name: about_it.get("sha256") for name, about_it in bundle.info["files"].items()}
     return {"source": [str(src.resolve()), about.st_size, about.st_mtime_ns], "weights": weights, "looks": looks,
-            "faces": wish.faces, "smooth": wish.smooth, "precision": str(toonifier.networks.dtype), "format": 3}
+            "faces": wish.faces, "smooth": wish.smooth, "precision": str(stylizer.networks.dtype), "format": 3}
 
 
-def _track(toonifier: Toonifier, src: Path, wish: Wish, kept: Path
+def _track(stylizer: Stylizer, src: Path, wish: Wish, kept: Path
            ) -> tuple[list[ClipTrack], list[ClipTrack], list[str]]:
     """First pass: whom to draw, from left to right; who else is there; what the reader had to complain about.
 
     kept  where that is noted, for a job that goes on
     """
     known = load_tracks(kept)
-    tracks, notes = known or _follow(toonifier, src, wish)
+    tracks, notes = known or _follow(stylizer, src, wish)
     if known is None and tracks[0].frames > SEGMENT:
         save_tracks(kept, tracks, notes)
     chosen = choose_people(tracks[:1] if wish.faces == LARGEST else tracks, wish.faces)
@@ -123,24 +122,24 @@ def _track(toonifier: Toonifier, src: Path, wish: Wish, kept: Path
     return chosen, [track for track in tracks if id(track) not in mine and track.aligned is not None], notes
 
 
-def _follow(toonifier: Toonifier, src: Path, wish: Wish) -> tuple[list[ClipTrack], list[str]]:
+def _follow(stylizer: Stylizer, src: Path, wish: Wish) -> tuple[list[ClipTrack], list[str]]:
     """Watch the whole clip: the largest face of each scene, and who is beside it; or everybody."""
     if wish.faces != LARGEST:
-        return _watch(toonifier, src, wish, MOST_FACES, "finding the faces")
-    (track,), notes = _watch(toonifier, src, wish, 1, "finding the face")
+        return _watch(stylizer, src, wish, MOST_FACES, "finding the faces")
+    (track,), notes = _watch(stylizer, src, wish, 1, "finding the face")
     if track.most_faces < 2:
         return [track], notes
-    return told_apart(track, _watch(toonifier, src, wish, MOST_FACES, "finding the others")[0]), notes
+    return told_apart(track, _watch(stylizer, src, wish, MOST_FACES, "finding the others")[0]), notes
 
 
-def _watch(toonifier: Toonifier, src: Path, wish: Wish, most: int, what: str) -> tuple[list[ClipTrack], list[str]]:
+def _watch(stylizer: Stylizer, src: Path, wish: Wish, most: int, what: str) -> tuple[list[ClipTrack], list[str]]:
     """Follow up to `most` people, and keep what the reader says."""
     total = probe(src).frame_count
     with warnings.catch_warnings(record=True) as caught, closing(read_frames(src)) as frames:
         warnings.simplefilter("always", UserWarning)
         bar = tqdm(frames, total=total, desc=what, unit="frame", leave=False, disable=not wish.progress)
-        tracks = track_people(((frame.rgb, float(frame.pts)) for frame in bar), toonifier.finder,
-                              toonifier.networks.face_size, most)
+        tracks = track_people(((frame.rgb, float(frame.pts)) for frame in bar), stylizer.finder,
+                              stylizer.networks.face_size, most)
     return tracks, [str(item.message) for item in caught if item.category is UserWarning]
 
 

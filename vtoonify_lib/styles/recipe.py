@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ..config import VToonifyError
-from ..inference.crop_plan import LARGEST
 from ..media.images import check_output
 from ..weights.bundle import Bundle
 from ..weights.downloads import write_json
-from .request import Degree, Keyframes, Look
+from .request import LARGEST, Degree, Keyframes, Look
 from .table import part_from_json, part_to_json
 
 RECIPE_FORMAT = "vtoonify-recipe-1"

@@ -19,6 +19,8 @@ from ..weights.bundle import Bundle
 from ..weights.published import Preset, preset_of
 from .table import Part, StyleTable, normalised, parse_blend
 
+LARGEST, ALL = "largest", "all"  # whom to draw; or a number
+
 
 @dataclass(frozen=True)
 class Keyframes:
@@ -190,3 +192,11 @@ def _checked(name: str, degree: float) -> float:
 
 
 AS_TRAINED = Look()
+
+
+def check_faces(faces: str | int, frame: str) -> None:
+    """Raise VToonifyError for a number of faces that cannot be drawn."""
+    if faces not in (LARGEST, ALL) and (isinstance(faces, bool) or not isinstance(faces, int) or faces < 1):
+        raise VToonifyError(f"faces is {faces!r}; expected {LARGEST}, {ALL} or a number from 1")
+    if faces not in (LARGEST, 1) and frame != "full":
+        raise VToonifyError("several faces do not fit into one crop; draw them into the whole picture: --frame full")

@@ -9,13 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..config import VToonifyError
+from ..media.images import to_tensor
+from ..models.devices import memory_errors
 from ..models.encoders import ParsingNet, StyleEncoder
+from ..styles.table import StyleTable
+from ..weights.bundle import Bundle
 from . import loop
 from .criteria import Criterion, OurLosses
 from .dualstylegan import DualDistilled
@@ -77,6 +82,25 @@ def refine(model: DualDistilled, picture: Tensor, parsing: ParsingNet, iteration
         return near + likeness(model.generator(person, model.extrinsic(codes), degree, space="w"))
 
     return torch.cat(_fitted(loss, {structure: structure_lr, color: color_lr}, iterations, progress, "its style"), 1)
+
+
+def fitter(steps: int, progress: bool = True) -> Callable[[Bundle, np.ndarray, torch.device], Tensor] | None:
+    """What `Stylizer.style_of` takes to fit a style to its picture: steps to find who is in it, as many for the style.
+
+    steps  100 are usual; 0: None, the style encoder's answer as it is
+    The function it gives raises VToonifyError for a bundle without DualStyleGAN.
+    """
+    if steps < 0:
+        raise VToonifyError(f"refine is {steps}; it must be 0 or more steps")
+
+    def fit(bundle: Bundle, aligned: np.ndarray, device: torch.device) -> Tensor:
+        with memory_errors(device, "DualStyleGAN"):
+            dual, parsing = DualDistilled.of(bundle).to(device), bundle.network("parsing")
+            picture, how = to_tensor(aligned, device), {"parsing": parsing.to(device), "progress": progress}
+            person = destylise(dual, picture, iterations=steps, **how)
+            return refine(dual, picture, iterations=steps, person=person, room=StyleTable(bundle).room, **how)[0]
+
+    return fit if steps else None
 
 
 def _fitted(loss: Callable[..., Tensor], start: dict[Tensor, float], iterations: int, progress: bool, title: str

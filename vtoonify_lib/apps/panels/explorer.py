@@ -11,14 +11,14 @@ import numpy as np
 from PIL import Image
 
 from ...config import VToonifyError
-from ...inference.crop_plan import ALL, LARGEST
 from ...inference.preview import Preview, wipe
 from ...inference.toonifier import FRAMES, SAMPLE, Toonifier
 from ...media.images import VIDEO_SUFFIXES
 from ...models.latents import layer_names
 from ...styles.recipe import Recipe
-from ...styles.request import Degree, Keyframes, Look
+from ...styles.request import ALL, LARGEST, Degree, Keyframes, Look
 from ...styles.table import STYLE_SUFFIX, Part, StyleCode
+from ...training.refinement import fitter
 from ..notebook_setup import Picker, offer
 from ..plotting import video
 from .parts import DegreePad, Gallery, Status, jpeg
@@ -137,7 +137,8 @@ class Explorer:
         with self.status.guard("reading the style"):
             path = Path(source)
             look = self.toonifier.decide(Look(path)) if path.suffix == STYLE_SUFFIX else None
-            style = look.style[0][0] if look else self.toonifier.style_of(path, refine=refine, progress=False)
+            fit = fitter(refine, progress=False)
+            style = look.style[0][0] if look else self.toonifier.style_of(path, fit=fit)
             self.pick(style)
 
     def invent(self) -> None:
