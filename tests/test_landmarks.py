@@ -11,7 +11,8 @@ import torch
 from people import GREY, HOPPER, photograph, scene
 
 from vtoonify_lib.config import VToonifyError
-from vtoonify_lib.faces.detector import FaceFinder, eye_distance
+from vtoonify_lib.faces.crop import eye_distance
+from vtoonify_lib.faces.detector import FaceFinder
 from vtoonify_lib.faces.landmarks import (
     EYES,
     apply,

@@ -19,11 +19,13 @@ from vtoonify_lib.config import TINY, VToonifyError
 from vtoonify_lib.faces.parsing_maps import CLASS_NAMES, PALETTE, calm_background, network_input, parsing_picture
 from vtoonify_lib.inference import frame_renderer, networks, video
 from vtoonify_lib.inference import toonifier as pipeline
-from vtoonify_lib.inference.toonifier import Look, Toonifier, VideoResult
+from vtoonify_lib.inference.toonifier import Toonifier
+from vtoonify_lib.inference.video import VideoResult
 from vtoonify_lib.media.images import to_image, to_tensor, write_image
 from vtoonify_lib.media.video import SegmentWriter, probe, read_frames
 from vtoonify_lib.models import devices
 from vtoonify_lib.models.devices import autocast, memory_errors, pick_device, pick_dtype
+from vtoonify_lib.styles.request import Look
 
 
 def test_every_class_has_a_name_and_a_colour_of_its_own():

@@ -23,7 +23,7 @@ from published_files import write_repository
 from vtoonify_lib.apps import cli
 from vtoonify_lib.apps.demo import demo
 from vtoonify_lib.config import TINY, VToonifyError
-from vtoonify_lib.faces.detector import align_face, paste_back
+from vtoonify_lib.faces.crop import align_face, paste_back
 from vtoonify_lib.faces.parsing_maps import network_input
 from vtoonify_lib.faces.preprocessing import OURS, PUBLISHED, truncated_image
 from vtoonify_lib.inference import networks

@@ -8,7 +8,8 @@ from typing import Any
 
 from ..config import VToonifyError
 from ..inference import toonifier as pipeline
-from ..inference.toonifier import DEFAULT_BUNDLE, Toonifier, VideoResult
+from ..inference.toonifier import DEFAULT_BUNDLE, Toonifier
+from ..inference.video import VideoResult
 from ..media.video import side_by_side
 from ..styles.request import AS_TRAINED, Look
 

@@ -21,7 +21,8 @@ from tqdm.auto import tqdm
 
 from ..config import VToonifyError
 from ..evaluation.metrics import feature_distance, landmark_shift, psnr, sharpness
-from ..faces.detector import Face, align_face, cut
+from ..faces.crop import align_face, cut
+from ..faces.detector import Face
 from ..inference.toonifier import DEFAULT_BUNDLE, Toonifier
 from ..media.images import to_tensor
 from ..models.perceptual import VGGFeatures

@@ -22,7 +22,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from ..config import VToonifyError
-from ..faces.detector import FaceFinder, align_face
+from ..faces.crop import align_face
+from ..faces.detector import FaceFinder
 from ..media.images import to_tensor, write_image
 from ..media.optical_flow import dense_flow, fetch
 from ..models.paired_crop import crop as cut_window

@@ -4,8 +4,7 @@ dlib's frontal HOG detector, which comes with dlib and needs no file, looks firs
 network searches for what it takes for a face (`searching`): profiles, hats, sunglasses, little light. The network also
 says how sure it is of what either has found. Landmarks come from the bundle's model, see `landmarks`. Pictures of any
 size are searched at two fixed working sizes, so that a 4k frame costs no more than a small one and small faces are
-still found. Following a face through a clip is in `tracker`; crops, alignment and paste-back are in `crop` and can
-be used from here.
+still found. Following a face through a clip is in `tracker`; crops, alignment and paste-back are in `crop`.
 """
 
 from __future__ import annotations
@@ -17,23 +16,8 @@ import cv2
 import numpy as np
 
 from ..config import VToonifyError
-from .crop import (
-    CropPlan,
-    align_face,
-    cut,
-    eye_centres,
-    eye_distance,
-    ffhq_quad,
-    paste_all,
-    paste_back,
-    plan_crop,
-    published_crop_plan,
-)
 from .landmarks import LandmarkModel, NetworkLandmarks, box_from_landmarks, load_landmarks
 from .searching import search
-
-__all__ = ["CropPlan", "Face", "FaceFinder", "align_face", "box_from_landmarks", "cut", "eye_centres", "eye_distance",
-           "ffhq_quad", "paste_all", "paste_back", "plan_crop", "published_crop_plan"]
 
 QUICK_SIDE = 640        # first pass: finds faces from about 80 px of 640, 25 ms on one core
 THOROUGH_SIDE = 1280    # second pass: half that size, 100 ms

@@ -12,7 +12,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from .detector import SURE_AGAIN, Face, FaceFinder, eye_distance
+from .crop import eye_distance
+from .detector import SURE_AGAIN, Face, FaceFinder
 from .landmarks import box_from_landmarks
 
 PATIENCE = 0.4          # seconds for which a good landmark fit is believed although the detector sees no face

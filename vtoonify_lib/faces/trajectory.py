@@ -17,7 +17,8 @@ import cv2
 import numpy as np
 
 from ..config import VToonifyError
-from .detector import Face, FaceFinder, align_face, eye_centres, eye_distance
+from .crop import align_face, eye_centres, eye_distance
+from .detector import Face, FaceFinder
 from .multi_tracker import People
 
 CUT_GREY = 22.0      # grey levels, mean over the picture, that only another scene changes from frame to frame

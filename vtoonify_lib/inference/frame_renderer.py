@@ -21,8 +21,7 @@ from tqdm.auto import tqdm
 
 from ..config import VToonifyError
 from ..evaluation.quality_card import QualityCard, QualityMeter
-from ..faces.crop import CropPlan
-from ..faces.detector import cut, paste_all
+from ..faces.crop import CropPlan, cut, paste_all
 from ..faces.trajectory import ClipTrack
 from ..media.video import SegmentWriter, pipelined, read_frames
 from ..models.devices import frames_that_fit

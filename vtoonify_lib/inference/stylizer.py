@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 
 from ..config import VToonifyError
-from ..faces.crop import CropPlan, cut
-from ..faces.detector import FACE_NEEDS, FaceFinder, align_face
+from ..faces.crop import CropPlan, align_face, cut
+from ..faces.detector import FACE_NEEDS, FaceFinder
 from ..faces.preprocessing import OURS, PUBLISHED
 from ..media.images import read_image
 from ..models.devices import pick_device

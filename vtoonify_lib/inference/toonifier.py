@@ -15,16 +15,17 @@ import numpy as np
 from PIL import Image
 
 from ..config import VToonifyError
-from ..faces.crop import CropPlan, usual_padding
-from ..faces.detector import FACE_NEEDS, align_face, paste_all
+from ..faces.crop import CropPlan, align_face, paste_all, usual_padding
+from ..faces.detector import FACE_NEEDS
 from ..faces.detector import Face as FoundFace
 from ..media.images import read_image
 from ..models.devices import pick_device
 from ..styles.request import ALL, AS_TRAINED, LARGEST, Look, check_faces
 from ..weights.published import open_bundle
+from .frame_renderer import Wish
 from .occlusion import place_of, share
 from .stylizer import Stylizer
-from .video import VideoResult, Wish, animate, several
+from .video import VideoResult, animate, several
 
 DEFAULT_BUNDLE = "studio-t"
 SAMPLE = Path(__file__).resolve().parents[2] / "data" / "samples" / "portrait.mp4"  # a clip of ours
