@@ -386,14 +386,13 @@ def _bench(arguments: argparse.Namespace) -> None:
 # ---------------------------------------------------------------------------------------------- models
 def _models(arguments: argparse.Namespace) -> None:
     from ..weights.published import clear_downloads, remove
+    from .listing import models
 
     if arguments.remove is not None:
         print(f"{arguments.remove} removed, {remove(arguments.remove) / 1e6:.1f} MB freed")
     elif arguments.clear_downloads:
         print(f"downloads removed, {clear_downloads() / 1e6:.1f} MB freed")
     else:
-        from .listing import models
-
         print(models())
 
 
