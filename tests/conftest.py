@@ -11,11 +11,11 @@ from fake_pairs import write_pairs
 from people import train_landmarks
 from tiny_training import frozen_generator, parsing_net
 
-from vtoonify_lib.checkpoints import Bundle, save_bundle
 from vtoonify_lib.config import TINY, VToonifyConfig
 from vtoonify_lib.models.encoders import ParsingNet, StyleEncoder
 from vtoonify_lib.models.vtoonify import VToonify
 from vtoonify_lib.models.vtoonify_d import build_vtoonify
+from vtoonify_lib.weights.bundle import Bundle, save_bundle
 
 
 @pytest.fixture(scope="session")
@@ -60,7 +60,7 @@ def carrying(config: VToonifyConfig) -> VToonify:
 
 @pytest.fixture(scope="session")
 def toonifier(tiny_bundle):
-    from vtoonify_lib.pipeline import Toonifier
+    from vtoonify_lib.inference.toonifier import Toonifier
 
     return Toonifier.load(tiny_bundle.folder, device="cpu")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vtoonify_lib.parsing import CLASS_NAMES, PALETTE
+from vtoonify_lib.faces.parsing_maps import CLASS_NAMES, PALETTE
 from vtoonify_lib.studio import shards
 
 PARTS = (  # class, centre x and y, half width and half height, in shares of the side; later ones lie on top

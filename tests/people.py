@@ -14,7 +14,7 @@ import numpy as np
 from media_files import _add_tone
 from PIL import Image
 
-from vtoonify_lib.faces import box_from_landmarks
+from vtoonify_lib.faces.landmarks import box_from_landmarks
 
 # Marked by hand on the 512×600 photograph, iBUG order.
 HOPPER = np.array([

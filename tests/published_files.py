@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from vtoonify_lib import latents
 from vtoonify_lib.config import TINY
+from vtoonify_lib.models import latents
 from vtoonify_lib.models.bisenet import BiSeNet
 from vtoonify_lib.models.psp import PSP
 from vtoonify_lib.models.vtoonify_d import build_vtoonify
-from vtoonify_lib.published import Preset
+from vtoonify_lib.weights.published import Preset
 
 TINY_D = replace(TINY, backbone="dualstylegan")
 LAYERS, STYLE_DIM = latents.n_latent(TINY.out_size), TINY.generator.style_dim

@@ -146,7 +146,7 @@ def refuses_mixtures() -> None:
 
 def benches(name: str) -> None:
     """`vtoonify bench`, but for its clip and the processes in which it measures memory."""
-    from vtoonify_lib.bench import report
+    from vtoonify_lib.apps.bench import report
 
     report.peak_memory, report.split, report.MATRIX, report.COPIED = lambda *_: 1.0, lambda _: {}, 64, 1024
     report.variants = lambda *_: {kind: (kind, torch.float32) for kind in ("textbook", "plain", "folded")}
@@ -158,11 +158,12 @@ def benches(name: str) -> None:
 
 
 def main(name: str, folder: Path) -> None:
-    from vtoonify_lib import devices, networks
-    from vtoonify_lib.look import Keyframes, Look
-    from vtoonify_lib.pipeline import SAMPLE, Toonifier
-    from vtoonify_lib.preview import Preview
-    from vtoonify_lib.video import VideoWriter, read_frames
+    from vtoonify_lib.inference import networks
+    from vtoonify_lib.inference.preview import Preview
+    from vtoonify_lib.inference.toonifier import SAMPLE, Toonifier
+    from vtoonify_lib.media.video import VideoWriter, read_frames
+    from vtoonify_lib.models import devices
+    from vtoonify_lib.styles.request import Keyframes, Look
 
     networks.pick_dtype = lambda device: torch.float32  # half precision is slow here, and would hide small mistakes
     tasks: dict[str, Callable[[Toonifier], list[np.ndarray]]] = {

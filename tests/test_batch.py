@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 from people import scene, write_clip
 
-from vtoonify_lib import batch as module
-from vtoonify_lib.batch import MANIFEST, Manifest, Task, Worker, batch, find_tasks, left_alone
-from vtoonify_lib.cli import main
+from vtoonify_lib.apps import batch as module
+from vtoonify_lib.apps.batch import MANIFEST, Manifest, Task, Worker, batch, find_tasks, left_alone
+from vtoonify_lib.apps.cli import main
 from vtoonify_lib.config import VToonifyError
-from vtoonify_lib.images import write_image
-from vtoonify_lib.look import AS_TRAINED
-from vtoonify_lib.video import probe
+from vtoonify_lib.media.images import write_image
+from vtoonify_lib.media.video import probe
+from vtoonify_lib.styles.request import AS_TRAINED
 
 HOW = {"look": AS_TRAINED, "padding": None, "frame": "crop", "faces": "largest", "smooth": True}
 
@@ -144,7 +144,7 @@ def test_a_batch_that_is_stopped_leaves_no_worker_behind(tiny_bundle, tmp_path, 
     clip = write_clip(source / "a.mp4", [scene()] * 200, sound=False)
     for name in "bcd":
         (source / f"{name}.mp4").write_bytes(clip.read_bytes())
-    command = [sys.executable, "-m", "vtoonify_lib.cli", "batch", source, out, "--bundle", str(tiny_bundle.folder),
+    command = [sys.executable, "-m", "vtoonify_lib.apps.cli", "batch", source, out, "--bundle", str(tiny_bundle.folder),
                "--device", "cpu", "--workers", "2"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                           env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:

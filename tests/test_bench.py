@@ -10,14 +10,14 @@ import pytest
 import torch
 from people import scene, write_clip
 
-from vtoonify_lib import bench
-from vtoonify_lib.bench import forms, report, steps
-from vtoonify_lib.bench.textbook import textbook
-from vtoonify_lib.cli import main
+from vtoonify_lib.apps import bench
+from vtoonify_lib.apps.bench import forms, report, steps
+from vtoonify_lib.apps.bench.textbook import textbook
+from vtoonify_lib.apps.cli import main
 from vtoonify_lib.config import PUBLISHED_D, TINY, VToonifyError
 from vtoonify_lib.models.bisenet import PublishedParser
+from vtoonify_lib.models.layers import ModulatedConv2d, StyledConv, ToRGB
 from vtoonify_lib.models.vtoonify_d import VToonifyD
-from vtoonify_lib.ops import ModulatedConv2d, StyledConv, ToRGB
 
 FORMS = ["textbook float32", "plain float32", "plain bfloat16", "folded float32", "folded bfloat16"]
 

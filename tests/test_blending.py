@@ -6,9 +6,9 @@ import pytest
 import torch
 from golden_data import Case, state_dict
 
-from vtoonify_lib import blending
 from vtoonify_lib.config import TINY, GeneratorConfig, VToonifyError
 from vtoonify_lib.models.stylegan2 import Generator
+from vtoonify_lib.weights import layer_swap
 
 
 def parents():
@@ -27,7 +27,7 @@ def test_golden_blends():
     }
     keys = case.arrays["keys"].tolist()
     for name, values in weights.items():
-        blended = blending.blend_states(tuned, base, values)
+        blended = layer_swap.blend_states(tuned, base, values)
         assert sorted(blended) == keys
         case.check(f"{name}/means", torch.stack([blended[k].double().mean() for k in keys]))
         case.check(f"{name}/stds", torch.stack([blended[k].double().std(correction=0) for k in keys]))
@@ -35,17 +35,17 @@ def test_golden_blends():
 
 def test_weight_one_is_the_tuned_model_where_layers_are_concerned():
     tuned, base = parents()
-    ones, zeros = blending.blend(tuned, base, 1.0).state_dict(), blending.blend(tuned, base, 0.0).state_dict()
+    ones, zeros = layer_swap.blend(tuned, base, 1.0).state_dict(), layer_swap.blend(tuned, base, 0.0).state_dict()
     for name, value in base.state_dict().items():
         assert zeros[name].equal(value)
-        assert ones[name].equal(value if blending.layer_of(name) is None else tuned.state_dict()[name])
+        assert ones[name].equal(value if layer_swap.layer_of(name) is None else tuned.state_dict()[name])
     assert ones["style.1.weight"].equal(base.style[1].weight) and ones["input.input"].equal(base.input.input)
 
 
 def test_parents_stay_as_they_are():
     tuned, base = parents()
     before = [p.clone() for p in [*tuned.parameters(), *base.parameters()]]
-    blended = blending.blend(tuned, base, 0.5)
+    blended = layer_swap.blend(tuned, base, 0.5)
     middle = (tuned.convs[0].conv.weight + base.convs[0].conv.weight) / 2
     assert torch.allclose(blended.convs[0].conv.weight, middle, atol=1e-6)
     with torch.no_grad():
@@ -54,20 +54,20 @@ def test_parents_stay_as_they_are():
 
 
 def test_every_layer_is_counted():
-    layers = {blending.layer_of(name) for name in Generator(TINY.generator).state_dict()}
+    layers = {layer_swap.layer_of(name) for name in Generator(TINY.generator).state_dict()}
     assert layers == {None, *range(10)}
 
 
 def test_swap():
-    assert blending.swap_at(64, 10) == [1.0] * 7 + [0.0] * 3
-    assert blending.swap_at(8, 4, weight=0.5) == [0.5, 0.0, 0.0, 0.0]
+    assert layer_swap.swap_at(64, 10) == [1.0] * 7 + [0.0] * 3
+    assert layer_swap.swap_at(8, 4, weight=0.5) == [0.5, 0.0, 0.0, 0.0]
 
 
 def test_wrong_weights():
     tuned, base = parents()
     for weights, message in [([1.0] * 18, "got 18 blending weights; this generator has 10"), (1.5, r"lie in \[0,1\]")]:
         with pytest.raises(VToonifyError, match=message):
-            blending.blend(tuned, base, weights)
+            layer_swap.blend(tuned, base, weights)
     other = Generator(GeneratorConfig(8, 32, 2, ((4, 16), (8, 16))))
     with pytest.raises(VToonifyError, match="different sizes"):
-        blending.blend(tuned, other, 1.0)
+        layer_swap.blend(tuned, other, 1.0)

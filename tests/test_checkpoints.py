@@ -10,13 +10,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from vtoonify_lib import checkpoints
-from vtoonify_lib.checkpoints import Bundle, list_bundles, load_bundle, save_bundle, sha256_of
 from vtoonify_lib.config import TINY, VToonifyError
 from vtoonify_lib.models.dualstylegan import DualStyleGAN
 from vtoonify_lib.models.encoders import ParsingNet, StyleEncoder
 from vtoonify_lib.models.sampler import style_sampler
 from vtoonify_lib.models.vtoonify import VToonify
+from vtoonify_lib.weights import bundle as checkpoints
+from vtoonify_lib.weights.bundle import Bundle, list_bundles, load_bundle, save_bundle
+from vtoonify_lib.weights.downloads import sha256_of
 
 
 @pytest.fixture

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from people import scene, write_clip
 
-from vtoonify_lib import cli, pipeline
-from vtoonify_lib.images import read_image, write_image
-from vtoonify_lib.video import probe
+from vtoonify_lib.apps import cli
+from vtoonify_lib.inference import toonifier
+from vtoonify_lib.media.images import read_image, write_image
+from vtoonify_lib.media.video import probe
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def test_video(models, tmp_path, capsys):
 
 
 def test_demo(models, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(pipeline, "SAMPLE", write_clip(tmp_path / "a.mp4", [scene()] * 3))
+    monkeypatch.setattr(toonifier, "SAMPLE", write_clip(tmp_path / "a.mp4", [scene()] * 3))
     assert cli.main(["demo", str(tmp_path / "out"), "--bundle", "tiny"]) == 0
     assert "seconds per frame" in capsys.readouterr().out
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["demo.mp4", "demo_compare.mp4"]
@@ -66,7 +67,7 @@ def test_models(models, capsys):
 
 
 def test_models_without_any(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr("vtoonify_lib.checkpoints.MODELS_FOLDER", tmp_path)
+    monkeypatch.setattr("vtoonify_lib.weights.bundle.MODELS_FOLDER", tmp_path)
     monkeypatch.setenv("VTOONIFY_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("VTOONIFY_MODELS", raising=False)
     assert cli.main(["models"]) == 0
@@ -133,7 +134,7 @@ def test_unknown_command(capsys):
 
 
 def test_help_does_not_wait_for_torch():
-    code = "import sys; from vtoonify_lib import cli; cli._parser(); sys.exit('torch' in sys.modules)"
+    code = "import sys; from vtoonify_lib.apps import cli; cli._parser(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -141,7 +142,7 @@ def test_help_does_not_wait_for_torch():
 def test_ctrl_c_leaves_nothing_half_written(models, tmp_path):
     src, dst = write_clip(tmp_path / "a.mp4", [scene()] * 400, sound=False), tmp_path / "b.mp4"
     dst.write_bytes(b"what was there before")
-    command = [sys.executable, "-m", "vtoonify_lib.cli", "video", src, dst, "--bundle", "tiny", "--device", "cpu"]
+    command = [sys.executable, "-m", "vtoonify_lib.apps.cli", "video", src, dst, "--bundle", "tiny", "--device", "cpu"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 120
         while not any(part.stat().st_size for part in tmp_path.glob(".*/.*.part")):  # until writing is under way

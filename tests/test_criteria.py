@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from fake_pairs import styled
 from tiny_training import HOLD_OUT, SMALL, changed, distilled, fresh, log_of, parsing_net, state, students
 
-from vtoonify_lib import losses
 from vtoonify_lib.config import TINY, VToonifyError
+from vtoonify_lib.models import losses
 from vtoonify_lib.models.encoders import StyleEncoder
 from vtoonify_lib.models.perceptual import LPIPS
 from vtoonify_lib.models.stylegan2 import Discriminator

@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from conftest import carrying
 from people import photograph, scene, write_clip
 
-from vtoonify_lib.checkpoints import load_bundle
 from vtoonify_lib.config import INPUT_CHANNELS, TINY, VToonifyConfig, VToonifyError
-from vtoonify_lib.framing import cut
+from vtoonify_lib.faces.crop import cut
+from vtoonify_lib.inference.toonifier import Toonifier
+from vtoonify_lib.media.video import read_frames
 from vtoonify_lib.models.detail import detail_of, warp, with_detail
-from vtoonify_lib.pipeline import Toonifier
 from vtoonify_lib.training.starting import first_students
-from vtoonify_lib.video import read_frames
+from vtoonify_lib.weights.bundle import load_bundle
 
 BOTH = pytest.mark.parametrize("backbone", ["toonify", "dualstylegan"])
 DRAWN = -30.0  # logit of the mask

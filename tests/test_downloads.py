@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from vtoonify_lib import downloads
 from vtoonify_lib.config import VToonifyError
-from vtoonify_lib.downloads import cache_folder, discard, fetch, sha256_of
+from vtoonify_lib.weights import downloads
+from vtoonify_lib.weights.downloads import cache_folder, discard, fetch, sha256_of
 
 NAME, REPOSITORY = "models/a b/weights.pt", "somebody/repository"
 DATA = bytes(range(256)) * 4096  # 1 MB

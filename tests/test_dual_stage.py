@@ -11,13 +11,13 @@ from fake_pairs import styled
 from PIL import Image
 from tiny_training import HOLD_OUT, SMALL, distilled, equal, fresh, parsing_net, state
 
-from vtoonify_lib import metrics
-from vtoonify_lib.checkpoints import save_bundle
 from vtoonify_lib.config import TINY, VToonifyError
-from vtoonify_lib.images import to_tensor
+from vtoonify_lib.evaluation import metrics
+from vtoonify_lib.media.images import to_tensor
 from vtoonify_lib.models.encoders import StyleEncoder
 from vtoonify_lib.training import data, dual_stage, exemplars, loop
 from vtoonify_lib.training.default import Stage
+from vtoonify_lib.weights.bundle import save_bundle
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LOOKS, PER_LOOK, D = ("storybook", "comic"), 2, TINY.generator.style_dim

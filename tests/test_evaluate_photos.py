@@ -9,10 +9,18 @@ import pytest
 from people import photograph
 from PIL import Image
 
+from vtoonify_lib.apps.evaluate_photos import (
+    Measures,
+    contact_sheet,
+    dlib_identity,
+    evaluate,
+    main,
+    our_identity,
+    rank_1,
+)
 from vtoonify_lib.config import VToonifyError
-from vtoonify_lib.evaluate_photos import Measures, dlib_identity, evaluate, main, our_identity, rank_1
-from vtoonify_lib.look import AS_TRAINED
-from vtoonify_lib.pipeline import Toonifier
+from vtoonify_lib.inference.toonifier import Toonifier
+from vtoonify_lib.styles.request import AS_TRAINED
 
 
 @pytest.fixture
@@ -31,10 +39,19 @@ def test_a_bundle_that_keeps_the_photograph_and_one_that_draws_noise(folder, det
     assert "no face was found" in told["refused"]["nobody.png"]
     assert told["detailed"]["found"] == 1 and told["tiny"]["found"] == 0
     assert told["detailed"]["sharpness_256"] == pytest.approx(1, abs=0.1)
+    assert told["detailed"]["followed"] < 0.03 and "followed" not in told["tiny"]
     assert abs(told["tiny"]["sharpness_256"] - 1) > 0.2
     assert told["detailed"]["rank_1"] == 1 and told["tiny"]["rank_1"] == 0
     with Image.open(folder / "sheet.jpg") as sheet:
         assert sheet.height == 3 * 384 and sheet.width == 2 * 384
+
+
+def test_contact_sheet_breaks_lines():
+    tiles = [np.full((10, width, 3), 200, np.uint8) for width in (30, 20, 30, 40)]
+    sheet = contact_sheet(tiles, 60)
+    assert sheet.size == (50, 30)  # 30 + 20, 30, 40
+    shown = np.asarray(sheet)[::10, :, 0] > 0
+    assert shown.sum(1).tolist() == [50, 30, 40]
 
 
 def test_who_lies_nearest():
@@ -64,7 +81,7 @@ def test_what_cannot_be_judged_is_said(folder, capsys):
 
 
 def _marks():
-    from vtoonify_lib.checkpoints import load_bundle
-    from vtoonify_lib.faces import FaceFinder
+    from vtoonify_lib.faces.detector import FaceFinder
+    from vtoonify_lib.weights.bundle import load_bundle
 
     return FaceFinder(load_bundle("studio-t").path("landmarks")).faces(photograph())[0].landmarks

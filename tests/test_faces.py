@@ -8,13 +8,23 @@ import numpy as np
 import pytest
 from people import GREY, HOPPER, photograph, scene
 
-from vtoonify_lib.checkpoints import load_bundle
-from vtoonify_lib.clips import SceneCuts, track_clip
 from vtoonify_lib.config import VToonifyError
-from vtoonify_lib.faces import FaceFinder, align_face, box_from_landmarks, cut, eye_distance, paste_back, plan_crop
-from vtoonify_lib.framing import ffhq_quad, published_crop_plan, working_image
-from vtoonify_lib.planning import plan_clip
-from vtoonify_lib.tracking import FaceTrack, OneEuro
+from vtoonify_lib.faces.crop import (
+    align_face,
+    cut,
+    eye_distance,
+    ffhq_quad,
+    paste_back,
+    plan_crop,
+    published_crop_plan,
+    working_image,
+)
+from vtoonify_lib.faces.detector import FaceFinder
+from vtoonify_lib.faces.landmarks import box_from_landmarks
+from vtoonify_lib.faces.tracker import FaceTrack, OneEuro
+from vtoonify_lib.faces.trajectory import SceneCuts, track_clip
+from vtoonify_lib.inference.crop_plan import plan_clip
+from vtoonify_lib.weights.bundle import load_bundle
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "preprocess.npz")
 

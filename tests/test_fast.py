@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from vtoonify_lib import fast
 from vtoonify_lib.config import (
     INPUT_CHANNELS,
     LARGE,
@@ -19,12 +18,13 @@ from vtoonify_lib.config import (
     VToonifyConfig,
     VToonifyError,
 )
-from vtoonify_lib.latents import n_latent
+from vtoonify_lib.models import folded as fast
 from vtoonify_lib.models.bisenet import BiSeNet, PublishedParser
 from vtoonify_lib.models.encoders import ParsingNet
+from vtoonify_lib.models.latents import n_latent
+from vtoonify_lib.models.layers import StyledConv
 from vtoonify_lib.models.psp import IMAGE_SIZE, PSP
 from vtoonify_lib.models.vtoonify_d import DEFAULT_DEGREE, build_vtoonify
-from vtoonify_lib.ops import StyledConv
 
 TINY_D = replace(TINY, backbone="dualstylegan")
 SMALL = VToonifyConfig(GeneratorConfig(256, 32, 2, ((4, 8), (8, 8), (16, 8), (32, 24), (64, 16), (128, 8), (256, 8))),

@@ -7,7 +7,7 @@ import pytest
 from people import HOPPER, photograph
 
 from vtoonify_lib.config import VToonifyError
-from vtoonify_lib.framing import eye_distance
+from vtoonify_lib.faces.crop import eye_distance
 from vtoonify_lib.studio import fitted_person, fitting
 from vtoonify_lib.studio.fitted_person import canvas
 from vtoonify_lib.studio.fitting import AVERAGE, Fitter, _axes, grown

@@ -7,8 +7,7 @@ import torch
 from golden_data import Case, block_state, manifest
 from golden_modules import IN_OTHER_ORDER, MODULES, empty, filled
 
-from vtoonify_lib import ops
-from vtoonify_lib.models import stylegan2, vtoonify, vtoonify_d
+from vtoonify_lib.models import layers, stylegan2, vtoonify, vtoonify_d
 
 
 @pytest.mark.parametrize("case", MODULES)
@@ -23,31 +22,31 @@ def test_state_dict_is_the_published_one(case):
 
 def layer_calls() -> dict[str, tuple[str | None, object, tuple, int | None]]:
     """output → (block whose values it takes, module, inputs, which element of a tuple result)."""
-    mod = ops.ModulatedConv2d
-    ada = {d: ops.AdaResBlock(8, 16, dilation=d) for d in (1, 2, 4)}
+    mod = layers.ModulatedConv2d
+    ada = {d: layers.AdaResBlock(8, 16, dilation=d) for d in (1, 2, 4)}
     fusion = vtoonify_d.MaskedFusion(8, 6)
     return {
-        "pixelnorm": (None, ops.PixelNorm(), ("z",), None),
-        "downsample_even": (None, ops.Downsample(), ("x",), None),
-        "downsample_odd": (None, ops.Downsample(), ("xo",), None),
-        "upsample": (None, ops.Upsample(), ("x",), None),
-        "blur_11": (None, ops.Blur((1, 1), gain=4), ("x",), None),
-        "blur_22": (None, ops.Blur((2, 2)), ("x",), None),
-        "equal_linear": ("equal_linear", ops.EqualLinear(16, 24), ("s",), None),
-        "equal_linear_mlp": ("equal_linear_mlp", ops.EqualLinear(16, 24, lr_mul=0.01, activate=True), ("s",), None),
+        "pixelnorm": (None, layers.PixelNorm(), ("z",), None),
+        "downsample_even": (None, layers.Downsample(), ("x",), None),
+        "downsample_odd": (None, layers.Downsample(), ("xo",), None),
+        "upsample": (None, layers.Upsample(), ("x",), None),
+        "blur_11": (None, layers.Blur((1, 1), gain=4), ("x",), None),
+        "blur_22": (None, layers.Blur((2, 2)), ("x",), None),
+        "equal_linear": ("equal_linear", layers.EqualLinear(16, 24), ("s",), None),
+        "equal_linear_mlp": ("equal_linear_mlp", layers.EqualLinear(16, 24, lr_mul=0.01, activate=True), ("s",), None),
         "modconv_plain": ("modconv_plain", mod(8, 6, 3, 16), ("x", "s"), None),
         "modconv_up": ("modconv_up", mod(8, 6, 3, 16, up=True), ("x", "s"), None),
         "modconv_down": ("modconv_down", mod(8, 6, 3, 16, down=True), ("x", "s"), None),
         "modconv_nodemod": ("modconv_nodemod", mod(8, 6, 3, 16, demodulate=False), ("x", "s"), None),
-        "styledconv": ("styledconv", ops.StyledConv(8, 6, 3, 16), ("x", "s", "noise"), None),
-        "styledconv_up": ("styledconv_up", ops.StyledConv(8, 6, 3, 16, up=True), ("x", "s", "noise_up"), None),
-        "torgb": ("torgb", ops.ToRGB(8, 16), ("x", "s", "skip"), None),
-        "torgb_first": ("torgb_first", ops.ToRGB(8, 16, up=False), ("x", "s"), None),
-        "convlayer": ("convlayer", ops.ConvLayer(8, 6, 3), ("x",), None),
-        "convlayer_down": ("convlayer_down", ops.ConvLayer(8, 6, 3, down=True), ("x",), None),
-        "convlayer_dil4": ("convlayer_dil4", ops.ConvLayer(8, 6, 3, dilation=4), ("x",), None),
+        "styledconv": ("styledconv", layers.StyledConv(8, 6, 3, 16), ("x", "s", "noise"), None),
+        "styledconv_up": ("styledconv_up", layers.StyledConv(8, 6, 3, 16, up=True), ("x", "s", "noise_up"), None),
+        "torgb": ("torgb", layers.ToRGB(8, 16), ("x", "s", "skip"), None),
+        "torgb_first": ("torgb_first", layers.ToRGB(8, 16, up=False), ("x", "s"), None),
+        "convlayer": ("convlayer", layers.ConvLayer(8, 6, 3), ("x",), None),
+        "convlayer_down": ("convlayer_down", layers.ConvLayer(8, 6, 3, down=True), ("x",), None),
+        "convlayer_dil4": ("convlayer_dil4", layers.ConvLayer(8, 6, 3, dilation=4), ("x",), None),
         "resblock": ("resblock", stylegan2.ResBlock(8, 6), ("x",), None),
-        "adain": ("adain", ops.AdaIN(8, 16), ("x", "s"), None),
+        "adain": ("adain", layers.AdaIN(8, 16), ("x", "s"), None),
         "adares_d1": ("adares_d1", ada[1], ("x", "s", 0.7), None),
         "adares_d2": ("adares_d2", ada[2], ("x", "s", 0.7), None),
         "adares_d4": ("adares_d4", ada[4], ("x", "s", 0.7), None),

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 
-from vtoonify_lib.video import hdr, read_frames
+from vtoonify_lib.media import hdr
+from vtoonify_lib.media.video import read_frames
 
 
 def pq_value(candela: float) -> float:

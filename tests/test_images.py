@@ -9,7 +9,7 @@ from people import scene
 from PIL import Image
 
 from vtoonify_lib.config import VToonifyError
-from vtoonify_lib.images import check_output, read_image, to_image, to_tensor, write_image
+from vtoonify_lib.media.images import check_output, read_image, to_image, to_tensor, write_image
 
 
 def picture_file(path, kind):

@@ -10,10 +10,10 @@ import pytest
 import torch
 from people import GREY, HOPPER, photograph, scene
 
-from vtoonify_lib.checkpoints import load_bundle
 from vtoonify_lib.config import VToonifyError
-from vtoonify_lib.faces import FaceFinder, eye_distance
-from vtoonify_lib.landmarks import (
+from vtoonify_lib.faces.crop import eye_distance
+from vtoonify_lib.faces.detector import FaceFinder
+from vtoonify_lib.faces.landmarks import (
     EYES,
     apply,
     box_from_landmarks,
@@ -24,12 +24,13 @@ from vtoonify_lib.landmarks import (
     inverse,
     load_landmarks,
 )
+from vtoonify_lib.faces.searching import apart, search, windows
+from vtoonify_lib.faces.tracker import FaceTrack
 from vtoonify_lib.models.landmarks import EYE_HEIGHT, EYE_WIDTH, FACE_SIDE, LandmarkNet
-from vtoonify_lib.searching import apart, search, windows
 from vtoonify_lib.studio.geometry import rotation
-from vtoonify_lib.tracking import FaceTrack
 from vtoonify_lib.training import landmark_crops, landmark_data, landmarks, pseudo_labels
 from vtoonify_lib.training.landmark_data import Example
+from vtoonify_lib.weights.bundle import load_bundle
 
 PUPILS = np.array([(217, 188), (307, 185)], np.float32)  # marked by hand, as HOPPER
 BOX = box_from_landmarks(HOPPER)

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from vtoonify_lib import latents
 from vtoonify_lib.config import PUBLISHED, STUDIO, TINY, GeneratorConfig, VToonifyConfig, VToonifyError, resolutions
+from vtoonify_lib.models import latents
 from vtoonify_lib.models.stylegan2 import Generator
 
 

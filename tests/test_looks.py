@@ -11,19 +11,21 @@ import torch
 from people import photograph, scene, write_clip
 from safetensors.torch import save_file
 
-from vtoonify_lib import cli, pipeline, styles
-from vtoonify_lib.checkpoints import save_bundle, save_tensors
+from vtoonify_lib.apps import cli
+from vtoonify_lib.apps.demo import demo
 from vtoonify_lib.config import TINY, VToonifyError
-from vtoonify_lib.demo import demo
-from vtoonify_lib.images import read_image, write_image
-from vtoonify_lib.look import Keyframes, Look
+from vtoonify_lib.inference import toonifier as pipeline
+from vtoonify_lib.inference.toonifier import Toonifier
+from vtoonify_lib.media.images import read_image, write_image
+from vtoonify_lib.media.video import probe, read_frames
 from vtoonify_lib.models.encoders import ParsingNet, StyleEncoder
 from vtoonify_lib.models.sampler import style_sampler
 from vtoonify_lib.models.vtoonify_d import VToonifyD
-from vtoonify_lib.pipeline import Toonifier
-from vtoonify_lib.recipe import Recipe
-from vtoonify_lib.styles import StyleCode, load_style, normalised, parse_blend, save_style
-from vtoonify_lib.video import probe, read_frames
+from vtoonify_lib.styles import table
+from vtoonify_lib.styles.recipe import Recipe
+from vtoonify_lib.styles.request import Keyframes, Look
+from vtoonify_lib.styles.table import StyleCode, load_style, normalised, parse_blend, save_style
+from vtoonify_lib.weights.bundle import save_bundle, save_tensors
 
 D = TINY.generator.style_dim
 NAMES = ["comic-00", "comic-01", "clay-00", "clay-01"]
@@ -322,7 +324,7 @@ def test_styles_are_listed_and_drawn(named, tmp_path, capsys, monkeypatch):
         look, number = name.split("-")
         (folder / look).mkdir(parents=True, exist_ok=True)
         write_image(folder / look / f"{number}.jpg", photograph()[:512])
-    monkeypatch.setattr(styles, "PICTURES", folder)
+    monkeypatch.setattr(table, "PICTURES", folder)
     code, out, _ = run(capsys, "styles", tmp_path / "sheet.png")
     lines = out.splitlines()
     assert code == 0 and lines[1].split() == ["comic", "comic-01", "comic-00", "…", "comic-01"] and "sheet.png" in out

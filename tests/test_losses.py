@@ -8,11 +8,11 @@ import pytest
 import torch
 from golden_data import Case, value
 
-from vtoonify_lib import losses
 from vtoonify_lib.config import INPUT_CHANNELS, TINY, GeneratorConfig
+from vtoonify_lib.models import losses
+from vtoonify_lib.models.paired_crop import Crop
 from vtoonify_lib.models.stylegan2 import Discriminator, Generator
 from vtoonify_lib.models.vtoonify import VToonify
-from vtoonify_lib.synthesis import Crop
 
 
 def recipe(name, shape):

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from people import photograph
-from PIL import Image
 
-from vtoonify_lib import metrics
 from vtoonify_lib.config import INPUT_CHANNELS, VToonifyError
+from vtoonify_lib.evaluation import metrics
 from vtoonify_lib.models.encoders import ParsingNet
-from vtoonify_lib.pipeline import Toonifier
 
 
 @pytest.fixture(scope="module")
@@ -105,23 +101,6 @@ def test_no_face_no_shift():
 def test_mean_of_the_rows_that_are_there():
     assert metrics.mean_of([{"a": 1.0, "b": 0.0}, None, {"a": 3.0, "b": 1.0}]) == {"count": 2, "a": 2.0, "b": 0.5}
     assert metrics.mean_of([None]) == {"count": 0}
-
-
-def test_contact_sheet_breaks_lines():
-    tiles = [np.full((10, width, 3), 200, np.uint8) for width in (30, 20, 30, 40)]
-    sheet = metrics.contact_sheet(tiles, 60)
-    assert sheet.size == (50, 30)  # 30 + 20, 30, 40
-    shown = np.asarray(sheet)[::10, :, 0] > 0
-    assert shown.sum(1).tolist() == [50, 30, 40]
-
-
-def test_photographs(toonifier, tmp_path: Path, monkeypatch):
-    Image.fromarray(photograph()[:400, 60:460]).resize((300, 300)).save(tmp_path / "face.png")
-    Image.new("RGB", (200, 200), "grey").save(tmp_path / "wall.png")
-    monkeypatch.setattr(Toonifier, "load", lambda bundle: toonifier)
-    report = metrics.photographs(tmp_path.glob("*.png"), sheet=tmp_path / "sheet.jpg")
-    assert report["failed"] == 1 and report["face_lost_in_cartoon"] + report["count"] == 1
-    assert Image.open(tmp_path / "sheet.jpg").size == (320, 640)
 
 
 def test_kernel_distance_sees_another_distribution():

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vtoonify_lib import ops
 from vtoonify_lib.config import INPUT_CHANNELS, STUDIO, TINY, GeneratorConfig, VToonifyConfig, VToonifyError
+from vtoonify_lib.models import layers
 from vtoonify_lib.models.encoders import ParsingNet, StyleEncoder
 from vtoonify_lib.models.stylegan2 import Discriminator, Generator, minibatch_stddev
 from vtoonify_lib.models.vtoonify import VToonify, identity_fusion
@@ -74,7 +74,7 @@ def test_fusion_starts_as_identity():
 
 
 @pytest.mark.parametrize("shape, message", [
-    ((1, 22, 250, 304), "frame is 304×250; both sides must be multiples of 8; use faces.plan_crop"),
+    ((1, 22, 250, 304), "frame is 304×250; both sides must be multiples of 8; use faces.crop.plan_crop"),
     ((1, 3, 32, 32), r"expected \[B,22,H,W\]"),
     ((22, 32, 32), r"expected \[B,22,H,W\]"),
     ((1, 22, 0, 32), "multiples of 8"),
@@ -158,7 +158,7 @@ def test_upfirdn_is_its_definition(up, down, pad, k):
     zeros[:, :, ::up, ::up] = x
     padded = torch.nn.functional.pad(zeros, [*pad, *pad])
     expected = torch.nn.functional.conv2d(padded, kernel.flip(0, 1).expand(3, 1, k, k), groups=3)[:, :, ::down, ::down]
-    actual = ops.upfirdn(x, kernel, up, down, pad)
+    actual = layers.upfirdn(x, kernel, up, down, pad)
     assert actual.shape == expected.shape and close(actual, expected)
 
 

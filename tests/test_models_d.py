@@ -8,7 +8,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vtoonify_lib import latents
 from vtoonify_lib.config import (
     INPUT_CHANNELS,
     PUBLISHED,
@@ -18,6 +17,7 @@ from vtoonify_lib.config import (
     VToonifyConfig,
     VToonifyError,
 )
+from vtoonify_lib.models import latents
 from vtoonify_lib.models.dualstylegan import DualStyleGAN
 from vtoonify_lib.models.stylegan2 import Generator
 from vtoonify_lib.models.vtoonify import VToonify

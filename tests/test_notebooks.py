@@ -1,7 +1,7 @@
 """Every notebook: runs in fast mode, and what is committed is short, small, stamped and free of errors.
 
 Running one takes a Jupyter kernel (nbclient, ipykernel) and the bundle and samples that come with the repository;
-without them that part is skipped and says why. Committed outputs come from a full run by `vtoonify_lib.notebook.run`.
+without them that part is skipped and says why. Committed outputs come from a full run by `notebook_setup.run`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from vtoonify_lib.checkpoints import load_bundle, models_folders
+from vtoonify_lib.apps.notebook_setup import MODE_VARIABLE, fingerprint
 from vtoonify_lib.config import VToonifyError
-from vtoonify_lib.notebook import MODE_VARIABLE, fingerprint
-from vtoonify_lib.pipeline import DEFAULT_BUNDLE, SAMPLE
+from vtoonify_lib.inference.toonifier import DEFAULT_BUNDLE, SAMPLE
+from vtoonify_lib.weights.bundle import load_bundle, models_folders
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -135,7 +135,7 @@ def test_is_small_and_names_no_private_place(path):
 
 @each
 def test_outputs_are_those_of_a_full_run_without_errors(path):
-    """To make them anew: python -m vtoonify_lib.notebook notebooks/NAME.ipynb"""
+    """To make them anew: python -m vtoonify_lib.apps.notebook_setup notebooks/NAME.ipynb"""
     notebook = read(path)
     if not has_outputs(notebook):
         pytest.skip(f"{path.name} is committed without outputs")
@@ -144,7 +144,7 @@ def test_outputs_are_those_of_a_full_run_without_errors(path):
     outputs = [out for cell in cells for out in cell.outputs]
     assert not [out for out in outputs if out.output_type == "error" or out.get("name") == "stderr"]
     kinds = {kind for out in outputs for kind in out.get("data", {})}
-    assert "image/jpeg" in kinds and "image/png" not in kinds, "pictures are shown as JPEG: use vtoonify_lib.plotting"
+    assert "image/jpeg" in kinds and "image/png" not in kinds, "pictures are shown as JPEG: use apps.plotting"
     assert "application/vnd.jupyter.widget-view+json" not in kinds, "a saved widget is an error message elsewhere"
     assert STAMP.search(printed(notebook)), "the last code cell prints a stamp"
 

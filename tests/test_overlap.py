@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vtoonify_lib.clips import ClipTrack
-from vtoonify_lib.framing import CropPlan, paste_all, paste_back
-from vtoonify_lib.overlap import HEAD, Crowd, place_of, share, told_apart
+from vtoonify_lib.faces.crop import CropPlan, paste_all, paste_back
+from vtoonify_lib.faces.trajectory import ClipTrack
+from vtoonify_lib.inference.occlusion import HEAD, Crowd, place_of, share, told_apart
 
 PLAN = CropPlan(0.5, 0, 0, 200, 160, 400, 320)  # all of a picture of 400×320, at half its size
 NOBODY = (np.nan,) * 3

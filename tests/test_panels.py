@@ -15,12 +15,12 @@ from PIL import Image
 
 widgets = pytest.importorskip("ipywidgets", reason="ipywidgets is not installed: pip install -e '.[panels]'")
 
-from vtoonify_lib import panels  # noqa: E402
+from vtoonify_lib.apps import panels  # noqa: E402
+from vtoonify_lib.apps.panels import parts, space  # noqa: E402
 from vtoonify_lib.config import VToonifyError  # noqa: E402
-from vtoonify_lib.look import Keyframes, Look  # noqa: E402
-from vtoonify_lib.panels import parts, space  # noqa: E402
-from vtoonify_lib.pipeline import SAMPLE, Toonifier  # noqa: E402
-from vtoonify_lib.recipe import Recipe  # noqa: E402
+from vtoonify_lib.inference.toonifier import SAMPLE, Toonifier  # noqa: E402
+from vtoonify_lib.styles.recipe import Recipe  # noqa: E402
+from vtoonify_lib.styles.request import Keyframes, Look  # noqa: E402
 
 PORTRAIT = SAMPLE.with_name("portrait_1.jpg")
 
@@ -174,7 +174,7 @@ def test_a_style_can_be_new_or_come_from_a_picture_or_a_file(explorer, styled, t
     uploaded(button(explorer.view, "style of a picture"), SAMPLE.with_name("portrait_2.jpg"))
     style = explorer.parts[0][0]
     assert style.values == styled.style_of(SAMPLE.with_name("portrait_2.jpg")).values
-    from vtoonify_lib.styles import save_style
+    from vtoonify_lib.styles.table import save_style
 
     explorer.gallery.buttons["comic-07"].click()
     explorer.take_style(save_style(tmp_path / "mine.safetensors", style, styled.bundle))
@@ -202,7 +202,7 @@ def test_a_file_that_is_no_recipe_is_refused_inside(explorer, tmp_path, content,
 
 
 def test_a_clip_is_toonified_with_what_is_seen(explorer, tmp_path, styled, monkeypatch):
-    from vtoonify_lib.notebook import excerpt
+    from vtoonify_lib.apps.notebook_setup import excerpt
 
     clip = excerpt(SAMPLE, tmp_path / "short.mp4", 0.12)
     explorer.gallery.buttons["comic-07"].click()

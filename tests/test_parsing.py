@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from vtoonify_lib import parsing
-from vtoonify_lib.flow import dense_flow, fetch
-from vtoonify_lib.parsing import CLASS_NAMES, SteadyParsing, person_mask
+from vtoonify_lib.faces import parsing_maps
+from vtoonify_lib.faces.parsing_maps import CLASS_NAMES, SteadyParsing, person_mask
+from vtoonify_lib.media.optical_flow import dense_flow, fetch
 
 
 def pattern(seed: int = 0, size: int = 64) -> np.ndarray:
@@ -108,7 +108,7 @@ def test_a_batch_is_its_frames_in_order(monkeypatch):
     frames = np.stack([moved(pattern(), i) for i in range(4)])
     one, many = SteadyParsing(Parser(0.1), 2), SteadyParsing(Parser(0.1), 2)
     assert torch.equal(torch.cat([one(frame[None]) for frame in frames]), many(frames))
-    monkeypatch.setattr(parsing, "MEMORY", 0.0)
+    monkeypatch.setattr(parsing_maps, "MEMORY", 0.0)
     assert torch.allclose(SteadyParsing(Parser())(frames), torch.cat([Parser()(f[None]) for f in frames]))
 
 

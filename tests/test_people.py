@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from people import GREY, scene
 
-from vtoonify_lib.checkpoints import load_bundle
-from vtoonify_lib.clips import track_people
-from vtoonify_lib.faces import FaceFinder
-from vtoonify_lib.people import People, colours
+from vtoonify_lib.faces.detector import FaceFinder
+from vtoonify_lib.faces.multi_tracker import People, colours
+from vtoonify_lib.faces.trajectory import track_people
+from vtoonify_lib.weights.bundle import load_bundle
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +131,6 @@ def test_a_newcomer_takes_the_place_of_the_one_lost_longest(finder):
 
 
 def test_a_single_face_is_followed_without_looking_at_colours(finder, monkeypatch):
-    monkeypatch.setattr("vtoonify_lib.people.colours", None)
+    monkeypatch.setattr("vtoonify_lib.faces.multi_tracker.colours", None)
     people = People(finder, 1)
     assert people.update(painted(60), 0.0)[0] is not None

@@ -15,8 +15,6 @@ from people import HOPPER, photograph
 from PIL import Image
 from tiny_training import changed, fresh, log_of, parsing_net, state
 
-from vtoonify_lib import latents, metrics
-from vtoonify_lib.checkpoints import load_bundle, save_bundle
 from vtoonify_lib.config import (
     LARGE,
     MEDIUM,
@@ -27,17 +25,20 @@ from vtoonify_lib.config import (
     VToonifyConfig,
     VToonifyError,
 )
-from vtoonify_lib.fast import report_cost
-from vtoonify_lib.images import to_tensor
+from vtoonify_lib.evaluation import metrics
+from vtoonify_lib.faces.parsing_maps import network_input
+from vtoonify_lib.inference.toonifier import Toonifier
+from vtoonify_lib.media.images import to_tensor
+from vtoonify_lib.models import latents
 from vtoonify_lib.models.encoders import ParsingNet, StyleEncoder
+from vtoonify_lib.models.folded import report_cost
 from vtoonify_lib.models.perceptual import SLICES, VGGFeatures
 from vtoonify_lib.models.vtoonify import VToonify
 from vtoonify_lib.models.vtoonify_d import build_vtoonify
-from vtoonify_lib.parsing import network_input
-from vtoonify_lib.pipeline import Toonifier
 from vtoonify_lib.training import criteria, default, encoder, growth, likeness, loop, photographs, starting, vgg
 from vtoonify_lib.training.judge import Judge
 from vtoonify_lib.training.photographs import Job, train_photographs
+from vtoonify_lib.weights.bundle import load_bundle, save_bundle
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NARROW = GeneratorConfig(512, 128, 2, tuple((2**k, 8) for k in range(2, 10)))

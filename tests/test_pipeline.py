@@ -14,14 +14,18 @@ import torch
 from media_files import make_clip, make_sound, sound_packets
 from people import GREY, photograph, scene, write_clip
 
-from vtoonify_lib import animation, devices, drawing, networks, pipeline
+from vtoonify_lib.apps.demo import demo
 from vtoonify_lib.config import TINY, VToonifyError
-from vtoonify_lib.demo import demo
-from vtoonify_lib.devices import autocast, memory_errors, pick_device, pick_dtype
-from vtoonify_lib.images import to_image, to_tensor, write_image
-from vtoonify_lib.parsing import CLASS_NAMES, PALETTE, calm_background, network_input, parsing_picture
-from vtoonify_lib.pipeline import Look, Toonifier, VideoResult
-from vtoonify_lib.video import SegmentWriter, probe, read_frames
+from vtoonify_lib.faces.parsing_maps import CLASS_NAMES, PALETTE, calm_background, network_input, parsing_picture
+from vtoonify_lib.inference import frame_renderer, networks, video
+from vtoonify_lib.inference import toonifier as pipeline
+from vtoonify_lib.inference.toonifier import Toonifier
+from vtoonify_lib.inference.video import VideoResult
+from vtoonify_lib.media.images import to_image, to_tensor, write_image
+from vtoonify_lib.media.video import SegmentWriter, probe, read_frames
+from vtoonify_lib.models import devices
+from vtoonify_lib.models.devices import autocast, memory_errors, pick_device, pick_dtype
+from vtoonify_lib.styles.request import Look
 
 
 def test_every_class_has_a_name_and_a_colour_of_its_own():
@@ -138,7 +142,7 @@ def test_devices(monkeypatch):
         with pytest.raises(VToonifyError, match="cuda cannot be used on this machine"):
             pick_device("cuda")
     assert pick_dtype(torch.device("cuda")) == torch.float16
-    monkeypatch.setattr("vtoonify_lib.devices.fast_bfloat16", lambda: True)
+    monkeypatch.setattr("vtoonify_lib.models.devices.fast_bfloat16", lambda: True)
     assert pick_dtype(torch.device("cpu")) == torch.bfloat16 and pick_dtype(torch.device("mps")) == torch.float32
 
 
@@ -192,17 +196,18 @@ def test_clip_keeps_frames_times_and_sound(toonifier, tmp_path):
 
 def test_several_frames_at_a_time_give_the_same_clip(toonifier, tmp_path, monkeypatch):
     src = write_clip(tmp_path / "a.mp4", [*walk(range(40, 60, 2)), np.full((240, 320, 3), GREY, np.uint8)] * 3)
-    monkeypatch.setattr(animation, "SegmentWriter", lambda *a: SegmentWriter(*a, 10))
+    monkeypatch.setattr(video, "SegmentWriter", lambda *a: SegmentWriter(*a, 10))
     one = [f.rgb for f in read_frames(toonify(toonifier, src, tmp_path / "one.mp4").path)]
-    monkeypatch.setattr(drawing, "frames_that_fit", lambda device, draw_one: (draw_one(), 4)[1])
-    groups, real = [], drawing._Stage.draw
-    monkeypatch.setattr(drawing._Stage, "draw", lambda self, jobs: (groups.append(len(jobs)), real(self, jobs))[1])
+    monkeypatch.setattr(frame_renderer, "frames_that_fit", lambda device, draw_one: (draw_one(), 4)[1])
+    groups, stage = [], frame_renderer._Stage
+    real = stage.draw
+    monkeypatch.setattr(stage, "draw", lambda self, jobs: (groups.append(len(jobs)), real(self, jobs))[1])
     four = [f.rgb for f in read_frames(toonify(toonifier, src, tmp_path / "four.mp4").path)]
     assert groups == [4, 4, 2, 4, 4, 2, 4, 4, 2, 3]  # never across the edge of a segment
     assert len(one) == len(four) == 33
     assert max(np.abs(a.astype(int) - b).mean() for a, b in zip(one, four, strict=True)) < 2  # coded apart
     moving = SimpleNamespace(looks=(Look(structure="0:0, 1:1"),))
-    assert drawing._at_once(toonifier, [], moving) == 1  # it is folded anew for each frame
+    assert frame_renderer._at_once(toonifier, [], moving) == 1  # it is folded anew for each frame
 
 
 def test_clip_full_frame(toonifier, tmp_path):
@@ -393,7 +398,7 @@ def test_memory_does_not_grow_with_the_clip(toonifier, tmp_path, monkeypatch):
             weakref.finalize(frame.rgb, lambda: alive.__setitem__(0, alive[0] - 1))
             yield frame
 
-    monkeypatch.setattr(drawing, "read_frames", counted)
+    monkeypatch.setattr(frame_renderer, "read_frames", counted)
     src = write_clip(tmp_path / "a.mp4", [scene()] * 80)
     assert toonify(toonifier, src, tmp_path / "b.mp4", frame="full").frames == 80
     assert alive[1] <= 16

@@ -7,9 +7,10 @@ from array import array
 import numpy as np
 import pytest
 
-from vtoonify_lib.clips import ClipTrack
 from vtoonify_lib.config import VToonifyError
-from vtoonify_lib.planning import FADE, MISSED, REACH, check_faces, choose_people, plan_clip, presence
+from vtoonify_lib.faces.trajectory import ClipTrack
+from vtoonify_lib.inference.crop_plan import FADE, MISSED, REACH, choose_people, plan_clip, presence
+from vtoonify_lib.styles.request import check_faces
 
 
 def made_track(xs, distances, shape=(400, 800)) -> ClipTrack:

@@ -13,9 +13,9 @@ import pytest
 from media_files import make_clip
 from PIL import Image
 
-from vtoonify_lib import plotting
+from vtoonify_lib.apps import plotting
 from vtoonify_lib.config import VToonifyError
-from vtoonify_lib.video import VideoWriter, probe, read_frames
+from vtoonify_lib.media.video import VideoWriter, probe, read_frames
 
 RED, GREEN, BLUE = (np.full((40, 60, 3), colour, np.uint8) for colour in ((220, 30, 30), (30, 200, 40), (30, 40, 220)))
 

@@ -7,8 +7,9 @@ import pytest
 from people import HOPPER, photograph
 from PIL import Image
 
-from vtoonify_lib import cli, portraits
+from vtoonify_lib.apps import cli
 from vtoonify_lib.config import VToonifyError
+from vtoonify_lib.studio import portraits
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,11 @@ import pytest
 import torch
 from people import HOPPER, photograph
 
-from vtoonify_lib import framing
 from vtoonify_lib.config import VToonifyError
-from vtoonify_lib.framing import PREFILTER, cut, published_crop_plan, published_cut
-from vtoonify_lib.images import to_image
-from vtoonify_lib.preprocessing import OURS, PUBLISHED, published_plan, truncated_image
+from vtoonify_lib.faces import crop as framing
+from vtoonify_lib.faces.crop import PREFILTER, cut, published_crop_plan, published_cut
+from vtoonify_lib.faces.preprocessing import OURS, PUBLISHED, published_plan, truncated_image
+from vtoonify_lib.media.images import to_image
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "preprocess.npz")
 PLANS = [case for case, padding in enumerate(GOLDEN["crop/image_hw_and_padding_lrtb"][:, 2:]) if len(set(padding)) == 1]

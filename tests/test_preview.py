@@ -9,10 +9,10 @@ import pytest
 from people import photograph
 
 from vtoonify_lib.config import VToonifyError
-from vtoonify_lib.latents import layer_names
-from vtoonify_lib.look import Keyframes, Look
-from vtoonify_lib.pipeline import Toonifier
-from vtoonify_lib.preview import Preview, wipe
+from vtoonify_lib.inference.preview import Preview, wipe
+from vtoonify_lib.inference.toonifier import Toonifier
+from vtoonify_lib.models.latents import layer_names
+from vtoonify_lib.styles.request import Keyframes, Look
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def styled():
 
 @pytest.fixture(scope="module")
 def portrait(styled):
-    from vtoonify_lib.pipeline import SAMPLE
+    from vtoonify_lib.inference.toonifier import SAMPLE
 
     return SAMPLE.with_name("portrait_1.jpg")
 

@@ -18,11 +18,11 @@ import torch
 from published_files import LAYERS, STYLE_DIM, TINY_D, checkpoint, encoder, parser, styles, write_repository
 from safetensors.torch import load_file
 
-from vtoonify_lib.checkpoints import list_bundles, load_bundle
 from vtoonify_lib.config import PUBLISHED, PUBLISHED_D, TINY, VToonifyError
 from vtoonify_lib.models.bisenet import PublishedParser
 from vtoonify_lib.models.vtoonify_d import unread_weights
-from vtoonify_lib.published import (
+from vtoonify_lib.weights.bundle import list_bundles, load_bundle
+from vtoonify_lib.weights.published import (
     LICENCE_NOTICE,
     PRESETS,
     UnfitFile,
@@ -35,8 +35,8 @@ from vtoonify_lib.published import (
     preset_of,
     style_code,
 )
-from vtoonify_lib.published.presets import LANDMARKS, Preset
-from vtoonify_lib.published.weights import vtoonify_config
+from vtoonify_lib.weights.published.presets import LANDMARKS, Preset
+from vtoonify_lib.weights.published.weights import vtoonify_config
 
 D, T = PRESETS["pixar-d"], PRESETS["pixar-t"]
 

@@ -20,21 +20,25 @@ from golden_modules import filled
 from people import photograph, scene, write_clip
 from published_files import write_repository
 
-from vtoonify_lib import cli, latents, networks, pipeline, published
-from vtoonify_lib.checkpoints import load_bundle
+from vtoonify_lib.apps import cli
+from vtoonify_lib.apps.demo import demo
 from vtoonify_lib.config import TINY, VToonifyError
-from vtoonify_lib.demo import demo
-from vtoonify_lib.faces import align_face, paste_back
-from vtoonify_lib.images import to_tensor, write_image
-from vtoonify_lib.look import Look
+from vtoonify_lib.faces.crop import align_face, paste_back
+from vtoonify_lib.faces.parsing_maps import network_input
+from vtoonify_lib.faces.preprocessing import OURS, PUBLISHED, truncated_image
+from vtoonify_lib.inference import networks
+from vtoonify_lib.inference import toonifier as pipeline
+from vtoonify_lib.inference.networks import Networks
+from vtoonify_lib.inference.toonifier import Toonifier
+from vtoonify_lib.media.images import to_tensor, write_image
+from vtoonify_lib.media.video import probe, read_frames
+from vtoonify_lib.models import latents
 from vtoonify_lib.models.psp import PSP
-from vtoonify_lib.networks import Networks
-from vtoonify_lib.parsing import network_input
-from vtoonify_lib.pipeline import Toonifier
-from vtoonify_lib.preprocessing import OURS, PUBLISHED, truncated_image
-from vtoonify_lib.published import PRESETS, style_code
-from vtoonify_lib.published.presets import LANDMARKS
-from vtoonify_lib.video import probe, read_frames
+from vtoonify_lib.styles.request import Look
+from vtoonify_lib.weights import published
+from vtoonify_lib.weights.bundle import load_bundle
+from vtoonify_lib.weights.published import PRESETS, style_code
+from vtoonify_lib.weights.published.presets import LANDMARKS
 
 NAMES = ("pixar-d", "pixar-t", "cartoon1", "illustration2-d")
 SCALE = TINY.scale

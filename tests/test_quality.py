@@ -10,10 +10,10 @@ from people import scene, write_clip
 from PIL import Image
 from test_parsing import moved, pattern
 
-from vtoonify_lib.cli import main
+from vtoonify_lib.apps.cli import main
 from vtoonify_lib.config import VToonifyError
-from vtoonify_lib.pipeline import Toonifier
-from vtoonify_lib.quality import QualityMeter, believed_flow, warping_error
+from vtoonify_lib.evaluation.quality_card import QualityMeter, believed_flow, warping_error
+from vtoonify_lib.inference.toonifier import Toonifier
 
 
 def larger(picture: np.ndarray) -> np.ndarray:
@@ -43,7 +43,7 @@ def sample():
 
 
 def watched(toonifier, crops, draw):
-    meter = QualityMeter(toonifier, len(crops))
+    meter = QualityMeter(toonifier.bundle, toonifier.finder, toonifier.networks.small, len(crops))
     for crop in crops:
         meter.add(crop, draw(crop[None])[0])
     return meter.card(draw, found=0.75)
@@ -79,7 +79,7 @@ def test_the_sheet_is_wide_enough_for_its_words(sample):
 def test_without_a_face_or_a_frame_there_are_no_numbers(sample):
     blank = watched(sample, [np.full((64, 64, 3), 90, np.uint8)] * 3, lambda b: np.stack([larger(c) for c in b]))
     assert blank.landmarks is None and blank.identity is None and "unknown" in str(blank)
-    nothing = QualityMeter(sample, 0).card(lambda batch: batch, 0.0)
+    nothing = QualityMeter(sample.bundle, sample.finder, sample.networks.small, 0).card(lambda batch: batch, 0.0)
     assert nothing.frames == 0 and nothing.warping is None and nothing.equivariance is None
 
 

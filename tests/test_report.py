@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from fake_pairs import styled, write_pairs
 from tiny_training import HOLD_OUT, SMALL, fresh, parsing_net, state
 
-from vtoonify_lib import latents
 from vtoonify_lib.config import TINY, VToonifyError
-from vtoonify_lib.images import to_image, to_tensor
-from vtoonify_lib.parsing import network_input
+from vtoonify_lib.faces.parsing_maps import network_input
+from vtoonify_lib.media.images import to_image, to_tensor
+from vtoonify_lib.models import latents
 from vtoonify_lib.studio.exemplars import EXEMPLARS, LOOKS
 from vtoonify_lib.studio.people import person, sample_z
 from vtoonify_lib.studio.shards import Pairs

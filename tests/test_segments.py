@@ -17,9 +17,10 @@ import pytest
 from media_files import make_clip, sound_packets, sound_times
 from people import scene, write_clip
 
-from vtoonify_lib.clips import load_tracks, save_tracks, track_people
 from vtoonify_lib.config import VToonifyError
-from vtoonify_lib.video import SegmentWriter, VideoWriter, left_out, probe, read_frames, segments
+from vtoonify_lib.faces.trajectory import load_tracks, save_tracks, track_people
+from vtoonify_lib.media import segments
+from vtoonify_lib.media.video import SegmentWriter, VideoWriter, left_out, probe, read_frames
 
 UNEVEN = dict(ticks=[0, 40, 70, 180, 181, 400, 900], time_base=Fraction(1, 1000))
 
@@ -276,7 +277,7 @@ def test_targets_that_cannot_be(tmp_path):
 
 
 def test_tracks_come_back_as_they_were(tmp_path, landmark_file):
-    from vtoonify_lib.faces import FaceFinder
+    from vtoonify_lib.faces.detector import FaceFinder
 
     frames = [(scene(760, 300, [(0, 60, 240), (420, 0, 300)] if i else []), i / 25) for i in range(4)]
     tracks = track_people(frames, FaceFinder(landmark_file), 32, most=3)
@@ -292,9 +293,9 @@ def test_tracks_come_back_as_they_were(tmp_path, landmark_file):
 
 SLOWLY = """
 import sys, time
-from vtoonify_lib import animation
-from vtoonify_lib.pipeline import Toonifier
-from vtoonify_lib.video import segments
+from vtoonify_lib.inference import video as animation
+from vtoonify_lib.inference.toonifier import Toonifier
+from vtoonify_lib.media.video import segments
 toonifier = Toonifier.load(sys.argv[1], "cpu")
 animation.SEGMENT = 4
 real, length = animation.SegmentWriter, 4

@@ -17,9 +17,9 @@ import av
 import numpy as np
 import pytest
 
-from vtoonify_lib import video
 from vtoonify_lib.config import PARSING_CLASSES, VToonifyError
-from vtoonify_lib.parsing import CLASS_NAMES
+from vtoonify_lib.faces.parsing_maps import CLASS_NAMES
+from vtoonify_lib.media import video
 from vtoonify_lib.studio import clips, geometry, shards, speech
 from vtoonify_lib.studio.kit import ETHNICITIES, KIT_VARIABLE, VertexNormals, find_kit, macro_weights
 from vtoonify_lib.studio.people import LAYOUT, SHAPE, Z_SIZE, Person, person, sample_z, split, unit_target

@@ -11,20 +11,21 @@ from fake_pairs import styled, write_pairs
 from people import photograph
 from tiny_training import HOLD_OUT, fresh
 
-from vtoonify_lib.checkpoints import load_bundle, save_bundle
 from vtoonify_lib.config import TINY, VToonifyConfig, VToonifyError
-from vtoonify_lib.look import Look
+from vtoonify_lib.inference.toonifier import Toonifier
 from vtoonify_lib.models.encoders import ParsingNet, StyleEncoder
 from vtoonify_lib.models.stylegan2 import Generator
 from vtoonify_lib.models.vtoonify import VToonify
-from vtoonify_lib.pipeline import Toonifier
 from vtoonify_lib.studio import codes
 from vtoonify_lib.studio.codes import style_codes
 from vtoonify_lib.studio.exemplars import EXEMPLARS, LOOKS, exemplar
 from vtoonify_lib.studio.styles import PHOTO, at
+from vtoonify_lib.styles.request import Look
 from vtoonify_lib.training import dual_stage, identity, report, studio_d
 from vtoonify_lib.training.default import Stage
 from vtoonify_lib.training.dual_stage import DualPlan
+from vtoonify_lib.training.refinement import fitter
+from vtoonify_lib.weights.bundle import load_bundle, save_bundle
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 WIDE = VToonifyConfig(replace(TINY.generator, style_dim=128), TINY.in_size)  # a style takes 114 numbers
@@ -102,6 +103,6 @@ def test_from_a_bundle_to_a_bundle(start, tmp_path, monkeypatch):
     weights = made.network("vtoonify").state_dict()
     assert all(torch.equal(again.vtoonify.state_dict()[name], value) for name, value in weights.items())
     assert torch.equal(dual_stage.base_of(made).generator.input.input, start.network("base").input.input)
-    read, fitted = (toonifier.style_of(photograph(), refine=n, progress=False).codes for n in (0, 3))
+    read, fitted = (toonifier.style_of(photograph(), fit=fitter(n, progress=False)).codes for n in (0, 3))
     assert read.shape == fitted.shape and not torch.allclose(read, fitted)
     assert torch.allclose(read[~toonifier.networks.styles.room], fitted[~toonifier.networks.styles.room], atol=0.05)

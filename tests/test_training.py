@@ -24,8 +24,8 @@ from tiny_training import (
 )
 from torch import nn
 
-from vtoonify_lib import latents
 from vtoonify_lib.config import TINY, GeneratorConfig, VToonifyError
+from vtoonify_lib.models import latents
 from vtoonify_lib.models.stylegan2 import Discriminator, Generator
 from vtoonify_lib.models.vtoonify import VToonify
 from vtoonify_lib.training import data, encoder, loop, paper, perception, stylegan

@@ -10,9 +10,9 @@ import torch
 from fake_pairs import styled, write_pairs
 from tiny_training import HOLD_OUT, SMALL, changed, equal, fresh, log_of, parsing_net, state, students
 
-from vtoonify_lib import latents
 from vtoonify_lib.config import TINY, VToonifyError
-from vtoonify_lib.images import to_image
+from vtoonify_lib.media.images import to_image
+from vtoonify_lib.models import latents
 from vtoonify_lib.models.conditional import ConditionalPatches
 from vtoonify_lib.studio.shards import Pairs
 from vtoonify_lib.training import data, encoder, exemplars, loop

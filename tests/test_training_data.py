@@ -10,7 +10,7 @@ import torch
 from fake_pairs import face
 
 from vtoonify_lib.config import VToonifyError
-from vtoonify_lib.parsing import CLASS_NAMES, PALETTE
+from vtoonify_lib.faces.parsing_maps import CLASS_NAMES, PALETTE
 from vtoonify_lib.studio.shards import Pairs
 from vtoonify_lib.training import data, loop
 from vtoonify_lib.training.data import MIRROR, Batch

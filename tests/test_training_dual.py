@@ -9,8 +9,8 @@ import torch
 from fake_pairs import styled
 from tiny_training import HOLD_OUT, SMALL, changed, distilled, equal, fresh, log_of, parsing_net, state
 
-from vtoonify_lib import latents
 from vtoonify_lib.config import TINY, VToonifyError
+from vtoonify_lib.models import latents
 from vtoonify_lib.models.encoders import StyleEncoder
 from vtoonify_lib.training import data, dualstylegan, exemplars, loop, refinement
 from vtoonify_lib.training.encoder import Order

@@ -25,16 +25,16 @@ from tiny_training import (
 )
 from torch import nn
 
-from vtoonify_lib import latents
-from vtoonify_lib.checkpoints import load_bundle, save_bundle
 from vtoonify_lib.config import PARSING_CLASSES, TINY, GeneratorConfig, VToonifyError
+from vtoonify_lib.faces.parsing_maps import CLASS_NAMES
+from vtoonify_lib.inference.toonifier import Toonifier
+from vtoonify_lib.models import latents
 from vtoonify_lib.models.encoders import ParsingNet
 from vtoonify_lib.models.stylegan2 import Discriminator, Generator
 from vtoonify_lib.models.vtoonify import VToonify
-from vtoonify_lib.parsing import CLASS_NAMES
-from vtoonify_lib.pipeline import Toonifier
 from vtoonify_lib.training import criteria, data, default, encoder, landmarks, loop, paper, perception, stylegan
 from vtoonify_lib.training.judge import Judge
+from vtoonify_lib.weights.bundle import load_bundle, save_bundle
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from vtoonify_lib.config import VToonifyError
-from vtoonify_lib.unpickling import machine, read_checkpoint, read_npy, values
+from vtoonify_lib.weights.unpickling import machine, read_checkpoint, read_npy, values
 
 FORMATS = {"zip": True, "legacy": False}
 PROTO = pickle.PROTO + b"\x02"
@@ -285,7 +285,7 @@ def test_a_file_cannot_change_what_the_next_one_meets(tmp_path, save):
 def test_no_admitted_name_is_a_function_of_another_library():
     for name, value in values.ADMITTED.items():
         make = getattr(value, "make", None)
-        assert make is None or make.__module__ == "vtoonify_lib.unpickling.values", name
+        assert make is None or make.__module__ == "vtoonify_lib.weights.unpickling.values", name
 
 
 # ---------------------------------------------------------------------------------------------- wrong claims

@@ -18,7 +18,8 @@ from av.video.reformatter import ColorRange, Colorspace
 from media_files import _add_tone, corners, make_clip, make_sound, picture, sound_packets, sound_times
 
 from vtoonify_lib.config import VToonifyError
-from vtoonify_lib.video import VideoWriter, left_out, pipelined, probe, read_frames, side_by_side, writing
+from vtoonify_lib.media import writing
+from vtoonify_lib.media.video import VideoWriter, left_out, pipelined, probe, read_frames, side_by_side
 
 VP9 = dict(codec="libvpx-vp9", sound="libopus", sound_rate=48000, options={})
 AVI = dict(codec="mpeg4", options={})

@@ -1,14 +1,37 @@
 """VToonify, rebuilt as a workbook: portrait video in, animation out.
 
-Layers, each importing only from those below it (``tests/test_layering.py`` enforces it)::
+    from vtoonify_lib import Toonifier
+    Toonifier.load().video("in.mp4", "out.mp4")
 
-    cli · panels · notebook · batch   doors: command line, widgets, notebook set-up, whole folders; bench measures
-    plotting                          show(), grid(), curves()
-    pipeline · training · metrics     Toonifier with looks, styles, recipes and clips; how networks are trained; numbers
-    published                         the authors' checkpoints: consent, download, conversion
-    synthesis · blending · losses · checkpoints · fast
-    models · faces · parsing · video · studio · unpickling · downloads
-    ops · devices · flow              convolutions of StyleGAN2; where to compute; optical flow
-    latents                           style-layer arithmetic
-    config                            sizes and presets
+Rooms, from top to bottom; imports point down only (``tests/test_layering.py``; docs/layout.md says what is where)::
+
+    apps                         command line, notebooks, panels, benchmarks
+    inference · training         pictures and clips drawn · networks trained
+    styles · evaluation          what may be asked for · numbers
+    studio · weights.published   portraits drawn by a renderer · the authors' checkpoints
+    faces                        found, measured, followed, cut out, parsed
+    weights                      bundles, downloads
+    media · models               pictures and clips · networks
+    config                       sizes, presets, the one error class
 """
+
+from typing import TYPE_CHECKING, Any
+
+from .config import VToonifyError
+
+if TYPE_CHECKING:
+    from .inference.toonifier import Toonifier
+    from .styles.request import Look
+
+__all__ = ["Look", "Toonifier", "VToonifyError"]
+
+
+def __getattr__(name: str) -> Any:
+    """Toonifier and Look are loaded when first asked for: `vtoonify --help` answers before PyTorch is there."""
+    if name == "Toonifier":
+        from .inference.toonifier import Toonifier as found
+    elif name == "Look":
+        from .styles.request import Look as found
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return found

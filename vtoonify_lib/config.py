@@ -1,7 +1,7 @@
 """Sizes of the networks as frozen dataclasses, the presets, and the error every part raises for the user.
 
 Everything a network needs to know about sizes follows from a :class:`GeneratorConfig`, an input size and
-:data:`HANDOFF`. Style-layer arithmetic lives in ``latents``; nothing here touches torch.
+:data:`HANDOFF`. Style-layer arithmetic lives in ``models.latents``; nothing here touches torch.
 """
 
 from __future__ import annotations

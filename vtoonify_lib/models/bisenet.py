@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import PARSING_CLASSES, VToonifyError
-from ..ops import channels_last
+from .layers import channels_last
 
 WIDTH = 64  # channels of ResNet-18's first stage; everything else is a multiple
 AUXILIARY = ("conv_out16", "conv_out32")  # heads that only training reads

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import GeneratorConfig, VToonifyError
-from ..ops import SLOPE, channels_last
+from .layers import SLOPE, channels_last
 from .stylegan2 import Discriminator
 
 CODE = 64  # numbers that say the degree, and as many that say the style

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .. import latents
 from ..config import HANDOFF, GeneratorConfig, VToonifyError
-from ..ops import AdaResBlock, EqualLinear, PixelNorm
+from . import latents
+from .layers import AdaResBlock, EqualLinear, PixelNorm
 from .stylegan2 import MAPPING_LR, Generator, Noise
 
 TRANSFORM_DEPTH = 6  # layers by which the colour transform T_c is shallower than the mapping network

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import PARSING_CLASSES, VToonifyError
-from ..ops import channels_last
+from .layers import channels_last
 
 PARSING_WIDTHS = (16, 32, 64, 96, 128)  # at 1/1, 1/2, …; multiples of 16 suit vector units
 MULTIPLE = 8
@@ -61,7 +61,7 @@ class ParsingNet(nn.Module):
         h, w = image.shape[-2:]
         if image.ndim != 4 or image.shape[1] != 3 or h % MULTIPLE or w % MULTIPLE or not h or not w:
             raise VToonifyError(f"parsing got a picture of shape {list(image.shape)}; expected [B,3,H,W] with sides "
-                                f"that are multiples of {MULTIPLE}; use faces.plan_crop(frame)")
+                                f"that are multiples of {MULTIPLE}; use faces.crop.plan_crop(frame)")
         features = [self.stem(channels_last(image))]
         for stage in self.down:
             features.append(stage(features[-1]))

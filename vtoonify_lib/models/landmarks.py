@@ -2,7 +2,7 @@
 
 Two parts that see two resolutions: `FaceNet` reads the whole face, `EyeNet` each eye by itself, as a batch of two,
 because a lid is one or two pixels in the picture of a face. Both are regressions (points, not heat maps): a face costs
-3 to 5 ms on one core. Where the crops come from is in `landmarks`, training in `training.landmarks`.
+3 to 5 ms on one core. Where the crops come from is in `faces.landmarks`, training in `training.landmarks`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..ops import channels_last
 from .encoders import ConvNorm, Residual
+from .layers import channels_last
 
 FACE_SIDE = 112            # side of the crop of a face
 EYE_WIDTH, EYE_HEIGHT = 64, 48

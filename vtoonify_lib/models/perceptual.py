@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import VToonifyError
-from ..ops import channels_last
+from .layers import channels_last
 
 # VGG-16's convolutions by their number in torchvision's `features`; the slices end with relu1_2, relu2_2, relu3_3, …
 SLICES = (((0, 2), 64), ((5, 7), 128), ((10, 12, 14), 256), ((17, 19, 21), 512), ((24, 26, 28), 512))

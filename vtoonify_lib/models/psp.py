@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import latents
 from ..config import PUBLISHED, VToonifyError
-from ..ops import EqualLinear, channels_last
+from . import latents
+from .layers import EqualLinear, channels_last
 
 IMAGE_SIZE = 256  # of the aligned face
 WIDTH = 64  # channels of the first stage
@@ -131,5 +131,6 @@ class PSP(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         if image.shape[1:] != (3, IMAGE_SIZE, IMAGE_SIZE):
             raise VToonifyError(f"pSp got a picture of shape {list(image.shape)}; expected an aligned face [B,3,"
-                                f"{IMAGE_SIZE},{IMAGE_SIZE}]; use faces.align_face(frame, landmarks, {IMAGE_SIZE})")
+                                f"{IMAGE_SIZE},{IMAGE_SIZE}]; use faces.crop.align_face(frame, landmarks, "
+                                f"{IMAGE_SIZE})")
         return self.latent_avg + self.encoder(image)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from ..ops import EqualLinear, PixelNorm
+from .layers import EqualLinear, PixelNorm
 from .stylegan2 import MAPPING_LR
 
 DEPTH = 4

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from .. import latents
 from ..config import GeneratorConfig, VToonifyError, resolutions
-from ..ops import SQRT2, ConvLayer, EqualLinear, PixelNorm, StyledConv, ToRGB, channels_last
+from . import latents
+from .layers import SQRT2, ConvLayer, EqualLinear, PixelNorm, StyledConv, ToRGB, channels_last
 
 Noise = None | str | torch.Generator | Sequence[Tensor | None]
 

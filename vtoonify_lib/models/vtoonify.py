@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import latents
 from ..config import HANDOFF, INPUT_CHANNELS, VToonifyConfig, VToonifyError, resolutions
-from ..ops import SLOPE, SQRT2, channels_last
+from . import latents
 from .detail import DetailHead, detail_of
+from .layers import SLOPE, SQRT2, channels_last
 from .stylegan2 import Generator
 
 STEM = 32  # width of the encoder's first convolution, as published
@@ -167,7 +167,7 @@ class VToonify(nn.Module):
             details = [detail_of(x, INPUT_CHANNELS, self.config.detail), *details]
         if x.device.type != "cpu" or len(x) == 1:
             return self._synthesize(feature, skip, details, style)
-        # On a CPU each picture goes alone: with a single style, modulation folds into the weights (ops.StyledConv).
+        # On a CPU each picture goes alone: with a single style, modulation folds into the weights (layers.StyledConv).
         # `split` once a feature: slicing would fill a whole batch of zeros for each picture on the way back.
         singles = zip(feature.split(1), skip.split(1), *(f_e.split(1) for f_e in details), strict=True)
         pictures, masks, flows = zip(*(self._synthesize(f, s, f_e, style.of(i))
@@ -258,4 +258,5 @@ def check_frame(x: Tensor, multiple: int = MULTIPLE, channels: int = INPUT_CHANN
                                else ""))
     h, w = x.shape[2:]
     if h % multiple or w % multiple or not h or not w:
-        raise VToonifyError(f"frame is {w}×{h}; both sides must be multiples of {multiple}; use faces.plan_crop(frame)")
+        raise VToonifyError(f"frame is {w}×{h}; both sides must be multiples of {multiple}; use "
+                            "faces.crop.plan_crop(frame)")

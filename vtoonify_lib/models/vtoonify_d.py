@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import latents
 from ..config import HANDOFF, VToonifyConfig, VToonifyError, resolutions
-from ..ops import SLOPE, AdaIN
+from . import latents
 from .dualstylegan import DualStyleGAN, modres_blocks
+from .layers import SLOPE, AdaIN
 from .vtoonify import Drawn, Style, VToonify, identity_fusion
 
 DEFAULT_DEGREE = 0.5  # half-way between the photograph's structure and the exemplar's
@@ -129,7 +129,7 @@ def check_handoff(x: Tensor, in_size: int) -> None:
     stride = in_size // HANDOFF
     if x.shape[2:] == (stride, stride):
         raise VToonifyError(f"frame is {stride}×{stride}; VToonify-D needs {2 * stride} pixels along one side at "
-                            "least; use faces.plan_crop(frame)")
+                            "least; use faces.crop.plan_crop(frame)")
 
 
 def build_vtoonify(config: VToonifyConfig, inference: bool = False) -> VToonify:

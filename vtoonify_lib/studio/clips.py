@@ -184,7 +184,7 @@ def _motion(studio: Studio, before: Scene, scene: Scene, dressed: Person,
 
 def write_clip(path: str | os.PathLike, frames: Iterable[np.ndarray], performance: Performance) -> None:
     """Write pictures (uint8 [H,W,3]) and the performance's sound to a video file. Errors as of `video.VideoWriter`."""
-    from ..video import VideoWriter
+    from ..media.video import VideoWriter
 
     with tempfile.TemporaryDirectory() as folder:
         track = Path(folder) / "voice.wav"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from ..framing import MOUTH_CORNERS, eye_centres
+from ..faces.crop import MOUTH_CORNERS, eye_centres
 from .geometry import widen
 from .people import Person
 

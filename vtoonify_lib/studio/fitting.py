@@ -12,7 +12,7 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from ..config import VToonifyError
-from ..framing import eye_centres
+from ..faces.crop import eye_centres
 from .fitted_person import FittedPerson, canvas
 from .geometry import OFF_SKIN, VIEWPOINT, Scene, Sculptor, plain_camera, project, rotation, turn_head
 from .kit import Kit, macro_weights
@@ -259,7 +259,7 @@ def _check_landmarks(landmarks: np.ndarray) -> None:
     points = np.asarray(landmarks, float)
     if points.shape != (68, 2) or not np.isfinite(points).all():
         raise VToonifyError(f"landmarks are {points.shape}, some perhaps not finite; expected 68 finite points in iBUG "
-                            "order, as faces.FaceFinder finds them")
+                            "order, as faces.detector.FaceFinder finds them")
     if np.hypot(*np.subtract(*eye_centres(points))) < 1:
         raise VToonifyError("the eyes of these landmarks are less than a pixel apart; find the face again")
 

@@ -8,7 +8,7 @@ raised while r_t is above a target, lowered while it is below.
 
 Three of the paper's groups are here: pixel blits (mirror, quarter turns, whole-pixel shifts), geometry and colours, at
 the paper's ranges. Not here: its frequency filters, noise and cutout, which it did not end up using either. Geometry is
-that of `synthesis`, whose filters are shorter than the paper's wavelets. R1 is taken of the pictures as the
+that of `models.paired_crop`, whose filters are shorter than the paper's wavelets. R1 is taken of the pictures as the
 discriminator sees them (see `judge`), so the resampling need not be differentiated twice.
 """
 
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ..config import VToonifyError
-from ..synthesis import AffineJitter, apply_affine, rotation, sample_affine, scaling
+from ..models.paired_crop import AffineJitter, apply_affine, rotation, sample_affine, scaling
 
 GROUPS = ("blits", "geometry", "colors")
 SHIFT = 0.125  # blits: whole pixels, up to this share of the side
@@ -50,7 +50,7 @@ def augment(x: Tensor, p: float, rng: torch.Generator | None = None, groups: Seq
 
 
 def _affine(x: Tensor, p: float, rng: torch.Generator | None, groups: Sequence[str]) -> Tensor:
-    """Matrices [B,3,3], as `synthesis.apply_affine` takes them: one resampling for blits and geometry."""
+    """Matrices [B,3,3], as `models.paired_crop.apply_affine` takes them: one resampling for blits and geometry."""
     b, _, h, w = x.shape
     blits, geometry = "blits" in groups, "geometry" in groups
     jitter = AffineJitter(p, SHIFT * blits, DRIFT * geometry, SCALE * geometry, 180.0 * geometry)

@@ -14,13 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import losses
 from ..config import VToonifyError
-from ..metrics import feature_distance
+from ..evaluation.metrics import feature_distance
+from ..models import losses
 from ..models.encoders import ParsingNet
+from ..models.paired_crop import Crop, crop
 from ..models.perceptual import LPIPS, VGGFeatures, unit
-from ..synthesis import Crop, crop
-from ..unpickling import read_checkpoint
+from ..weights.unpickling import read_checkpoint
 from . import data
 
 FEATURE_WEIGHT, EDGE_WEIGHT = 0.25, 0.5

@@ -2,7 +2,7 @@
 
 Geometry and colour change input and target alike; degradations (blur, noise, compression-like blocking, uneven light)
 change the input alone, so a network learns to see through them. Pairs made by two StyleGANs have no labels to move and
-use `synthesis.random_affine`, the paper's milder geometry, instead. Random numbers are drawn on the generator's
+use `paired_crop.random_affine`, the paper's milder geometry, instead. Random numbers are drawn on the generator's
 device, and everything happens there. Rendering is the studio's work.
 """
 
@@ -19,9 +19,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..config import VToonifyError
-from ..framing import align_face, ffhq_quad
-from ..images import to_tensor
-from ..parsing import CLASS_NAMES, calm_background
+from ..faces.crop import align_face, ffhq_quad
+from ..faces.parsing_maps import CLASS_NAMES, calm_background
+from ..media.images import to_tensor
 from ..studio.shards import Pairs
 from .loop import generator
 

@@ -18,14 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .. import metrics
-from ..checkpoints import load_bundle, save_bundle
 from ..config import STUDIO, VToonifyConfig, VToonifyError
-from ..devices import pick_device
-from ..faces import FaceFinder
-from ..images import to_image, to_tensor
+from ..evaluation import metrics
+from ..faces.detector import FaceFinder
+from ..media.images import to_image, to_tensor
+from ..models.devices import pick_device
 from ..models.encoders import ParsingNet
 from ..studio.shards import Pairs, render_pairs
+from ..weights.bundle import load_bundle, save_bundle
 from . import data, encoder, landmarks, loop, perception, stylegan
 from .starting import students_of
 

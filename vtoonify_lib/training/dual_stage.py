@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .. import metrics
-from ..checkpoints import Bundle
 from ..config import VToonifyError
-from ..images import to_tensor
+from ..evaluation import metrics
+from ..media.images import to_tensor
 from ..models.encoders import ParsingNet, StyleEncoder
 from ..studio.exemplars import EXEMPLARS, LOOKS
 from ..studio.shards import Pairs
+from ..weights.bundle import Bundle
 from . import data, loop
 from .default import Stage, check_stages
 from .dualstylegan import DualDistilled, Lesson, pretrain, teach

@@ -18,13 +18,13 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from .. import latents
-from ..checkpoints import Bundle
 from ..config import GeneratorConfig, VToonifyError
-from ..devices import autocast
+from ..models import latents
+from ..models.devices import autocast
 from ..models.dualstylegan import DualStyleGAN
 from ..models.encoders import ParsingNet, StyleEncoder
 from ..models.sampler import style_sampler
+from ..weights.bundle import Bundle
 from . import loop
 from .criteria import Criterion, OurLosses, picture_loss
 from .encoder import STYLE_IMAGE, Order, detail_mask, rows

@@ -20,18 +20,18 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from .. import latents, losses
 from ..config import GeneratorConfig, VToonifyConfig, VToonifyError
-from ..devices import autocast
-from ..images import to_image
+from ..faces.parsing_maps import CLASS_NAMES, network_input
+from ..media.images import to_image
+from ..models import latents, losses
 from ..models.detail import with_detail
+from ..models.devices import autocast
 from ..models.encoders import ParsingNet, StyleEncoder
+from ..models.paired_crop import Crop, crop, random_crop
 from ..models.stylegan2 import Discriminator
 from ..models.vtoonify import Drawn
 from ..models.vtoonify_d import build_vtoonify
-from ..parsing import CLASS_NAMES, network_input
 from ..studio.shards import Pairs
-from ..synthesis import Crop, crop, random_crop
 from . import data, loop
 from .criteria import Criterion, OurLosses
 from .judge import Judge

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..config import VToonifyConfig, VToonifyError
-from ..images import to_tensor
+from ..media.images import to_tensor
 from ..models.vtoonify import VToonify
 from ..models.vtoonify_d import VToonifyD
 from ..studio.shards import Pairs

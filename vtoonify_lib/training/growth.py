@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from ..config import INPUT_CHANNELS, VToonifyConfig, VToonifyError
+from ..models.layers import SLOPE
 from ..models.vtoonify import STEM
 from ..models.vtoonify_d import build_vtoonify
-from ..ops import SLOPE
 from .encoder import Students
 
 RGB = 3

@@ -20,8 +20,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..config import VToonifyError
-from ..devices import autocast
-from ..images import to_tensor
+from ..media.images import to_tensor
+from ..models.devices import autocast
 from ..models.encoders import StyleEncoder
 from ..studio.exemplars import EXEMPLARS, LOOKS, exemplar
 from ..studio.kit import find_kit

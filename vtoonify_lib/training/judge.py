@@ -10,8 +10,8 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
-from .. import losses
-from ..devices import autocast
+from ..models import losses
+from ..models.devices import autocast
 from . import loop
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ..landmarks import (
+from ..faces.landmarks import (
     FACE_ROOM,
     apply,
     box_from_landmarks,

@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 
 from ..config import VToonifyError
-from ..images import read_image
-from ..landmarks import box_from_landmarks
+from ..faces.landmarks import box_from_landmarks
+from ..media.images import read_image
 from ..studio.exemplars import EXEMPLARS, LOOKS, exemplar
 from ..studio.geometry import Scene, project
 from ..studio.people import Person, person, sample_z, unit_target

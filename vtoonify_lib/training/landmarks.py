@@ -18,13 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checkpoints import save_tensors
 from ..config import VToonifyError
-from ..devices import autocast, pick_device
-from ..images import read_image, to_tensor
-from ..landmarks import EYES, NetworkLandmarks, box_from_landmarks, eye_distance_of
+from ..faces.landmarks import EYES, NetworkLandmarks, box_from_landmarks, eye_distance_of
+from ..faces.searching import apart, overlap, windows
+from ..media.images import read_image, to_tensor
+from ..models.devices import autocast, pick_device
 from ..models.landmarks import LandmarkNet
-from ..searching import apart, overlap, windows
+from ..weights.bundle import save_tensors
 from . import landmark_data, loop
 from .landmark_crops import Sample, beside_sample, empty_sample, eye_sample, face_sample, hard_negative, hard_sample
 from .landmark_data import Example
@@ -70,7 +70,7 @@ def face_batch(faces: Faces, n: int, rng: np.random.Generator) -> list[Sample]:
 
 
 def mine(net: nn.Module, faces: Faces, rng: np.random.Generator) -> None:
-    """Search some pictures as `searching` does, and keep what is taken for a face and is none."""
+    """Search some pictures as `faces.searching` does, and keep what is taken for a face and is none."""
     model = NetworkLandmarks(net)
     for _ in range(MINED):
         truth = None

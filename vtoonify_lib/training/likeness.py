@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from .. import metrics
-from ..framing import eye_centres, eye_distance
-from ..images import to_image
+from ..evaluation import metrics
+from ..faces.crop import eye_centres, eye_distance
+from ..media.images import to_image
 from ..models.encoders import ParsingNet
 from ..models.perceptual import VGGFeatures
 from ..studio.shards import Pairs

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..config import VToonifyError
-from ..ops import EqualConv2d, EqualLinear, ModulatedConv2d
+from ..models.layers import EqualConv2d, EqualLinear, ModulatedConv2d
 
 SAVE_SECONDS = 180
 EMA_DECAY = 0.5 ** (32 / 10_000)  # SPEC §7: half-life of 10 000 pictures at batch 32

@@ -19,17 +19,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import latents, losses
-from ..checkpoints import Bundle, load_bundle, save_bundle
 from ..config import HANDOFF, VToonifyConfig, VToonifyError
-from ..devices import autocast, pick_device
-from ..downloads import write_json
+from ..faces.parsing_maps import network_input
+from ..models import latents, losses
+from ..models.devices import autocast, pick_device
 from ..models.encoders import ParsingNet
+from ..models.paired_crop import random_affine
 from ..models.stylegan2 import Generator
 from ..models.vtoonify import VToonify
-from ..parsing import network_input
 from ..studio.shards import Pairs
-from ..synthesis import random_affine
+from ..weights.bundle import Bundle, load_bundle, save_bundle
+from ..weights.downloads import write_json
 from . import encoder, loop
 from .criteria import Criterion, PublishedLosses, load_lpips
 from .default import Plan as DefaultPlan

@@ -1,7 +1,7 @@
 """Face parsing, trained on the studio's exact ground truth; it stands in for the paper's BiSeNet (SPEC §5).
 
 The net sees heavy photometric and geometric augmentation, because it must hold on photographs that no renderer drew.
-Using it is `parsing`'s work.
+Using it is the work of `faces.parsing_maps`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from PIL import Image
 from torch import Tensor
 
 from ..config import PARSING_CLASSES
-from ..devices import autocast
-from ..images import to_image
+from ..faces.parsing_maps import PALETTE
+from ..media.images import to_image
+from ..models.devices import autocast
 from ..models.encoders import PARSING_WIDTHS, ParsingNet
-from ..parsing import PALETTE
 from ..studio.shards import Pairs
 from . import data, loop
 

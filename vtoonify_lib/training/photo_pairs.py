@@ -20,7 +20,6 @@ import torch
 from tqdm.auto import tqdm
 
 from ..config import VToonifyError
-from ..portraits import PhotoReader, read_labels
 from ..studio import shards
 from ..studio.exemplars import EXEMPLARS, PICTURE
 from ..studio.filters import use_one_thread
@@ -31,6 +30,7 @@ from ..studio.packing import HOLD_OUT
 from ..studio.people import person, sample_z
 from ..studio.photo_cartoon import PhotoStudio
 from ..studio.photo_looks import LOOKS, exemplar, flattering, photo_look
+from ..studio.portraits import PhotoReader, read_labels
 from ..studio.render import Studio
 
 RENDER = "render:"

@@ -41,17 +41,17 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..checkpoints import Bundle, load_bundle, save_bundle, save_tensors
 from ..config import HANDOFF, SIZES, VToonifyConfig, VToonifyError
-from ..devices import pick_device
-from ..framing import EYE_FRACTION
+from ..faces.crop import EYE_FRACTION
 from ..models.conditional import ConditionalDiscriminator
+from ..models.devices import pick_device
 from ..models.encoders import ParsingNet
 from ..models.perceptual import VGGFeatures
 from ..studio.codes import style_codes
 from ..studio.exemplars import EXEMPLARS, LOOKS
 from ..studio.packing import held_out, unpack
 from ..studio.shards import Pairs
+from ..weights.bundle import Bundle, load_bundle, save_bundle, save_tensors
 from . import encoder, loop, report
 from .criteria import OurLosses, SharpLosses
 from .exemplars import Exemplars

@@ -9,13 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..config import VToonifyError
+from ..media.images import to_tensor
+from ..models.devices import memory_errors
 from ..models.encoders import ParsingNet, StyleEncoder
+from ..styles.table import StyleTable
+from ..weights.bundle import Bundle
 from . import loop
 from .criteria import Criterion, OurLosses
 from .dualstylegan import DualDistilled
@@ -79,6 +84,25 @@ def refine(model: DualDistilled, picture: Tensor, parsing: ParsingNet, iteration
     return torch.cat(_fitted(loss, {structure: structure_lr, color: color_lr}, iterations, progress, "its style"), 1)
 
 
+def fitter(steps: int, progress: bool = True) -> Callable[[Bundle, np.ndarray, torch.device], Tensor] | None:
+    """What `Stylizer.style_of` takes to fit a style to its picture: steps to find who is in it, as many for the style.
+
+    steps  100 are usual; 0: None, the style encoder's answer as it is
+    The function it gives raises VToonifyError for a bundle without DualStyleGAN.
+    """
+    if steps < 0:
+        raise VToonifyError(f"refine is {steps}; it must be 0 or more steps")
+
+    def fit(bundle: Bundle, aligned: np.ndarray, device: torch.device) -> Tensor:
+        with memory_errors(device, "DualStyleGAN"):
+            dual, parsing = DualDistilled.of(bundle).to(device), bundle.network("parsing")
+            picture, how = to_tensor(aligned, device), {"parsing": parsing.to(device), "progress": progress}
+            person = destylise(dual, picture, iterations=steps, **how)
+            return refine(dual, picture, iterations=steps, person=person, room=StyleTable(bundle).room, **how)[0]
+
+    return fit if steps else None
+
+
 def _fitted(loss: Callable[..., Tensor], start: dict[Tensor, float], iterations: int, progress: bool, title: str
             ) -> list[Tensor]:
     """Adam from the codes of `start` at their rates down loss(*codes) → the codes of the lowest loss on the way."""
@@ -99,7 +123,7 @@ def _likeness(model: DualDistilled, picture: Tensor, parsing: ParsingNet, criter
     """Loss of drawings [1,3,S,S] of an artwork, small features first; and the degrees [L] that draw a whole style."""
     if picture.ndim != 4 or picture.shape[:2] != (1, 3) or picture.shape[2] != picture.shape[3]:
         raise VToonifyError(f"the artwork has shape {list(picture.shape)}; expected one aligned portrait [1,3,S,S] in "
-                            "[-1,1]: cut it out with faces.align_face")
+                            "[-1,1]: cut it out with faces.crop.align_face")
     model.requires_grad_(False)
     side, parsing = model.generator.config.size, parsing.eval().requires_grad_(False)
     target = F.interpolate(picture, (side, side), mode="bilinear", antialias=True)

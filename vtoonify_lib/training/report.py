@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..config import VToonifyError
-from ..images import to_image, to_tensor
-from ..metrics import equivariance, feature_distance, psnr
+from ..evaluation.metrics import equivariance, feature_distance, psnr
+from ..media.images import to_image, to_tensor
 from ..models.encoders import ParsingNet, StyleEncoder
 from ..models.vtoonify_d import VToonifyD
 from ..studio.exemplars import EXEMPLARS, LOOKS, exemplar

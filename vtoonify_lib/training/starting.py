@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..checkpoints import Bundle
 from ..config import VToonifyConfig, VToonifyError
+from ..weights.bundle import Bundle
 from .encoder import DualStudents, Students
 from .exemplars import dual_students
 from .growth import grown_students

@@ -16,14 +16,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..checkpoints import Bundle, load_bundle, save_bundle, save_tensors
 from ..config import VToonifyError
-from ..devices import pick_device
 from ..models.conditional import ConditionalDiscriminator
+from ..models.devices import pick_device
 from ..models.encoders import StyleEncoder
 from ..studio.codes import style_codes
 from ..studio.exemplars import EXEMPLARS, LOOKS
 from ..studio.shards import Pairs, render_styles
+from ..weights.bundle import Bundle, load_bundle, save_bundle, save_tensors
 from . import data, encoder, identity, report
 from .dual_stage import DualPlan, measure_dual, train_dual
 from .dualstylegan import DualDistilled, fit_sampler

@@ -7,7 +7,7 @@ autoencoder of fixed variance, Kingma & Welling 2014, arXiv 1312.6114). The mapp
 Gaussian z land where the encoder's codes lie. Resolutions are learnt one after another, each from the one before
 (Karras et al. 2018, arXiv 1710.10196). The fine-tune starts from the base and sees the same codes with the other style
 as the target, so both generators share one latent space and their layers can be blended (Pinkney & Adler 2020; see
-`blending`). `adversarial` sharpens a distilled generator with StyleGAN2's losses, or fine-tunes it on a few hundred
+`layer_swap`). `adversarial` sharpens a distilled generator with StyleGAN2's losses, or fine-tunes it on a few hundred
 style pictures, which `ada` then makes the most of: Toonify's own recipe.
 """
 
@@ -25,11 +25,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from .. import losses
 from ..config import GeneratorConfig
-from ..devices import autocast
-from ..images import to_tensor
-from ..metrics import feature_distance
+from ..evaluation.metrics import feature_distance
+from ..media.images import to_tensor
+from ..models import losses
+from ..models.devices import autocast
 from ..models.encoders import ParsingNet, StyleEncoder
 from ..models.stylegan2 import MAPPING_LR, Discriminator, Generator
 from ..studio.shards import Pairs

@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..config import VToonifyError
-from ..framing import eye_distance
-from ..ops import channels_last
+from ..faces.crop import eye_distance
+from ..models.layers import channels_last
 from ..studio.shards import Pairs
 from . import data, loop
 from .encoder import Order, Pair

@@ -1,0 +1,400 @@
+"""Command line: `vtoonify demo | image | video | portrait | batch | styles | style | bench | models`.
+
+One clear line on stderr and exit code 2 for anything the user can mend, 130 after Ctrl-C, and never a half-written file
+under the final name. Heavy imports wait until a command runs, so that `--help` is instant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..config import VToonifyError
+
+if TYPE_CHECKING:
+    from ..inference.toonifier import Toonifier
+    from ..styles.recipe import Recipe
+    from ..styles.request import Look
+
+USAGE_ERROR, INTERRUPTED = 2, 130
+STYLED = "studio-d"  # the bundle of ours that has styles
+OTHERS_SHOWN = 8
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with a single line for an error."""
+
+    def error(self, message: str) -> None:
+        self.exit(USAGE_ERROR, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    if argv is None:  # what a service manager or `timeout` sends ends the work as Ctrl-C does
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        arguments.run(arguments)
+    except VToonifyError as error:
+        print(f"vtoonify: {' '.join(str(error).split())}{_kept(error)}", file=sys.stderr)
+        return USAGE_ERROR
+    except KeyboardInterrupt as stop:
+        print(f"vtoonify: interrupted{_kept(stop) or '; no output was written'}", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # `vtoonify models | head`
+        sys.stderr.close()
+    return 0
+
+
+def _kept(error: BaseException) -> str:
+    """What is not lost, if anything."""
+    return "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="vtoonify", description="Turn portrait pictures and clips into animation.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--bundle", metavar="NAME",
+                        help="model bundle: a name from `vtoonify models`, or a folder (default: film; where "
+                             "a style is asked for, studio-d); a published one is fetched if need be")
+    common.add_argument("--device", default="auto",
+                        help="auto, cpu, cuda, cuda:1, mps; for a batch also several: cuda:0,cuda:1 (default: "
+                             "%(default)s)")
+    common.add_argument("--from", dest="source", metavar="SOURCE",
+                        help="where to get a published bundle from: a folder with its files, or an address (default: "
+                             "its repository on Hugging Face)")
+    common.add_argument("--accept-licence", action="store_true",
+                        help="accept the licence of the published bundles (non-commercial) without being asked")
+    style = argparse.ArgumentParser(add_help=False)
+    style.add_argument("--style", metavar="STYLE", action="append",
+                       help="name of a style (`vtoonify styles` shows them) or its number, a picture with a face, a "
+                            "saved .safetensors style, `new` for one that nobody drew, or a blend: "
+                            "comic-07:0.6,me.jpg:0.4; once more for the next person, from left to right as they are "
+                            "first seen")
+    style.add_argument("--structure", metavar="X",
+                       help="from 0, the face's features, to 1, the style's; in clips also keyframes, as "
+                            "seconds:value: \"0:0, 2:1\"")
+    style.add_argument("--color", metavar="X", help="from 0, the face's colours, to 1, the style's; likewise")
+    style.add_argument("--seed", type=int, metavar="N", help="of the style `new` (default: 0)")
+    region = argparse.ArgumentParser(add_help=False)
+    region.add_argument("--frame", choices=("crop", "full"),
+                        help="crop: the toonified region around the face; full: the whole picture, in which people "
+                             "are drawn and the rest stays (default: crop)")
+    region.add_argument("--padding", type=float, metavar="PX",
+                        help="pixels kept on each side of the eyes, where the eyes are a quarter of the model's input "
+                             "size apart (default: 200/256 of the input size)")
+    region.add_argument("--faces", metavar="WHOM",
+                        help="largest, all, or how many of the largest; several want --frame full (default: largest)")
+    region.add_argument("--recipe", metavar="FILE", help="replay a recipe, which decides style, degrees and region")
+    region.add_argument("--save-recipe", metavar="FILE", help="write down how this was made, to be replayed")
+
+    command = commands.add_parser("demo", parents=[common, style], help="toonify the sample clip that comes along")
+    command.add_argument("out", nargs="?", default="out", metavar="OUT", help="output folder (default: %(default)s)")
+    command.set_defaults(run=_demo)
+
+    for name, what, run in (("image", "picture", _image), ("video", "clip, with its sound", _video)):
+        command = commands.add_parser(name, parents=[common, style, region], help=f"toonify a {what}")
+        command.add_argument("input", metavar="IN", help=f"{name} file")
+        command.add_argument("output", metavar="OUT", help=f"{name} file to write; its ending says the format")
+        if run is _video:
+            _smooth(command)
+            command.add_argument("--card", metavar="FILE",
+                                 help="picture file for a quality card: steadiness, landmarks, identity; numbers go to "
+                                      "a .json beside it")
+        command.set_defaults(run=run)
+
+    command = commands.add_parser("portrait", help="draw a photograph out of itself: large, sharp, some seconds")
+    command.add_argument("files", nargs=2, metavar=("IN", "OUT"), help="picture files; OUT's ending says the format")
+    for name, kind, default, what in (
+            ("look", str, "film", "film, comic, paint or caricature (default: film)"),
+            ("structure", float, None, "from 0, the person's proportions, to 1, the look's (default: what suits)"),
+            ("color", float, 0.5, "from 0, the photograph's colours, to 1, the look's (default: 0.5)"),
+            ("size", int, None, "side of the square, 128 to 2048 px (default: 3 times the photograph's, to 1536)"),
+            ("bundle", str, "studio-t", "whose landmark model and parsing net to use (default: studio-t)")):
+        command.add_argument(f"--{name}", type=kind, default=default, metavar="X", help=what)
+    command.set_defaults(run=_portrait)
+
+    command = commands.add_parser("batch", parents=[common, style, region],
+                                  help="toonify all clips and pictures in a folder; goes on where it was stopped")
+    command.add_argument("input", metavar="DIR", help="folder, with all its folders")
+    command.add_argument("output", metavar="OUT", help="folder for the results, and for batch.json, which lists them")
+    _smooth(command)
+    command.add_argument("--workers", type=int, metavar="N",
+                         help="files at a time (default: one for each device, or for each four processor cores)")
+    command.add_argument("--ray", metavar="ADDRESS",
+                         help="let a Ray cluster do it: its address, or `local` to start one on this machine")
+    command.set_defaults(run=_batch)
+
+    command = commands.add_parser("styles", help="list the styles of a bundle of ours; draw a contact sheet")
+    command.add_argument("sheet", nargs="?", metavar="SHEET", help="picture file for the contact sheet")
+    command.add_argument("--bundle", default=STYLED, metavar="NAME", help="(default: %(default)s)")
+    command.set_defaults(run=_styles)
+
+    command = commands.add_parser("style", help="keep the style of a picture as a small file for --style")
+    command.add_argument("input", metavar="PICTURE", help="portrait in the wanted style")
+    command.add_argument("output", metavar="STYLE", help="file to write; its name ends in .safetensors")
+    command.add_argument("--refine", type=int, default=0, metavar="N",
+                         help="fit the style to the picture in N steps; 100 are usual (default: as it is read)")
+    command.add_argument("--bundle", default=STYLED, metavar="NAME", help="(default: %(default)s)")
+    command.add_argument("--device", default="auto", help="(default: %(default)s)")
+    command.set_defaults(run=_style)
+
+    command = commands.add_parser("bench", help="seconds a frame and peak memory on this machine, form by form")
+    command.add_argument("--bundle", default="studio-t", metavar="NAME",
+                         help="a bundle, or `published`, `published-d`: the authors' sizes, with random weights "
+                              "(default: %(default)s)")
+    command.add_argument("--side", type=int, metavar="PX", help="side of the crop (default: head and shoulders)")
+    command.add_argument("--rounds", type=int, default=15, metavar="N", help="turns that are counted (default: 15)")
+    command.add_argument("--device", default="auto", help="(default: %(default)s)")
+    command.add_argument("--compile", action="store_true", help="torch.compile the folded networks, too, and compare")
+    command.add_argument("--json", metavar="FILE", help="write the report there, too")
+    command.set_defaults(run=_bench)
+
+    command = commands.add_parser("models", help="list the model bundles, here and published; remove published ones")
+    which = command.add_mutually_exclusive_group()
+    which.add_argument("--remove", metavar="NAME", help="delete a published bundle, and downloads no other one needs")
+    which.add_argument("--clear-downloads", action="store_true",
+                       help="delete what was downloaded; bundles that were made of it stay")
+    command.set_defaults(run=_models)
+    return parser
+
+
+def _smooth(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--no-smooth", action="store_true",
+                         help="parse every frame for itself: no smoothing along the optical flow")
+
+
+# ---------------------------------------------------------------------------------------------- toonify
+def _looks(arguments: argparse.Namespace) -> list[Look]:
+    """The looks that were asked for; what a published preset cannot do is said before it is fetched."""
+    from ..styles.request import Look
+    from ..weights.published import PRESETS
+
+    looks = [Look(style, arguments.structure, arguments.color, arguments.seed or 0)
+             for style in arguments.style or [None]]
+    for look in looks:
+        if arguments.bundle in PRESETS:
+            look.within(PRESETS[arguments.bundle])
+    return looks
+
+
+def _faces(arguments: argparse.Namespace, frame: str) -> str | int:
+    """Whom to draw, checked before the model is fetched or loaded."""
+    from ..styles.request import LARGEST, check_faces
+
+    asked = arguments.faces or LARGEST
+    faces = int(asked) if asked.isdecimal() else asked
+    check_faces(faces, frame)
+    if arguments.style and len(arguments.style) > 1 and faces in (LARGEST, 1):
+        raise VToonifyError("several styles are for several people; ask for them with --faces all --frame full")
+    return faces
+
+
+def _recipe(arguments: argparse.Namespace) -> Recipe | None:
+    """The recipe to replay, which then says what the options would say."""
+    from ..styles.recipe import Recipe
+
+    if arguments.recipe is None:
+        return None
+    given = [name for name in ("style", "structure", "color", "seed", "frame", "padding", "faces", "no_smooth")
+             if getattr(arguments, name, None) not in (None, False)]
+    if given:
+        raise VToonifyError("a recipe decides everything about the picture; drop "
+                            f"--{given[0].replace('_', '-')}, or --recipe")
+    recipe = Recipe.load(arguments.recipe)
+    arguments.bundle = arguments.bundle or recipe.bundle
+    return recipe
+
+
+def _how(arguments: argparse.Namespace) -> dict[str, Any]:
+    """How to get a published bundle."""
+    return {"source": arguments.source, "accept_licence": arguments.accept_licence, "progress": sys.stderr.isatty(),
+            "tell": lambda line: print(line, file=sys.stderr)}
+
+
+def _bundle(arguments: argparse.Namespace) -> str:
+    from ..inference.toonifier import DEFAULT_BUNDLE
+
+    styled = any(getattr(arguments, name) is not None for name in ("style", "structure", "color", "seed"))
+    return arguments.bundle or (STYLED if styled else DEFAULT_BUNDLE)
+
+
+def _wishes(arguments: argparse.Namespace) -> tuple[Toonifier, dict[str, Any]]:
+    """The Toonifier, and what its `image` and `video` are to be called with; saves the recipe if that is wanted."""
+    from ..faces.crop import usual_padding
+    from ..inference.toonifier import Toonifier
+    from ..styles.recipe import Recipe, check_recipe_name
+
+    usual_padding(0, arguments.padding)  # before the model is fetched or loaded
+    if arguments.save_recipe:
+        check_recipe_name(arguments.save_recipe)
+    recipe = _recipe(arguments)
+    if recipe:
+        how = recipe.arguments(clip=arguments.run is not _image)
+        looks = [how.pop("look")]
+    else:
+        frame = arguments.frame or "crop"
+        how = {"padding": arguments.padding, "frame": frame, "faces": _faces(arguments, frame)}
+        how |= {} if arguments.run is _image else {"smooth": not arguments.no_smooth}
+        looks = _looks(arguments)
+    if arguments.save_recipe and len(looks) > 1:
+        raise VToonifyError("a recipe holds the style of one person; drop --save-recipe, or all but one --style")
+    toonifier = Toonifier.load(_bundle(arguments), arguments.device, **_how(arguments))
+    if recipe:
+        recipe.check(toonifier.bundle)
+    looks = [toonifier.decide(look) for look in looks]
+    if arguments.run is _image:
+        looks = [look.still() for look in looks]
+    if arguments.save_recipe:
+        Recipe.of(toonifier.bundle, look=looks[0], **how).save(arguments.save_recipe)
+    return toonifier, {"look": looks, **how}
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    from .demo import demo
+
+    look, *more = _looks(arguments)
+    if more:
+        raise VToonifyError("the sample clip shows one person; give one --style")
+    for result in demo(arguments.out, _bundle(arguments), arguments.device, look, **_how(arguments)):
+        _report(result)
+
+
+def _video(arguments: argparse.Namespace) -> None:
+    from ..inference.video import check_video_paths
+
+    check_video_paths(arguments.input, arguments.output)  # before the model is fetched or loaded
+    toonifier, how = _wishes(arguments)
+    _report(toonifier.video(arguments.input, arguments.output, **how, card=arguments.card,
+                            progress=sys.stderr.isatty()))
+
+
+def _portrait(arguments: argparse.Namespace) -> None:
+    from ..media.images import check_output, check_picture_name, write_image
+    from ..studio.portraits import Portraitist
+
+    (source, out), said = arguments.files, vars(arguments)
+    check_picture_name(check_output(out, source))
+    drawn = Portraitist(said["bundle"]).draw(source, *(said[name] for name in ("look", "structure", "color", "size")))
+    print(f"{write_image(out, drawn)}: {drawn.shape[1]}×{drawn.shape[0]}")
+
+
+def _batch(arguments: argparse.Namespace) -> None:
+    """All that a folder holds; exit code 1 when some of it could not be drawn."""
+    from .batch import MANIFEST, batch, left_alone
+
+    *devices, arguments.device = arguments.device.split(",")
+    devices = [*devices, arguments.device] if devices else []
+    toonifier, how = _wishes(arguments)
+    outcomes = batch(arguments.input, arguments.output, toonifier, how,
+                     arguments.workers, devices, arguments.ray, sys.stderr.isatty())
+    failed = {name: outcome["error"] for name, outcome in outcomes.items() if "error" in outcome}
+    for name, error in failed.items():
+        print(f"vtoonify: {name}: {error}", file=sys.stderr)
+    others = left_alone(Path(arguments.input), Path(arguments.output))
+    if others:
+        shown = ", ".join(others[:OTHERS_SHOWN]) + ", …" * (len(others) > OTHERS_SHOWN)
+        print(f"vtoonify: note: left alone, being neither clips nor pictures by their names: {shown}", file=sys.stderr)
+    print(f"{len(outcomes) - len(failed)} of {len(outcomes)} files are in {arguments.output}; see {MANIFEST} there")
+    if failed:
+        sys.exit(1)
+
+
+def _report(result) -> None:
+    for sentence in result.warnings:
+        print(f"vtoonify: note: {sentence}", file=sys.stderr)
+    print(result)
+    if result.card is not None:
+        print(result.card)
+
+
+def _image(arguments: argparse.Namespace) -> None:
+    from ..media.images import check_output, check_picture_name, read_image, write_image
+
+    check_picture_name(check_output(arguments.output, arguments.input))  # before the model is fetched or loaded
+    picture = read_image(arguments.input)
+    toonifier, how = _wishes(arguments)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        result = toonifier.image(picture, **how)
+    for warning in caught:
+        if warning.category is UserWarning:
+            print(f"vtoonify: note: {warning.message}", file=sys.stderr)
+    path = write_image(arguments.output, result)
+    print(f"{path}: {result.shape[1]}×{result.shape[0]}")
+
+
+# ---------------------------------------------------------------------------------------------- styles
+def _styles(arguments: argparse.Namespace) -> None:
+    """Looks and their exemplars; the contact sheet."""
+    import numpy as np
+
+    from ..media.images import check_output, check_picture_name, write_image
+    from ..styles.table import StyleTable, contact_sheet
+    from ..weights.bundle import load_bundle
+    from .listing import table
+
+    bundle = load_bundle(arguments.bundle)
+    if not bundle.styles:
+        raise VToonifyError(f"{bundle.name} has no styles to list; use --bundle {STYLED}, or see `vtoonify models`")
+    styles = StyleTable(bundle)
+    rows = [("LOOK", "STANDS FOR", "EXEMPLARS")]
+    for look, stands in styles.looks.items():
+        mine = [name for name in styles.names if name.rsplit("-", 1)[0] == look]
+        rows.append((look, stands, f"{mine[0]} … {mine[-1]}"))
+    print(table(rows))
+    if arguments.sheet:
+        path = check_picture_name(check_output(arguments.sheet))
+        print(write_image(path, np.asarray(contact_sheet(styles.names))))
+
+
+def _style(arguments: argparse.Namespace) -> None:
+    """The style of a picture as a file."""
+    from ..inference.toonifier import Toonifier
+    from ..styles.table import check_style_name, save_style
+    from ..training.refinement import fitter
+
+    check_style_name(arguments.output)  # before the work is done
+    toonifier = Toonifier.load(arguments.bundle, arguments.device)
+    style = toonifier.style_of(arguments.input, fit=fitter(arguments.refine))
+    print(save_style(arguments.output, style, toonifier.bundle))
+
+
+def _bench(arguments: argparse.Namespace) -> None:
+    """The report, and its JSON."""
+    import json
+
+    from ..media.images import check_output
+    from . import bench
+
+    if arguments.rounds < 1:
+        raise VToonifyError(f"--rounds is {arguments.rounds}; it must be at least 1")
+    path = check_output(arguments.json) if arguments.json else None  # before the work is done
+    report = bench.run(arguments.bundle, arguments.side, arguments.rounds, arguments.device, arguments.compile)
+    print(bench.as_text(report))
+    if path:
+        path.write_text(json.dumps(report, indent=1) + "\n")
+
+
+# ---------------------------------------------------------------------------------------------- models
+def _models(arguments: argparse.Namespace) -> None:
+    from ..weights.published import clear_downloads, remove
+    from .listing import models
+
+    if arguments.remove is not None:
+        print(f"{arguments.remove} removed, {remove(arguments.remove) / 1e6:.1f} MB freed")
+    elif arguments.clear_downloads:
+        print(f"downloads removed, {clear_downloads() / 1e6:.1f} MB freed")
+    else:
+        print(models())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,278 @@
+"""How good the cartoons of a folder of photographs are: bundles beside each other, and beside the studio's own drawing.
+
+`python -m vtoonify_lib.apps.evaluate_photos FOLDER --bundle studio-t film --sheet sheet.png`. Everybody's photograph is
+framed as the studio frames it (`portraits`), so that what a network draws can be held against the drawing that teaches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm.auto import tqdm
+
+from ..config import VToonifyError
+from ..evaluation.metrics import feature_distance, landmark_shift, psnr, sharpness
+from ..faces.crop import align_face, cut
+from ..faces.detector import Face
+from ..inference.toonifier import DEFAULT_BUNDLE, Toonifier
+from ..media.images import to_tensor
+from ..models.perceptual import VGGFeatures
+from ..studio.portraits import Portraitist
+from ..styles.request import AS_TRAINED, Look
+from ..training.photo_pairs import photographs
+from ..training.vgg import load_vgg
+
+CANVAS = 768  # px: 1.5 times FFHQ's square, whose 512 px are what a face of the default's output is wide
+SHARPNESS_AT = (256, 512)  # px: widths of the face at which sharpness is compared
+TILE = 384  # px: height of a picture on the sheet
+PERCEIVED = 512  # px: perceptual distances are taken at this height or less
+TEACHER = "studio"  # what the studio's own drawing is called among the bundles
+
+Identity = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""(picture uint8 [H,W,3], landmarks [68,2]) → a code [D]; of one person the codes lie close (Euclidean)."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One photograph by one bundle: the crop and its cartoon, uint8, as large as each other, and the crop's face."""
+
+    crop: np.ndarray
+    picture: np.ndarray
+    face: Face
+    teacher: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What is held against what: see `evaluate`."""
+
+    toonifiers: dict[str, Toonifier]
+    look: Look
+    studio: Portraitist | None
+    teach: str
+    vgg: VGGFeatures | None = None
+    identity: Identity | None = None
+
+    def of(self, path: Path) -> tuple[list[dict[str, float]], list[np.ndarray], list[np.ndarray]] | str:
+        """A photograph's numbers, a row for each bundle and one for the studio; the pictures of its column on the
+        sheet; and the codes of the person, photographed and drawn. Or why there are none."""
+        found = self._framed(path)
+        if isinstance(found, str):
+            return found
+        canvas, teacher = found
+        rows, column, codes = [], [], []
+        for name, toonifier in self.toonifiers.items():
+            try:
+                drawn = _draw(toonifier, canvas, teacher, self.look)
+            except VToonifyError as error:
+                return str(error)
+            if not column:
+                column.append(drawn.crop)
+                codes.append(self._code(drawn.crop, drawn.face))
+            rows.append({"bundle": name, **self._row(toonifier, drawn, drawn.picture)})
+            column.append(drawn.picture)
+            codes.append(self._code(drawn.picture, _first(toonifier, drawn.picture)))
+        if teacher is not None:
+            rows.append({"bundle": TEACHER, **self._row(toonifier, drawn, drawn.teacher)})
+            column.append(drawn.teacher)
+            codes.append(self._code(drawn.teacher, _first(toonifier, drawn.teacher)))
+        return rows, [_tile(picture) for picture in column], codes
+
+    def _framed(self, path: Path) -> tuple[np.ndarray, np.ndarray | None] | str:
+        """The photograph as the studio frames it, and its drawing."""
+        if self.studio is None:
+            return np.asarray(Image.open(path).convert("RGB")), None
+        read = self.studio.reader(path, CANVAS)
+        if isinstance(read, str):
+            return read
+        drawing = self.studio.drawing(*read, self.teach)
+        return _bytes(read[0].photo), _bytes(drawing.picture)
+
+    def _row(self, toonifier: Toonifier, drawn: Drawn, picture: np.ndarray) -> dict[str, float]:
+        again = _first(toonifier, picture)
+        row = {"found": float(again is not None)}
+        followed = landmark_shift(toonifier.finder, drawn.crop, picture)
+        row |= {} if followed is None else {"followed": followed["all"]}
+        for size in SHARPNESS_AT:
+            own = sharpness(drawn.crop, drawn.face.landmarks, size)
+            row[f"sharpness_{size}"] = sharpness(picture, drawn.face.landmarks, size) / max(own, 1e-6)
+        if drawn.teacher is not None and picture is not drawn.teacher:
+            shift = landmark_shift(toonifier.finder, drawn.teacher, picture)
+            row |= {} if shift is None else {"landmark_shift": shift["all"]}
+            ours, wanted = (to_tensor(p) for p in (picture, drawn.teacher))
+            row["psnr"] = float(psnr(ours, wanted))
+            row["perceptual"] = self._distance(toonifier, ours, wanted)
+        return row
+
+    @torch.no_grad()
+    def _distance(self, toonifier: Toonifier, a: torch.Tensor, b: torch.Tensor) -> float:
+        side = min(PERCEIVED, a.shape[-1]) // 8 * 8
+        a, b = (torch.nn.functional.interpolate(p, (side, side), mode="area") for p in (a, b))
+        if self.vgg is not None:
+            return float(self.vgg.distance(a, b))
+        return float(feature_distance(toonifier.bundle.network("parsing").eval(), a, b))
+
+    def _code(self, picture: np.ndarray, face: Face | None) -> np.ndarray | None:
+        return None if self.identity is None or face is None else self.identity(picture, face.landmarks)
+
+
+def evaluate(paths: Iterable[Path], measures: Measures, sheet: Path | None = None, progress: bool = True) -> dict:
+    """Numbers of photographs → {"refused": {file: why}, "count", bundle: {measure: mean}}.
+
+    found            share of the cartoons in which the face is found again
+    followed         how far its landmarks lie from the photograph's, in eye distances (`metrics.landmark_shift`)
+    sharpness_256, …  share of the photograph's, at so many pixels of face (`metrics.sharpness`)
+    landmark_shift   from the studio's drawing, in eye distances; psnr, perceptual: to it
+    rank_1           share of the people whose cartoon lies next to their own photograph among all
+
+    The studio's own drawing has a row, too. sheet: a contact sheet, a column each person: photograph, bundles, studio.
+    """
+    rows: list[dict[str, float]] = []
+    columns, codes, refused = [], [], {}
+    for path in tqdm(sorted(paths), desc="photographs", disable=not progress):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = measures.of(path)
+        if isinstance(found, str):
+            refused[path.name] = found
+            continue
+        rows += found[0]
+        columns.append(np.concatenate(found[1]))
+        codes.append(found[2])
+    if sheet and columns:
+        contact_sheet(columns, 8 * max(column.shape[1] for column in columns)).save(sheet)
+    names = list(dict.fromkeys(row["bundle"] for row in rows))
+    out = {"refused": refused, "count": len(columns)}
+    for number, name in enumerate(names, start=1):
+        mine = [row for row in rows if row["bundle"] == name]
+        keys = dict.fromkeys(key for row in mine for key in row if key != "bundle")
+        out[name] = {key: round(float(np.mean([row[key] for row in mine if key in row])), 4) for key in keys}
+        if measures.identity is not None:
+            out[name]["rank_1"] = rank_1([(column[0], column[number]) for column in codes])
+    return out
+
+
+def rank_1(codes: Sequence[tuple[np.ndarray | None, np.ndarray | None]]) -> float:
+    """Share of the people whose drawing's code is nearest to their own photograph's; without a face it is not."""
+    photos = np.stack([photo for photo, _ in codes])
+    nearest = [-1 if drawn is None else int(np.linalg.norm(photos - drawn, axis=1).argmin()) for _, drawn in codes]
+    return round(float(np.mean(np.array(nearest) == np.arange(len(codes)))), 4)
+
+
+def dlib_identity(path: str | Path) -> Identity:
+    """dlib's face recognition (`dlib_face_recognition_resnet_model_v1.dat`, the user's own file)."""
+    import dlib
+
+    if not Path(path).is_file():
+        raise VToonifyError(f"{path} does not exist; name dlib's face recognition model")
+    net = dlib.face_recognition_model_v1(str(path))
+    return lambda picture, marks: np.array(net.compute_face_descriptor(
+        np.ascontiguousarray(align_face(picture, marks, 150))))
+
+
+def our_identity(bundle: str = "studio-d") -> Identity:
+    """The identity encoder of a bundle of ours: not independent of what it judges."""
+    from ..weights.bundle import load_bundle
+
+    net = load_bundle(bundle).network("identity").eval()
+
+    @torch.no_grad()
+    def code(picture: np.ndarray, marks: np.ndarray) -> np.ndarray:
+        found = net(to_tensor(align_face(picture, marks, net.image_size)))[0, 0].float()
+        return torch.nn.functional.normalize(found, dim=0).numpy()
+
+    return code
+
+
+def _draw(toonifier: Toonifier, canvas: np.ndarray, teacher: np.ndarray | None, look: Look) -> Drawn:
+    face, scale = toonifier.face_in(canvas), toonifier.config.scale
+    look = look if toonifier.bundle.styles else AS_TRAINED
+    picture = toonifier.painter(toonifier.style_code(face.aligned, look), look)(face.crop[None])[0]
+    crop = cut(canvas, face.plan, grow=scale)
+    found = _first(toonifier, crop)
+    if found is None:
+        raise VToonifyError("the face is lost in the crop")
+    return Drawn(crop, picture, found, None if teacher is None else cut(teacher, face.plan, grow=scale))
+
+
+def contact_sheet(tiles: list[np.ndarray], width: int) -> Image.Image:
+    """Pictures of one height, set in lines of at most `width` pixels."""
+    lines: list[list[np.ndarray]] = [[]]
+    for tile in tiles:
+        if lines[-1] and sum(t.shape[1] for t in lines[-1]) + tile.shape[1] > width:
+            lines.append([])
+        lines[-1].append(tile)
+    rows = [np.concatenate(line, 1) for line in lines]
+    wide = max(row.shape[1] for row in rows)
+    return Image.fromarray(np.concatenate([np.pad(row, ((0, 0), (0, wide - row.shape[1]), (0, 0))) for row in rows]))
+
+
+def _first(toonifier: Toonifier, picture: np.ndarray) -> Face | None:
+    faces = toonifier.finder.faces(picture)
+    return faces[0] if faces else None
+
+
+def _tile(picture: np.ndarray) -> np.ndarray:
+    return np.asarray(Image.fromarray(picture).resize((TILE, TILE), Image.Resampling.LANCZOS))
+
+
+def _photographs(source: Path) -> list[Path]:
+    """Those of a folder, or those that a text file names."""
+    if source.is_file():
+        return [Path(line.strip()) for line in source.read_text().splitlines() if line.strip()]
+    return photographs([source])
+
+
+def _bytes(picture: np.ndarray) -> np.ndarray:
+    return (picture * 255).round().clip(0, 255).astype(np.uint8)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; → exit code."""
+    parser = argparse.ArgumentParser(prog="python -m vtoonify_lib.apps.evaluate_photos",
+                                     description=__doc__.splitlines()[0])
+    parser.add_argument("source", type=Path, help="folder of photographs, or a text file with one a line")
+    parser.add_argument("--bundle", nargs="+", default=[DEFAULT_BUNDLE], help="one or several")
+    parser.add_argument("--look", default="film", help="look of the studio's drawing (default: %(default)s)")
+    parser.add_argument("--style", help="exemplar, for bundles that have several")
+    parser.add_argument("--structure", type=float, help="structure degree")
+    parser.add_argument("--no-studio", action="store_true", help="hold nothing against the studio's own drawing")
+    parser.add_argument("--identity", help="dlib's face recognition model, a file; or 'ours'")
+    parser.add_argument("--vgg", help="VGG-16 features, a file of training.vgg (default: our parsing net's)")
+    parser.add_argument("--sheet", type=Path, help="write a contact sheet here")
+    parser.add_argument("--json", type=Path, help="write the numbers here")
+    args = parser.parse_args(arguments)
+    try:
+        identity = None if not args.identity else (
+            our_identity() if args.identity == "ours" else dlib_identity(args.identity))
+        measures = Measures({name: Toonifier.load(name) for name in args.bundle},
+                            Look(style=args.style, structure=args.structure) if args.style else AS_TRAINED,
+                            None if args.no_studio else Portraitist(), args.look,
+                            load_vgg(args.vgg, "cpu") if args.vgg else None, identity)
+        told = evaluate(_photographs(args.source), measures, args.sheet)
+    except VToonifyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if args.json:
+        args.json.write_text(json.dumps(told, indent=1))
+    for name, why in told.pop("refused").items():
+        print(f"{name}: {why}")
+    names = [name for name in told if name != "count"]
+    keys = list(dict.fromkeys(key for name in names for key in told[name]))
+    print(f"{told['count']} photographs", *(f"{name:>12s}" for name in names), sep="\t")
+    for key in keys:
+        print(f"{key:16s}", *(f"{told[name].get(key, float('nan')):12.4g}" for name in names), sep="\t")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Pictures and clips drawn with a bundle: the life of a frame."""

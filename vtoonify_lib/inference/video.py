@@ -1,0 +1,176 @@
+"""A clip in, its cartoon out: follow the face, plan the crop; then read, draw, blend and write, the three at once.
+
+The style code is computed once per clip from an aligned crop of the best early frame, and folded into the weights. A
+clip is read twice: once to follow the face, once to draw, so that one steady crop can be chosen beforehand and memory
+does not grow with the clip.
+"""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from ..config import VToonifyError
+from ..evaluation.quality_card import QualityCard
+from ..faces.detector import FACE_NEEDS
+from ..faces.trajectory import ClipTrack, load_tracks, save_tracks, track_people
+from ..media.images import check_output, check_picture_name, check_source
+from ..media.video import FORMATS, SEGMENT, SegmentWriter, left_out, probe, read_frames
+from ..styles.recipe import Recipe
+from ..styles.request import ALL, LARGEST
+from .crop_plan import choose_people
+from .frame_renderer import Actor, Wish, cast, draw_clip
+from .occlusion import told_apart
+from .stylizer import Stylizer
+
+MOST_FACES = 8   # that are followed at a time
+
+
+@dataclass(frozen=True)
+class VideoResult:
+    """What `Toonifier.video` did.
+
+    path          the file written
+    frames        frames written; as many as were read
+    size          width, height of the output in pixels
+    crop          width, height of the region the network saw
+    steady        one crop for the whole clip; False when it glides after the face
+    faces_found   frames in which the face was found;  faces_missed: the others
+    seconds       for everything;  of which tracking_seconds to follow the face
+    warnings      sentences for the user
+    people        how many were drawn
+    card          how steady and how close it is, where that was asked for
+    """
+
+    path: Path
+    frames: int
+    size: tuple[int, int]
+    crop: tuple[int, int]
+    steady: bool
+    faces_found: int
+    faces_missed: int
+    seconds: float
+    tracking_seconds: float
+    warnings: tuple[str, ...] = ()
+    people: int = 1
+    card: QualityCard | None = None
+
+    @property
+    def seconds_per_frame(self) -> float:
+        """Time the user waited, face tracking and encoding included, over the frames."""
+        return self.seconds / max(self.frames, 1)
+
+    def __str__(self) -> str:
+        return (f"{self.path}: {self.frames} frames of {self.size[0]}×{self.size[1]}, {self.seconds_per_frame:.3f} "
+                f"seconds per frame ({self.tracking_seconds / max(self.frames, 1):.3f} of it to follow the face)")
+
+
+def animate(stylizer: Stylizer, src: Path, dst: Path, wish: Wish) -> VideoResult:
+    """`Toonifier.video`."""
+    start = perf_counter()
+    check_video_paths(src, dst)
+    left = left_out(src)
+    if wish.card is not None:
+        check_picture_name(check_output(wish.card, src))
+    with SegmentWriter(dst, src, _job(stylizer, src, wish)) as writer:  # opened first: can dst be written?
+        kept = writer.done
+        tracks, bystanders, notes = _track(stylizer, src, wish, writer.folder / "tracks.npz")
+        tracked = perf_counter()
+        actors = cast(stylizer, tracks, bystanders, wish)
+        card = draw_clip(stylizer, src, writer, actors, wish)
+    found = np.any([actor.track.found for actor in actors], axis=0)
+    if card is not None:
+        card.save(wish.card)
+    if card is not None and kept:
+        notes.append(f"{kept} frames were drawn before; the quality card is of the others")
+    plans, seconds, shown = actors[0].plans, perf_counter() - start, probe(dst)
+    return VideoResult(dst, writer.frames, (shown.width, shown.height), (plans.width, plans.height),
+                       plans.steady, int(found.sum()), int((~found).sum()), seconds, tracked - start,
+                       (*notes, *left, *_notes(actors, found, wish)), len(actors), card)
+
+
+def _job(stylizer: Stylizer, src: Path, wish: Wish) -> dict[str, Any]:
+    """All that the drawn frames depend on: when it is the same, a broken-off job can go on."""
+    bundle, about = stylizer.bundle, src.stat()
+    looks = [Recipe.of(bundle, look, wish.padding, wish.frame).data() for look in wish.looks]
+    weights = {name: about_it.get("sha256") for name, about_it in bundle.info["files"].items()}
+    return {"source": [str(src.resolve()), about.st_size, about.st_mtime_ns], "weights": weights, "looks": looks,
+            "faces": wish.faces, "smooth": wish.smooth, "precision": str(stylizer.networks.dtype), "format": 3}
+
+
+def _track(stylizer: Stylizer, src: Path, wish: Wish, kept: Path
+           ) -> tuple[list[ClipTrack], list[ClipTrack], list[str]]:
+    """First pass: whom to draw, from left to right; who else is there; what the reader had to complain about.
+
+    kept  where that is noted, for a job that goes on
+    """
+    known = load_tracks(kept)
+    tracks, notes = known or _follow(stylizer, src, wish)
+    if known is None and tracks[0].frames > SEGMENT:
+        save_tracks(kept, tracks, notes)
+    chosen = choose_people(tracks[:1] if wish.faces == LARGEST else tracks, wish.faces)
+    if not chosen:
+        raise VToonifyError(f"no face was found in any of the {tracks[0].frames} frames of {src}; {FACE_NEEDS}")
+    mine = {id(track) for track in chosen}
+    return chosen, [track for track in tracks if id(track) not in mine and track.aligned is not None], notes
+
+
+def _follow(stylizer: Stylizer, src: Path, wish: Wish) -> tuple[list[ClipTrack], list[str]]:
+    """Watch the whole clip: the largest face of each scene, and who is beside it; or everybody."""
+    if wish.faces != LARGEST:
+        return _watch(stylizer, src, wish, MOST_FACES, "finding the faces")
+    (track,), notes = _watch(stylizer, src, wish, 1, "finding the face")
+    if track.most_faces < 2:
+        return [track], notes
+    return told_apart(track, _watch(stylizer, src, wish, MOST_FACES, "finding the others")[0]), notes
+
+
+def _watch(stylizer: Stylizer, src: Path, wish: Wish, most: int, what: str) -> tuple[list[ClipTrack], list[str]]:
+    """Follow up to `most` people, and keep what the reader says."""
+    total = probe(src).frame_count
+    with warnings.catch_warnings(record=True) as caught, closing(read_frames(src)) as frames:
+        warnings.simplefilter("always", UserWarning)
+        bar = tqdm(frames, total=total, desc=what, unit="frame", leave=False, disable=not wish.progress)
+        tracks = track_people(((frame.rgb, float(frame.pts)) for frame in bar), stylizer.finder,
+                              stylizer.networks.face_size, most)
+    return tracks, [str(item.message) for item in caught if item.category is UserWarning]
+
+
+def check_video_paths(src: str | Path, dst: str | Path) -> None:
+    """Raise VToonifyError when a clip cannot be read from `src` or not be written to `dst`, before any work is done."""
+    check_source(Path(src))
+    suffix = check_output(dst, src).suffix
+    if suffix.lower() not in FORMATS:
+        raise VToonifyError(f"{dst}: a clip cannot be written as '{suffix or 'a file without ending'}'; "
+                            f"use {', '.join(FORMATS)}")
+
+
+def several(count: int) -> str:
+    """What to say when only one of several faces is drawn."""
+    return f"{count} faces were found; the largest is used"
+
+
+def _notes(actors: list[Actor], found: np.ndarray, wish: Wish) -> list[str]:
+    """What the user should know about how the faces were followed."""
+    most, frames = actors[0].track.most_faces, len(found)
+    notes = []
+    if wish.faces != ALL and most > len(actors):
+        notes.append(several(most) if len(actors) == 1
+                     else f"{most} faces were found; the {len(actors)} largest are used")
+    if len(wish.looks) > len(actors):
+        notes.append(f"{len(wish.looks)} styles were given for {len(actors)} of the faces; the last ones are not used")
+    missed = frames - int(found.sum())
+    away = int((np.max([actor.shares for actor in actors], axis=0) == 0).sum())
+    if missed:
+        notes.append(f"the face was not found in {missed} of {frames} frames"
+                     + (f"; {away} of them are left as they are" if away else ""))
+    if not all(actor.plans.steady for actor in actors):
+        notes.append("the face moves far, so the crop glides after it")
+    return notes

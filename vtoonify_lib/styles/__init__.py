@@ -1,0 +1,1 @@
+"""What a user may ask for: looks and degrees, named styles, recipes that replay both."""

@@ -1,0 +1,202 @@
+"""What to draw a face in: style, structure degree, colour degree. Wishes, and what a bundle makes of them.
+
+A bundle answers once, before any work, with every wish decided or with one sentence on what it can do instead. In a
+clip the degrees may move (`Keyframes`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from numbers import Integral, Real
+from pathlib import Path
+
+import numpy as np
+
+from ..config import VToonifyError
+from ..models.latents import n_latent
+from ..weights.bundle import Bundle
+from ..weights.published import Preset, preset_of
+from .table import Part, StyleTable, normalised, parse_blend
+
+LARGEST, ALL = "largest", "all"  # whom to draw; or a number
+
+
+@dataclass(frozen=True)
+class Keyframes:
+    """A degree over time: straight lines between points (seconds, value), level before the first and after the last.
+
+    Raises VToonifyError without a point, and for times that do not rise.
+    """
+
+    points: tuple[tuple[float, float], ...]
+
+    def __post_init__(self) -> None:
+        times = [time for time, _ in self.points]
+        if not times or not times[0] >= 0 or not all(b > a for a, b in zip(times, times[1:], strict=False)):
+            raise VToonifyError(f"the keyframes {self} are out of order; give seconds that rise, such as 0:0, 2:1")
+
+    @classmethod
+    def parse(cls, text: str) -> Keyframes:
+        """Of "0:0, 2:1": at 0 s the value 0, at 2 s the value 1."""
+        try:
+            points = tuple((float(time), float(value)) for time, value in
+                           (point.split(":") for point in text.split(",")))
+        except ValueError as error:
+            raise VToonifyError(f"{text!r} is neither a number nor keyframes; write 0.5, or seconds:value pairs such "
+                                "as 0:0, 2:1") from error
+        return cls(points)
+
+    def at(self, seconds: float) -> float:
+        """The value at a time."""
+        return float(np.interp(seconds, *zip(*self.points, strict=True)))
+
+    def __str__(self) -> str:
+        return ", ".join(f"{time:g}:{value:g}" for time, value in self.points)
+
+
+Degree = float | Keyframes
+
+
+def parse_degree(text: str) -> Degree:
+    """Of what a user wrote: "0.5", or keyframes."""
+    try:
+        return float(text)
+    except ValueError:
+        return Keyframes.parse(text)
+
+
+@dataclass(frozen=True)
+class Look:
+    """Wishes; None leaves the choice to the bundle.
+
+    style      number or name of an exemplar, a blend ("comic-07:0.6, clay:0.4"), the path of a picture or of a saved
+               style; a bundle makes of it a tuple of parts (`styles.table.Part`), published ones a number
+    structure  0: the photograph's features … 1: the exemplar's; keyframes or "0:0, 2:1" in clips
+    color      0: the face's colours … 1: the exemplar's; likewise
+    seed       of the style "new", which nobody drew
+    layers     how much of the style each style layer reads, coarse first, 0 … 1 (`latents.layer_names`); None: all
+    Raises VToonifyError for values of another type.
+    """
+
+    style: int | str | Path | Sequence[Part] | None = None
+    structure: Degree | None = None
+    color: Degree | None = None
+    seed: int = 0
+    layers: Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.style, list):
+            object.__setattr__(self, "style", tuple(self.style))
+        if self.style is not None and (isinstance(self.style, bool)
+                                       or not isinstance(self.style, Integral | str | Path | tuple)):
+            raise VToonifyError(f"style is {self.style!r}; expected a number, a name, a path or a blend of them")
+        if not isinstance(self.seed, Integral) or self.seed < 0:
+            raise VToonifyError(f"seed is {self.seed!r}; expected a whole number, 0 or more")
+        object.__setattr__(self, "seed", int(self.seed))
+        if self.layers is not None:
+            object.__setattr__(self, "layers", _shares(self.layers))
+        for name in ("structure", "color"):
+            value = getattr(self, name)
+            if isinstance(value, str):
+                value = parse_degree(value)
+                object.__setattr__(self, name, value)
+            if value is not None and (not isinstance(value, Real | Keyframes)
+                                      or isinstance(value, bool) and name != "color"):
+                raise VToonifyError(f"{name} is {value!r}; expected a number from 0 to 1, or keyframes")
+
+    @property
+    def moves(self) -> bool:
+        """Whether a degree changes over time."""
+        return any(isinstance(value, Keyframes) for value in (self.structure, self.color))
+
+    def at(self, seconds: float) -> Look:
+        """The look at one time, which moves no more."""
+        return self._degrees(lambda _, value: value.at(seconds) if isinstance(value, Keyframes) else value)
+
+    def still(self) -> Look:
+        """Itself. VToonifyError when a degree moves: a picture has no time."""
+        if self.moves:
+            raise VToonifyError("keyframes are for clips; give a picture one number for each degree")
+        return self
+
+    def within(self, preset: Preset) -> Look:
+        """The same with every wish decided, for a published checkpoint. VToonifyError for what it cannot do."""
+        style = self.style
+        if isinstance(style, str) and style.strip().lstrip("-").isdigit():
+            style = int(style)
+        if style is not None and not isinstance(style, Integral):
+            raise VToonifyError(f"{preset.name} knows its styles by number and takes no {style!r}; `vtoonify models` "
+                                "shows how many there are")
+        if self.layers is not None:
+            raise VToonifyError(f"{preset.name} takes no shares of layers; those are for bundles of ours")
+        check = {"structure": preset.check_structure,
+                 "color": lambda value: float(preset.check_color(value))}
+        decided = replace(self, style=preset.check_style(style))
+        return decided._degrees(lambda name, value: _each(value, check[name]))
+
+    def of(self, bundle: Bundle) -> Look:
+        """The same with every wish decided, for a bundle. VToonifyError for what it cannot do."""
+        preset = preset_of(bundle)
+        if preset is not None:
+            return self.within(preset)
+        if bundle.styles:
+            return self._of_table(StyleTable(bundle))._with_layers(n_latent(bundle.config.out_size))
+        for name in ("style", "structure", "color", "layers"):
+            if getattr(self, name) is not None:
+                raise VToonifyError(f"{bundle.name} has one look, in one strength and in your colours; drop --{name}, "
+                                    "or load studio-d or a published style: `vtoonify models` lists them")
+        return self
+
+    def _of_table(self, table: StyleTable) -> Look:
+        """For a bundle of ours that has styles."""
+        style = table.start["style"] if self.style is None else self.style
+        parts = style if isinstance(style, tuple) else parse_blend(style) if isinstance(style, str) else [(style, 1.0)]
+        found = [(table.find(one) if isinstance(one, int | str | Path) else one, weight) for one, weight in parts]
+        decided = replace(self, style=normalised(found),
+                          **{name: table.start[name] for name in ("structure", "color")
+                             if getattr(self, name) is None})
+        return decided._degrees(lambda name, value: _each(value, lambda degree: _checked(name, degree)))
+
+    def _with_layers(self, count: int) -> Look:
+        """Itself. VToonifyError when there are shares for another number of layers."""
+        if self.layers is not None and len(self.layers) != count:
+            raise VToonifyError(f"layers are {list(self.layers)}; expected {count} numbers from 0 to 1")
+        return self
+
+    def _degrees(self, change: Callable[[str, Degree | None], Degree | None]) -> Look:
+        return replace(self, structure=change("structure", self.structure), color=change("color", self.color))
+
+
+def _shares(layers: Sequence[float]) -> tuple[float, ...]:
+    """As numbers."""
+    shares = tuple(float(share) for share in layers)
+    if not all(0 <= share <= 1 for share in shares):
+        raise VToonifyError(f"layers are {list(shares)}; expected numbers from 0 to 1")
+    return shares
+
+
+def _each(value: Degree | None, check: Callable) -> Degree | None:
+    """A check of one degree, of every point of keyframes."""
+    if isinstance(value, Keyframes):
+        return Keyframes(tuple((time, check(degree)) for time, degree in value.points))
+    return check(value)
+
+
+def _checked(name: str, degree: float) -> float:
+    if not 0 <= degree <= 1:
+        what, yours = {"structure": ("structure", "features"), "color": ("colour", "colours")}[name]
+        raise VToonifyError(f"the {what} degree is {degree:g}; it must lie between 0 (your {yours}) and 1 (the "
+                            "style's)")
+    return float(degree)
+
+
+AS_TRAINED = Look()
+
+
+def check_faces(faces: str | int, frame: str) -> None:
+    """Raise VToonifyError for a number of faces that cannot be drawn."""
+    if faces not in (LARGEST, ALL) and (isinstance(faces, bool) or not isinstance(faces, int) or faces < 1):
+        raise VToonifyError(f"faces is {faces!r}; expected {LARGEST}, {ALL} or a number from 1")
+    if faces not in (LARGEST, 1) and frame != "full":
+        raise VToonifyError("several faces do not fit into one crop; draw them into the whole picture: --frame full")

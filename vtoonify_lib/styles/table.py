@@ -1,0 +1,213 @@
+"""Styles of VToonify-D by name, number, picture or file, alone or blended; and the files that keep them.
+
+To the networks a style is two codes, one of structure and one of colour (`StyleCode`). A bundle brings a table of named
+ones (`StyleTable`); `style encoder → StyleCode` makes more from pictures, which is the Toonifier's business.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ..config import VToonifyError
+from ..media.images import read_image
+from ..weights.bundle import Bundle, save_tensors
+
+PICTURES = Path(__file__).resolve().parents[2] / "data" / "styles"
+NEW = "new"  # name of a style that nobody drew: the sampler makes it from a seed
+STYLE_SUFFIX = ".safetensors"
+STYLE_FORMAT = "vtoonify-style-1"
+
+
+@dataclass(frozen=True)
+class StyleCode:
+    """A style that is in no table. name: for people; values: structure code and colour code, as numbers."""
+
+    name: str
+    values: tuple[tuple[float, ...], tuple[float, ...]]
+
+    @classmethod
+    def of(cls, name: str, codes: Tensor) -> StyleCode:
+        """Of codes [2,D] or [1,2,D]."""
+        structure, color = codes.detach().float().cpu().reshape(2, -1).tolist()
+        return cls(name, (tuple(structure), tuple(color)))
+
+    @property
+    def codes(self) -> Tensor:
+        """[2,D]."""
+        return torch.tensor(self.values)
+
+
+Part = tuple[str | Path | StyleCode, float]
+"""A style and its weight in a blend. A string is a name of the bundle's table (or NEW); a path is yet to be read."""
+
+
+class StyleTable:
+    """The named styles of a bundle: `table.codes("comic-07")`, `table.find("comic")`."""
+
+    def __init__(self, bundle: Bundle):
+        self.bundle, described = bundle, bundle.styles
+        self.names: list[str] = list(described["names"])
+        self.looks: Mapping[str, str] = described["looks"]  # look → the exemplar that stands for it
+        self.start: Mapping[str, object] = described["start"]  # style, structure, color when nothing is asked for
+
+    @cached_property
+    def _tensors(self) -> dict[str, Tensor]:
+        return self.bundle.tensors("styles")
+
+    @property
+    def table(self) -> Tensor:
+        """Codes of all styles, [N,2,D]."""
+        return self._tensors["codes"]
+
+    @property
+    def plain(self) -> Tensor:
+        """Codes of the photograph, [2,D]."""
+        return self._tensors["plain"]
+
+    @property
+    def room(self) -> Tensor:
+        """The numbers of a code that mean something, bool [2,D]: those in which styles differ."""
+        return (self.table != 0).any(0)
+
+    def codes(self, name: str) -> Tensor:
+        """Structure code and colour code of a named style, [2,D]."""
+        return self.table[self.names.index(name)]
+
+    def find(self, wish: int | str | Path) -> str | Path:
+        """The name in the table, or the path of a file, that is meant. VToonifyError when it is neither."""
+        text = str(wish).strip()
+        if text in self.names or text == NEW:
+            return text
+        if text in self.looks:
+            return self.looks[text]
+        if text.lstrip("-").isdigit():
+            if 0 <= int(text) < len(self.names):
+                return self.names[int(text)]
+            raise VToonifyError(f"there is no style {text}; those of {self.bundle.name} are numbered 0 to "
+                                f"{len(self.names) - 1}")
+        path = Path(text).expanduser()
+        if path.is_file():
+            return path
+        if path.suffix or len(path.parts) > 1:
+            raise VToonifyError(f"there is no file {path}; give a picture with a face, a {STYLE_SUFFIX} style, or one "
+                                f"of {', '.join(self.looks)} (`vtoonify styles` shows them all)")
+        raise VToonifyError(f"{self.bundle.name} has no style {text!r}; there are {', '.join(self.looks)}, each with "
+                            f"exemplars such as {self.names[0]} (`vtoonify styles` shows them), or give a picture")
+
+
+def parse_blend(text: str) -> list[tuple[str, float]]:
+    """"comic-07:0.6, me.jpg:0.4" → styles and weights; without a weight all weigh the same.
+
+    The weight is what follows the last colon, where that is a number.
+    """
+    parts = []
+    for item in text.split(","):
+        name, colon, weight = item.strip().rpartition(":")
+        try:
+            parts.append((name.strip(), float(weight)) if colon and name else (item.strip(), 1.0))
+        except ValueError:  # a colon of something else, such as C:\\me.jpg
+            parts.append((item.strip(), 1.0))
+    if not all(name for name, _ in parts):
+        raise VToonifyError(f"the style {text!r} has an empty part; write it as comic-07, or comic-07:0.6,clay:0.4")
+    return parts
+
+
+def normalised(parts: Sequence[Part]) -> tuple[Part, ...]:
+    """Weights that sum to 1. VToonifyError for negative ones, or when all are 0."""
+    total = sum(weight for _, weight in parts)
+    if not parts or total <= 0 or any(not 0 <= weight < float("inf") for _, weight in parts):
+        raise VToonifyError(f"the weights of a blend are {', '.join(f'{w:g}' for _, w in parts)}; they must be 0 or "
+                            "more, and not all 0")
+    return tuple((style, weight / total) for style, weight in parts)
+
+
+def picture_of(name: str) -> Path:
+    """The picture that shows a named style: data/styles/comic/07.jpg for comic-07."""
+    look, number = name.rsplit("-", 1)
+    return PICTURES / look / f"{number}.jpg"
+
+
+def contact_sheet(names: Sequence[str], side: int = 128, columns: int = 12) -> Image.Image:
+    """Pictures of named styles with their names, in rows of `columns`. VToonifyError when a picture is missing."""
+    band, font = side // 8, ImageFont.load_default(side // 9)
+    rows = -(-len(names) // columns)
+    sheet = Image.new("RGB", (columns * side, rows * (side + band)), "white")
+    write = ImageDraw.Draw(sheet)
+    for i, name in enumerate(names):
+        left, top = i % columns * side, i // columns * (side + band)
+        tile = Image.fromarray(read_image(picture_of(name))).resize((side, side), Image.Resampling.BOX)
+        sheet.paste(tile, (left, top))
+        write.text((left + side / 2, top + side), name, "black", font, anchor="mt")
+    return sheet
+
+
+# -- files -----------------------------------------------------------------------------------------------------------
+def save_style(path: str | Path, style: StyleCode, bundle: Bundle) -> Path:
+    """Write a style as a file of about 1.5 kB that `load_style` reads."""
+    path = check_style_name(path)
+    save_tensors({"codes": style.codes}, path, half=False, format=STYLE_FORMAT, name=style.name,
+                 encoder=encoder_of(bundle), bundle=bundle.name)
+    return path
+
+
+def check_style_name(path: str | Path) -> Path:
+    """The path, if a style can be written there; else VToonifyError."""
+    path = Path(path)
+    if path.suffix != STYLE_SUFFIX:
+        raise VToonifyError(f"{path}: a style is kept as {STYLE_SUFFIX}; give a name that ends so")
+    if not path.parent.is_dir():
+        raise VToonifyError(f"the folder {path.parent} does not exist; make it first")
+    return path
+
+
+def load_style(path: str | Path, bundle: Bundle) -> StyleCode:
+    """Read a style. VToonifyError when it is no style, damaged, or made by another bundle's style encoder."""
+    try:
+        with safe_open(str(path), "pt") as file:
+            notes = file.metadata() or {}
+            codes = file.get_tensor("codes") if "codes" in file.keys() else None
+    except (SafetensorError, OSError) as error:
+        raise VToonifyError(f"{path} is not a readable style ({error}); save it again from its picture") from error
+    if notes.get("format") != STYLE_FORMAT or codes is None or codes.ndim != 2 or len(codes) != 2:
+        raise VToonifyError(f"{path} ends in {STYLE_SUFFIX} but is no style; `vtoonify style PICTURE {path}` makes one")
+    if notes.get("encoder") != encoder_of(bundle):
+        raise VToonifyError(f"{path} was made for another style encoder ({notes.get('bundle')}) than {bundle.name}'s; "
+                            "make it again from its picture")
+    if not bool(torch.isfinite(codes).all()):
+        raise VToonifyError(f"{path} holds numbers that are not finite; save it again from its picture")
+    return StyleCode.of(notes.get("name") or Path(path).stem, codes)
+
+
+def encoder_of(bundle: Bundle) -> str:
+    """What tells one style encoder from another: the start of its file's sha256."""
+    return str(bundle.info["files"]["style_encoder"]["sha256"])[:16]
+
+
+# -- JSON --------------------------------------------------------------------------------------------------------------
+def part_to_json(part: Part) -> dict[str, object]:
+    """{"style", "weight"}, and the code of a style that is in no table."""
+    style, weight = part
+    if isinstance(style, StyleCode):
+        return {"style": style.name, "weight": weight, "codes": [list(code) for code in style.values]}
+    return {"style": str(style), "weight": weight}
+
+
+def part_from_json(data: Mapping[str, object]) -> Part:
+    """Reverse of :func:`part_to_json`. VToonifyError for anything else."""
+    try:
+        style, weight = str(data["style"]), float(data["weight"])
+        if "codes" not in data:
+            return style, weight
+        return StyleCode.of(style, torch.tensor(data["codes"], dtype=torch.float32)), weight
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise VToonifyError(f"{json.dumps(data)[:80]} does not describe a style; expected style and weight, perhaps "
+                            "codes") from error

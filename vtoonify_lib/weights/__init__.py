@@ -1,0 +1,1 @@
+"""Where weights come from: bundles of ours, the authors' checkpoints, downloads, layers swapped between networks."""
