@@ -80,7 +80,7 @@ def quiet(name: str, *arguments, **options) -> Path:
 
 # ---------------------------------------------------------------------------------------------- registry
 def test_the_presets_of_the_public_demo():
-    """SPEC §8: file suffixes and styles of the 22, and VToonify-T for each family."""
+    """File suffixes and styles of the 22, and VToonify-T for each family."""
     demo = {"cartoon": [("s026_d0.5", 26), ("s299_d0.5", 299), *(("s_d", i) for i in (26, 64, 153, 299, 8))],
             "comic": [("s_d", 28), ("s_d", 18)],
             "arcane": [("s000_d0.5", 0), ("s077_d0.5", 77), ("s_d", 0), ("s_d", 77)],

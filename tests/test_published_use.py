@@ -85,7 +85,7 @@ def exact(monkeypatch):
 
 def by_hand(toonifier: Toonifier, rgb: np.ndarray, structure: float | None, style: int | None = None,
             color: bool = False) -> np.ndarray:
-    """The published pipeline, written out (SPEC §4 to §6)."""
+    """The published pipeline, written out."""
     bundle, face = toonifier.bundle, toonifier.finder.faces(rgb)[0]
     plan = PUBLISHED.plan(rgb.shape, face.landmarks, bundle.config.in_size, None)
     crop = to_tensor(PUBLISHED.cut(rgb, plan))

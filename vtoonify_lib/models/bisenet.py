@@ -1,4 +1,4 @@
-"""BiSeNet face parsing (Yu et al. 2018, arXiv 1808.00897; SPEC §5) with a ResNet-18, under the published names.
+"""BiSeNet face parsing (Yu et al. 2018, arXiv 1808.00897) with a ResNet-18, under the published names.
 
 A context path sees the whole picture at 1/32 and brings what it saw back to 1/8, where it is fused with the detail of
 that resolution. `PublishedParser` is the way VToonify uses it. Ours, a hundredth of the cost, is in `encoders`.

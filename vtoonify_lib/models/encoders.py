@@ -1,6 +1,6 @@
 """Our own two small networks that read a photograph: face parsing and style encoding.
 
-They play the parts of BiSeNet and pSp in the paper (SPEC §5) at about a hundredth of the cost, and are trained
+They replace BiSeNet and pSp of the paper at about a hundredth of the cost, and are trained
 from zero on renders with exact ground truth. They share no format with the published checkpoints.
 Training lives in `training`.
 """

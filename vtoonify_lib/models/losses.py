@@ -1,4 +1,4 @@
-"""Losses of the recipes, one function per equation (SPEC §7). Weights and schedules belong to `training`.
+"""Losses of the recipes, one function per equation. Weights and schedules belong to `training`.
 
 Every function returns a scalar, computed in float32. Perceptual and identity losses need networks and live with them.
 """

@@ -1,4 +1,4 @@
-"""Perceptual distance LPIPS v0.1 (Zhang et al. 2018, arXiv 1801.03924; SPEC §5) on VGG-16, without torchvision.
+"""Perceptual distance LPIPS v0.1 (Zhang et al. 2018, arXiv 1801.03924) on VGG-16, without torchvision.
 
 Five feature maps of a VGG-16, each pixel's vector brought to unit length, compared by squared difference and weighted
 by learned linear heads. The maps serve other losses too: `VGGFeatures` has the first four, without heads. Weights come

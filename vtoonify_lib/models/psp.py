@@ -1,4 +1,4 @@
-"""pSp's style encoder (Richardson et al. 2021, arXiv 2008.00951; SPEC §5) on an IR-SE-50, under the published names.
+"""pSp's style encoder (Richardson et al. 2021, arXiv 2008.00951) on an IR-SE-50, under the published names.
 
 A pyramid of three feature maps, each style read from one of them: coarse styles from the smallest, fine ones from the
 largest. The published one answers in z+, as an offset from the average code. Our own style encoder is in `encoders`.

@@ -1,4 +1,4 @@
-"""Which losses teach a network to draw like its targets: ours, or the published ones (SPEC §7).
+"""Which losses teach a network to draw like its targets: ours, or the published ones (arXiv 2209.11224, 2203.13248).
 
 A criterion is called with what was drawn and what should have been, and answers with weighted parts; the adversarial,
 flicker and mask losses are not its business. Ours need nothing but the parsing net. The published ones compare what

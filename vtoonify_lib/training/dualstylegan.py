@@ -1,4 +1,4 @@
-"""DualStyleGAN from zero (Yang et al. 2022, arXiv 2203.13248; SPEC §7), on top of a trained base StyleGAN.
+"""DualStyleGAN from zero (Yang et al. 2022, arXiv 2203.13248), on top of a trained base StyleGAN.
 
 The base stays as it is, so that degree 0 gives every face back. First the extrinsic path learns StyleGAN's own style
 mixing: colours, then ever more structure (`pretrain`). Then it learns styles. The authors had only the artworks, and
@@ -109,7 +109,7 @@ def doubled(old: dict[str, Tensor], new: dict[str, Tensor]) -> dict[str, Tensor]
 
 # -- stage 2: the base domain ----------------------------------------------------------------------------------------
 def mixing_layer(i: int, iterations: int) -> int:
-    """From which layer on style mixing takes the second code: 7, later 6 and 5. SPEC §7, pre-training."""
+    """From which layer on style mixing takes the second code: 7, later 6 and 5 (DualStyleGAN, §3.3)."""
     return latents.n_structure() - sum(i >= share * iterations for share in WALK[:-1])
 
 

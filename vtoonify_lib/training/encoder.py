@@ -1,4 +1,4 @@
-"""Training VToonify-T (paper §4.2, SPEC §7) on pairs: first without, then with flicker suppression.
+"""Training VToonify-T (arXiv 2209.11224, §4.2) on pairs: first without, then with flicker suppression.
 
 Two recipes share every line but the source of pairs. `paper`: pairs come from the two StyleGANs and the generator in
 VToonify is frozen (see `paper`). `renders`: pairs are exact renders of the same person in both styles, and the

@@ -1,4 +1,4 @@
-"""The paper's own recipe for VToonify-T (§4.2, SPEC §7): everything is learned from pairs that two StyleGANs draw.
+"""The paper's own recipe for VToonify-T (arXiv 2209.11224, §4.2): all is learned from pairs that two StyleGANs draw.
 
 encoder pre-training against the hand-off feature → pairs, generator frozen → the same against a discriminator. As a
 script it starts from the two generators of a bundle and writes another bundle; nothing is rendered and no picture is
@@ -48,7 +48,7 @@ def generator_source(base: Generator, stylised: Generator, style_encoder: Callab
                      config: VToonifyConfig, batch: int, truncation: float = 0.5, seed: int = 4,
                      transform: Callable[[list[Tensor], torch.Generator], list[Tensor]] | None = same_affine
                      ) -> Callable[[int], Pair]:
-    """Synthetic pairs from two generators: x = G0(w'), y = G1([½·w'[:7], E_s(x)[7:]]), moved alike (SPEC §7).
+    """Synthetic pairs from two generators: x = G0(w'), y = G1([½·w'[:7], E_s(x)[7:]]), moved alike.
 
     style_encoder  picture [B,3,S,S] → w or w+
     truncation     of w' towards the mean code
@@ -102,7 +102,7 @@ def pretrain(base: Generator, stylised: Generator, parsing: ParsingNet, vtoonify
 
 
 def _edited_codes(base: Generator, batch: int, truncation: float, centre: Tensor, g: torch.Generator) -> Tensor:
-    """w' of SPEC §7, [B,L,D]: mapping(z), layers 3–6 on their way to another random face, then truncated."""
+    """Edited codes w' [B,L,D]: mapping(z), layers 3–6 on their way to another random face, then truncated."""
     z, other = (torch.randn(batch, base.config.style_dim, generator=g, device=g.device) for _ in range(2))
     w = base.to_w(z).clone()
     layers = latents.edit_layers()

@@ -1,4 +1,4 @@
-"""Face parsing, trained on the studio's exact ground truth; it stands in for the paper's BiSeNet (SPEC §5).
+"""Face parsing, trained on the studio's exact ground truth; it replaces the paper's BiSeNet.
 
 The net sees heavy photometric and geometric augmentation, because it must hold on photographs that no renderer drew.
 Using it is the work of `faces.parsing_maps`.

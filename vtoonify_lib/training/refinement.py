@@ -26,7 +26,7 @@ from .criteria import Criterion, OurLosses
 from .dualstylegan import DualDistilled
 from .encoder import detail_mask
 
-IDENTITY_WEIGHT = 0.1  # SPEC §7
+IDENTITY_WEIGHT = 0.1  # as in DualStyleGAN's destylisation (arXiv 2203.13248, §3.2)
 NEAR_WEIGHT = 0.01  # keeps a person near the encoder's guess, where the generator draws faces
 STYLE_NEAR_WEIGHT = 0.3  # keeps a style near the encoder's guess: codes of ours mean something, and far ones nothing
 
@@ -62,7 +62,7 @@ def refine(model: DualDistilled, picture: Tensor, parsing: ParsingNet, iteration
            progress: bool = False, criterion: Criterion | None = None) -> Tensor:
     """Fit structure code and colour code [1,2,D] of one aligned artwork [1,3,S,S] to it, colours faster.
 
-    Rates are lower than those of SPEC §7: the numbers of our codes mean something one by one.
+    Learning rates are lower than the published ones: the numbers of our codes mean something one by one.
 
     person  intrinsic code [1,D] of who is in it (default: `destylise`)
     room    which numbers [2,D] of a code may change, bool; a code of ours has places that mean nothing (`studio.codes`)

@@ -1,4 +1,4 @@
-"""The published VToonify checkpoints: which there are, how to get them, and how they become bundles (SPEC §8).
+"""The published VToonify checkpoints: which there are, how to get them, and how they become bundles.
 
     presets     what exists and what each can do     weights     what is in the files
     consent     the licence, asked for once          conversion  files → bundle

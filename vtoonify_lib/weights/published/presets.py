@@ -1,4 +1,4 @@
-"""Which published checkpoints there are, and what each of them can do (SPEC §8).
+"""Which published checkpoints there are, and what each of them can do.
 
 A file name says it all: `vtoonify_s026_d0.5.pt` knows one exemplar (`_s` alone: any of the family's), was trained for
 one structure degree (`_d` alone: any from 0 to 1), and keeps the face's colours (`_c`: takes the exemplar's).

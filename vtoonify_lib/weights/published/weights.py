@@ -1,7 +1,7 @@
 """What is in each published file: read as data, sizes deduced from the shapes, every name and shape checked, and what
 no frame ever reads left out.
 
-Formats (SPEC §5, §8): a checkpoint holds the network under `g_ema`; `encoder.pt` holds pSp under `state_dict`, every
+Formats: a checkpoint holds the network under `g_ema`; `encoder.pt` holds pSp under `state_dict`, every
 name with `encoder.` in front, and `latent_avg`; `faceparsing.pth` is a BiSeNet's state dict; `exstyle_code.npy` holds a
 pickled dict, name → z+ [1,L,D]. Nothing is written here.
 """
