@@ -156,7 +156,7 @@ def test_largest_face_comes_first(finder):
 
 def test_a_known_face_is_confirmed_only_where_it_is(finder):
     face, = finder.faces(scene())
-    assert finder.near(scene(), face) and finder.near(scene(people=[]), face) is None
+    assert finder.confirm(scene(), face) and finder.confirm(scene(people=[]), face) is None
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (1, 1), (1, 300), (240, 320)])

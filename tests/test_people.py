@@ -8,8 +8,8 @@ import pytest
 from people import GREY, scene
 
 from vtoonify_lib.faces.detector import FaceFinder
-from vtoonify_lib.faces.multi_tracker import People, colours
-from vtoonify_lib.faces.trajectory import track_people
+from vtoonify_lib.faces.multi_tracker import MultiFaceTracker, colours
+from vtoonify_lib.faces.trajectory import track_faces
 from vtoonify_lib.weights.bundle import load_bundle
 
 
@@ -47,7 +47,7 @@ def two(xs, ys, size=(760, 300)):
 
 def test_two_people_have_a_track_each(finder):
     xs, ys = np.linspace(10, 60, 15), [None] * 4 + [420] * 11
-    first, second = track_people(two(xs, ys), finder, 32, most=4, every=3)
+    first, second = track_faces(two(xs, ys), finder, 32, most=4, every=3)
     assert first.found.all() and np.abs(np.asarray(first.x) - (262 * 0.4 + xs)).max() < 8
     assert not second.found[:4].any() and second.found[6:].all() and second.frames == first.frames == 15
     assert np.nanmedian(second.x) == pytest.approx(420 + 262 * 0.5, abs=8)
@@ -56,20 +56,20 @@ def test_two_people_have_a_track_each(finder):
 
 
 def test_who_comes_back_is_the_same_person(finder):
-    (track,) = track_people(walk([60] * 5 + [None] * 20 + [70] * 5), finder, 32, most=4)
+    (track,) = track_faces(walk([60] * 5 + [None] * 20 + [70] * 5), finder, 32, most=4)
     assert track.found[:5].all() and track.found[-4:].all() and not track.found[18:25].any()
 
 
 def test_when_all_places_are_taken_a_newcomer_gets_one_that_is_free(finder):
     grey = np.repeat(painted(220)[..., :1], 3, axis=2)
     frames = [painted(20)] * 4 + [painted(None, 420)] * 16 + [grey] * 8
-    first, second = track_people(timed(frames), finder, 32, most=2)
+    first, second = track_faces(timed(frames), finder, 32, most=2)
     assert first.found[:4].all() and second.found[5:20].all() and not first.found[15:20].any()
     assert first.found[-2:].all() and not second.found[-1], "the third one has the first one's place"
 
 
 def test_people_without_a_face(finder):
-    (track,) = track_people(walk([None] * 3), finder, 32, most=3)
+    (track,) = track_faces(walk([None] * 3), finder, 32, most=3)
     assert track.frames == 3 and track.aligned is None and track.most_faces == 0
 
 
@@ -91,7 +91,7 @@ def test_colours_of_a_face_that_leaves_the_picture(finder):
 
 def test_two_who_change_sides_at_a_cut_stay_who_they_are(finder):
     frames = [painted(20, 480)] * 8 + [255 - painted(size=(760, 240))] * 2 + [painted(480, 20)] * 8
-    first, second = track_people(timed(frames), finder, 32, most=4)
+    first, second = track_faces(timed(frames), finder, 32, most=4)
     left, right = (first, second) if first.x[0] < 380 else (second, first)
     assert np.nanmax(left.x[:8]) < 380 < np.nanmin(left.x[-8:]) and np.isfinite(left.x[-8:]).all()
     assert np.nanmin(right.x[:8]) > 380 > np.nanmax(right.x[-8:]) and np.isfinite(right.x[-8:]).all()
@@ -100,14 +100,14 @@ def test_two_who_change_sides_at_a_cut_stay_who_they_are(finder):
 def test_another_person_in_the_same_place_is_another_person_and_the_first_one_is_known_again(finder):
     dark, light = painted(260), painted(None, 260)
     light[light.min(2) == GREY] = 250  # another room
-    first, second = track_people(timed([dark] * 8 + [light] * 8 + [dark] * 8), finder, 32, most=4)
+    first, second = track_faces(timed([dark] * 8 + [light] * 8 + [dark] * 8), finder, 32, most=4)
     assert first.found.tolist() == [True] * 8 + [False] * 8 + [True] * 8
     assert second.found.tolist() == [False] * 8 + [True] * 8 + [False] * 8
 
 
 def test_who_goes_behind_somebody_else_comes_out_as_the_same_person(finder):
     steps = np.linspace(0, 500, 40).astype(int)
-    behind, front = track_people(timed([painted(x, 500 - x) for x in steps]), finder, 32, most=4)
+    behind, front = track_faces(timed([painted(x, 500 - x) for x in steps]), finder, 32, most=4)
     behind, front = (behind, front) if behind.x[0] < front.x[0] else (front, behind)
     assert front.found.all() and np.abs(np.asarray(front.x) - (262 * 0.4 + 500 - steps)).max() < 60
     seen = behind.found
@@ -119,18 +119,18 @@ def test_who_goes_behind_somebody_else_comes_out_as_the_same_person(finder):
 def test_a_jump_without_a_cut_is_no_second_person(at):
     finder = FaceFinder(load_bundle("studio-t").path("landmarks"))  # the one of the tests believes in any background
     frames = [painted(20 if i < at else 400, size=(640, 480)) for i in range(18)]
-    track, = track_people(timed(frames), finder, 32, most=4)
+    track, = track_faces(timed(frames), finder, 32, most=4)
     assert track.found[-3:].all() and track.x[-1] > 400
 
 
 def test_a_newcomer_takes_the_place_of_the_one_lost_longest(finder):
     grey = np.repeat(painted(220)[..., :1], 3, axis=2)
     frames = [painted(None, 420)] * 6 + [painted(20)] * 12 + [painted(size=(760, 240))] * 20 + [grey] * 8
-    first, second = track_people(timed(frames), finder, 32, most=2)
+    first, second = track_faces(timed(frames), finder, 32, most=2)
     assert first.found[-2:].all() and not second.found[-1]
 
 
 def test_a_single_face_is_followed_without_looking_at_colours(finder, monkeypatch):
     monkeypatch.setattr("vtoonify_lib.faces.multi_tracker.colours", None)
-    people = People(finder, 1)
-    assert people.update(painted(60), 0.0)[0] is not None
+    tracker = MultiFaceTracker(finder, 1)
+    assert tracker.update(painted(60), 0.0)[0] is not None

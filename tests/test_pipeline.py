@@ -199,7 +199,7 @@ def test_several_frames_at_a_time_give_the_same_clip(toonifier, tmp_path, monkey
     monkeypatch.setattr(video, "SegmentWriter", lambda *a: SegmentWriter(*a, 10))
     one = [f.rgb for f in read_frames(toonify(toonifier, src, tmp_path / "one.mp4").path)]
     monkeypatch.setattr(frame_renderer, "frames_that_fit", lambda device, draw_one: (draw_one(), 4)[1])
-    groups, stage = [], frame_renderer._Stage
+    groups, stage = [], frame_renderer._RenderStage
     real = stage.draw
     monkeypatch.setattr(stage, "draw", lambda self, jobs: (groups.append(len(jobs)), real(self, jobs))[1])
     four = [f.rgb for f in read_frames(toonify(toonifier, src, tmp_path / "four.mp4").path)]
@@ -207,7 +207,7 @@ def test_several_frames_at_a_time_give_the_same_clip(toonifier, tmp_path, monkey
     assert len(one) == len(four) == 33
     assert max(np.abs(a.astype(int) - b).mean() for a, b in zip(one, four, strict=True)) < 2  # coded apart
     moving = SimpleNamespace(looks=(Look(structure="0:0, 1:1"),))
-    assert frame_renderer._at_once(toonifier, [], moving) == 1  # it is folded anew for each frame
+    assert frame_renderer._batch_size(toonifier, [], moving) == 1  # it is folded anew for each frame
 
 
 def test_clip_full_frame(toonifier, tmp_path):

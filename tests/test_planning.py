@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from vtoonify_lib.config import VToonifyError
-from vtoonify_lib.faces.trajectory import ClipTrack
-from vtoonify_lib.inference.crop_plan import FADE, MISSED, REACH, choose_people, plan_clip, presence
+from vtoonify_lib.faces.trajectory import FaceTrajectory
+from vtoonify_lib.inference.crop_plan import FADE, MISSED, REACH, fade_alpha, plan_clip, select_faces
 from vtoonify_lib.styles.request import check_faces
 
 
-def made_track(xs, distances, shape=(400, 800)) -> ClipTrack:
-    track = ClipTrack(frame_shape=shape)
+def made_track(xs, distances, shape=(400, 800)) -> FaceTrajectory:
+    track = FaceTrajectory(frame_shape=shape)
     for i, (x, d) in enumerate(zip(xs, distances, strict=True)):
         track.times.append(i / 25)
         track.x.append(x)
@@ -53,10 +53,10 @@ def test_a_clock_that_begins_anew_is_survived():
     track = made_track(np.linspace(150, 650, 100), [20] * 100)
     track.times[50:] = array("d", np.arange(50) / 25)
     track.cuts.append(10)
-    assert (np.diff(track.clock) > 0).all() and track.clock[60] == pytest.approx(60 / 25)
+    assert (np.diff(track.monotonic_times) > 0).all() and track.monotonic_times[60] == pytest.approx(60 / 25)
     plans = plan_clip(track, in_size=128).plans
     centres = np.array([(p.box[0] + p.box[2]) / 2 for p in plans])
-    assert len(plans) == 100 and np.abs(centres - np.asarray(track.x)).max() < 60 and (presence(track) == 1).all()
+    assert len(plans) == 100 and np.abs(centres - np.asarray(track.x)).max() < 60 and (fade_alpha(track) == 1).all()
 
 
 def test_crop_zooms_with_a_face_that_comes_closer_and_does_not_smear_a_cut():
@@ -67,7 +67,7 @@ def test_crop_zooms_with_a_face_that_comes_closer_and_does_not_smear_a_cut():
     assert plan.at(49).box[2] < 400 < plan.at(50).box[2]
 
 
-def found_in(*frames: int, count: int = 100, cuts=()) -> ClipTrack:
+def found_in(*frames: int, count: int = 100, cuts=()) -> FaceTrajectory:
     """A track of 25 frames a second in which the face was found in these frames."""
     track = made_track([300.0] * count, [40.0 if i in frames else np.nan for i in range(count)])
     track.cuts.extend(cuts)
@@ -75,7 +75,7 @@ def found_in(*frames: int, count: int = 100, cuts=()) -> ClipTrack:
 
 
 def test_the_cartoon_fades_in_and_out():
-    share = presence(found_in(*range(40, 60)))
+    share = fade_alpha(found_in(*range(40, 60)))
     assert (share[40:60] == 1).all() and (share[[0, 10, 90, 99]] == 0).all()
     reach, fade = round(25 * REACH), round(25 * FADE)
     assert share[40 - reach] == 1 and share[59 + reach] == 1 and 0 < share[39 - reach] < 1
@@ -84,18 +84,18 @@ def test_the_cartoon_fades_in_and_out():
 
 def test_short_gaps_are_closed_and_long_ones_are_not():
     gap = round(25 * MISSED)
-    assert (presence(found_in(10, 10 + gap, count=20 + gap)) == 1).all()
-    share = presence(found_in(10, 80))
+    assert (fade_alpha(found_in(10, 10 + gap, count=20 + gap)) == 1).all()
+    share = fade_alpha(found_in(10, 80))
     assert share[45] == 0 and share[10] == share[80] == 1
 
 
 def test_nothing_fades_across_a_cut():
-    share = presence(found_in(*range(50), cuts=[50]))
+    share = fade_alpha(found_in(*range(50), cuts=[50]))
     assert (share[:50] == 1).all() and (share[50:] == 0).all()
-    assert (presence(found_in()) == 0).all()
+    assert (fade_alpha(found_in()) == 0).all()
 
 
-def person(x: float, distance: float, frames: int, count: int = 100) -> ClipTrack:
+def person(x: float, distance: float, frames: int, count: int = 100) -> FaceTrajectory:
     track = made_track([x] * count, [distance if i < frames else np.nan for i in range(count)])
     track.x[frames:] = type(track.x)("d", [np.nan] * (count - frames))
     track.aligned = np.zeros((8, 8, 3), np.uint8) if frames else None
@@ -105,11 +105,11 @@ def person(x: float, distance: float, frames: int, count: int = 100) -> ClipTrac
 def test_who_is_drawn_stands_from_left_to_right():
     far, near, mistake, nobody = person(500, 20, 100), person(200, 60, 90), person(50, 90, 4), person(9, 9, 0)
     tracks = [nobody, far, near, mistake]
-    assert choose_people(tracks, "all") == [near, far] and choose_people(tracks, 1) == [near]
-    assert choose_people(tracks, "largest") == [near] and choose_people(tracks, 5) == [near, far]
+    assert select_faces(tracks, "all") == [near, far] and select_faces(tracks, 1) == [near]
+    assert select_faces(tracks, "largest") == [near] and select_faces(tracks, 5) == [near, far]
     far.x[30:], near.x[30:] = array("d", [100] * 70), array("d", [700] * 60 + [np.nan] * 10)
-    assert choose_people(tracks, "all") == [near, far], "as they were first seen"
-    assert choose_people([nobody], "all") == [] and choose_people([nobody, mistake], "all") == [mistake]
+    assert select_faces(tracks, "all") == [near, far], "as they were first seen"
+    assert select_faces([nobody], "all") == [] and select_faces([nobody, mistake], "all") == [mistake]
 
 
 def test_wishes_for_faces():

@@ -18,7 +18,7 @@ from media_files import make_clip, sound_packets, sound_times
 from people import scene, write_clip
 
 from vtoonify_lib.config import VToonifyError
-from vtoonify_lib.faces.trajectory import load_tracks, save_tracks, track_people
+from vtoonify_lib.faces.trajectory import load_trajectories, save_trajectories, track_faces
 from vtoonify_lib.media import segments
 from vtoonify_lib.media.video import SegmentWriter, VideoWriter, left_out, probe, read_frames
 
@@ -280,15 +280,15 @@ def test_tracks_come_back_as_they_were(tmp_path, landmark_file):
     from vtoonify_lib.faces.detector import FaceFinder
 
     frames = [(scene(760, 300, [(0, 60, 240), (420, 0, 300)] if i else []), i / 25) for i in range(4)]
-    tracks = track_people(frames, FaceFinder(landmark_file), 32, most=3)
-    save_tracks(tmp_path / "t.npz", tracks, ["a note", "another"])
-    again, notes = load_tracks(tmp_path / "t.npz")
+    tracks = track_faces(frames, FaceFinder(landmark_file), 32, most=3)
+    save_trajectories(tmp_path / "t.npz", tracks, ["a note", "another"])
+    again, notes = load_trajectories(tmp_path / "t.npz")
     assert notes == ["a note", "another"] and len(again) == len(tracks) == 2
     for a, b in zip(tracks, again, strict=True):
         assert a.times == b.times and np.array_equal(a.x, b.x, equal_nan=True) and a.cuts == b.cuts
         assert np.array_equal(a.aligned, b.aligned) and a.frame_shape == b.frame_shape and a.most_faces == b.most_faces
     (tmp_path / "bad.npz").write_bytes(b"PK nonsense")
-    assert load_tracks(tmp_path / "bad.npz") is None and load_tracks(tmp_path / "none.npz") is None
+    assert load_trajectories(tmp_path / "bad.npz") is None and load_trajectories(tmp_path / "none.npz") is None
 
 
 SLOWLY = """

@@ -228,11 +228,11 @@ def _bundle(arguments: argparse.Namespace) -> str:
 
 def _wishes(arguments: argparse.Namespace) -> tuple[Toonifier, dict[str, Any]]:
     """The Toonifier, and what its `image` and `video` are to be called with; saves the recipe if that is wanted."""
-    from ..faces.crop import usual_padding
+    from ..faces.crop import resolve_padding
     from ..inference.toonifier import Toonifier
     from ..styles.recipe import Recipe, check_recipe_name
 
-    usual_padding(0, arguments.padding)  # before the model is fetched or loaded
+    resolve_padding(0, arguments.padding)  # before the model is fetched or loaded
     if arguments.save_recipe:
         check_recipe_name(arguments.save_recipe)
     recipe = _recipe(arguments)

@@ -91,8 +91,8 @@ def plan_crop(frame_shape: tuple[int, ...], landmarks: np.ndarray, in_size: int,
     return plan_around(frame_shape, (*centre, *centre), distance, in_size, padding)
 
 
-def usual_padding(in_size: int, padding: float | None = None) -> float:
-    """The padding that was asked for, or the published share of in_size. VToonifyError when it is too small."""
+def resolve_padding(in_size: int, padding: float | None = None) -> float:
+    """The given padding, by default the published share of in_size. VToonifyError when it is too small."""
     if padding is None:
         return PADDING_FRACTION * in_size
     if not GRID <= padding < math.inf:
@@ -106,7 +106,7 @@ def plan_around(frame_shape: tuple[int, ...], centres: tuple[float, float, float
 
     distance: eye distance in frame pixels that becomes in_size/4. Otherwise as `plan_crop`.
     """
-    padding = usual_padding(in_size, padding)
+    padding = resolve_padding(in_size, padding)
     height, width = frame_shape[:2]
     check_distance(distance, in_size)
     scale = in_size * EYE_FRACTION / distance
@@ -185,10 +185,10 @@ def published_cut(frame: np.ndarray, plan: CropPlan) -> np.ndarray:
     return cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR)[top:bottom, left:right]
 
 
-def paste_back(frame: np.ndarray, stylised: np.ndarray, plan: CropPlan, share: np.ndarray | None = None) -> np.ndarray:
+def paste_back(frame: np.ndarray, stylised: np.ndarray, plan: CropPlan, alpha: np.ndarray | None = None) -> np.ndarray:
     """The frame [H,W,3] uint8 with the stylised crop (any size) put back in its place behind a soft edge.
 
-    share: how much of the crop is to be seen where, float32 [h,w] in [0,1] of any size; default all of it.
+    alpha: how much of the crop is to be seen where, float32 [h,w] in [0,1] of any size; default all of it.
     Sides of the crop that coincide with the edge of the frame stay hard: there is nothing to blend with.
     """
     left, top, right, bottom = plan.box
@@ -201,8 +201,8 @@ def paste_back(frame: np.ndarray, stylised: np.ndarray, plan: CropPlan, share: n
     width = max(2.0, FEATHER_FRACTION * min(x1 - x0, y1 - y0))
     mask = np.minimum.outer(_ramp(y1 - y0, width, y0 > 0, y1 < plan.frame_height),
                             _ramp(x1 - x0, width, x0 > 0, x1 < plan.frame_width))[..., None]
-    if share is not None:
-        mask *= cv2.resize(share, (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR)[..., None]
+    if alpha is not None:
+        mask *= cv2.resize(alpha, (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR)[..., None]
     result = frame.copy()
     region = result[y0:y1, x0:x1]
     region[...] = (region + mask * (picture.astype(np.float32) - region) + 0.5).astype(np.uint8)
@@ -210,15 +210,15 @@ def paste_back(frame: np.ndarray, stylised: np.ndarray, plan: CropPlan, share: n
 
 
 def paste_all(frame: np.ndarray, parts: Sequence[tuple[np.ndarray, CropPlan, np.ndarray]]) -> np.ndarray:
-    """`paste_back` for several crops (stylised, plan, share) at once, whose shares of a pixel sum to 1 at most.
+    """`paste_back` for several crops (stylised, plan, alpha) at once, whose alphas of a pixel sum to 1 at most.
 
-    One after the other, two halves would leave a quarter of the frame to be seen between them.
+    Pasted one after the other, two halves would leave a quarter of the frame visible between them.
     """
     if len(parts) == 1:
         return paste_back(frame, *parts[0])
     change = np.zeros(frame.shape, np.int16)
-    for stylised, plan, share in parts:
-        change += paste_back(frame, stylised, plan, share).astype(np.int16) - frame
+    for stylised, plan, alpha in parts:
+        change += paste_back(frame, stylised, plan, alpha).astype(np.int16) - frame
     return np.clip(frame + change, 0, 255).astype(np.uint8)
 
 

@@ -1,8 +1,8 @@
 """Find faces and their 68 landmarks in one picture.
 
-dlib's frontal HOG detector, which comes with dlib and needs no file, looks first; where it sees nobody, our landmark
-network searches for what it takes for a face (`searching`): profiles, hats, sunglasses, little light. The network also
-says how sure it is of what either has found. Landmarks come from the bundle's model, see `landmarks`. Pictures of any
+dlib's frontal HOG detector, which comes with dlib and needs no file, looks first; where it finds nothing, our landmark
+network searches (`searching`): profiles, hats, sunglasses, little light. The network also gives the confidence of all
+detections. Landmarks come from the bundle's model, see `landmarks`. Pictures of any
 size are searched at two fixed working sizes, so that a 4k frame costs no more than a small one and small faces are
 still found. Following a face through a clip is in `tracker`; crops, alignment and paste-back are in `crop`.
 """
@@ -27,7 +27,7 @@ LAST_THRESHOLD = -0.3   # last pass: accept weaker faces; 0 is dlib's own operat
 NEAR_FACE, NEAR_MARGIN = 110, 0.5  # confirming a known face: the box is resized to this side, with a border around
 UNSURE_SPREAD = 0.1     # landmarks of dlib's model that disagree by more than this are not on a face: 99 % do not
 SURE = 0.5              # confidence of our network from which a box is taken for a face
-SURE_AGAIN = 0.3        # and from which a face that is followed is still believed
+SURE_AGAIN = 0.3        # and from which a face that is followed counts as found
 FACE_NEEDS = "a face must be upright, look roughly towards the camera and be at least 40 px wide"
 
 
@@ -62,7 +62,7 @@ class Face:
         """Centre of the box, [2] = x, y in pixels."""
         return np.array([(self.box[0] + self.box[2]) / 2, (self.box[1] + self.box[3]) / 2])
 
-    def believed(self, sure: float = SURE) -> bool:
+    def is_reliable(self, sure: float = SURE) -> bool:
         """Whether the landmarks lie on a face: by the network's confidence, or dlib's spread where there is none."""
         return self.spread <= UNSURE_SPREAD if np.isnan(self.confidence) else self.confidence >= sure
 
@@ -99,20 +99,20 @@ class FaceFinder:
         return sorted(faces, key=lambda face: face.side, reverse=True)
 
     def _known(self, rgb: np.ndarray, faces: list[Face]) -> list[Face]:
-        """Those that the network, if there is one, takes for faces, too."""
+        """The detections that the network, if there is one, confirms."""
         if not faces or self._network is None:
             return faces
         sure = self._network.confidence(rgb, [face.box for face in faces])
         return [face for face, confidence in zip(faces, sure, strict=True) if confidence >= SURE]
 
-    def near(self, rgb: np.ndarray, face: Face) -> Face | None:
-        """The face that is seen around a known one, even if only weakly: 3 to 5 ms to confirm that it is there.
+    def confirm(self, rgb: np.ndarray, face: Face) -> Face | None:
+        """The detection around a known face, even a weak one, in 3 to 5 ms; None if there is none.
 
-        The network says so itself where there is one, because the detector sees no profiles.
+        The network confirms it where there is one, because the detector misses profiles.
         """
         if self._network is not None:
             seen = self.fit(rgb, face)
-            return Face(box_from_landmarks(seen.landmarks), log_odds(seen.confidence)) if seen.believed() else None
+            return Face(box_from_landmarks(seen.landmarks), log_odds(seen.confidence)) if seen.is_reliable() else None
         scale, reach = NEAR_FACE / face.side, 0.5 + NEAR_MARGIN
         (x0, y0), (x1, y1) = _window(rgb, face.centre, reach * face.side)
         found = self._search(np.ascontiguousarray(rgb[y0:y1, x0:x1]), scale, LAST_THRESHOLD)
@@ -144,7 +144,7 @@ class FaceFinder:
         Detections that neither the detector nor the landmark model is sure of are left out.
         """
         fitted = [self.fit(rgb, face) for face in self.detect(rgb, thorough)]
-        return [face for face in fitted if face.believed() or (self._network is None and face.score >= 0)]
+        return [face for face in fitted if face.is_reliable() or (self._network is None and face.score >= 0)]
 
 
 def log_odds(confidence: float) -> float:

@@ -1,6 +1,6 @@
-"""Who is who, when several faces are followed at a time: by place, and by the colours of face and hair.
+"""Tracking several faces: detections are assigned to people by position and by colour histograms of face and hair.
 
-Nothing is learnt or recognised: two people whose faces and hair have the same colours are told apart by place alone.
+No face recognition is used: two people with the same colours are distinguished by position alone.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import numpy as np
 from .detector import Face, FaceFinder
 from .tracker import SAME_FACE, THOROUGH_EVERY, FaceTrack
 
-LOOKED_AT = 48                       # pixels: the larger side of what colours are counted in
+LOOKED_AT = 48                       # pixels: the larger side of the patch whose colours are counted
 BINS = (8, 6, 6)                     # of lightness, and of the two axes of colour, which end at ± 40
 REGIONS = ((0.45, -0.5, 0.5), (0.55, -0.85, -0.35))
 """Face and hair around the centre of the box, in box sides: half the width, top, bottom."""
-UNLIKE = 0.6                         # what may speak against it at most where somebody comes back
-PLACE = 0.3                          # of which so much is for another place; the rest, for other colours
-LEARN = 0.2                          # share of what is seen now in what is remembered of somebody's colours
-ON_TOP = 0.5                         # box sides between two faces that are one: somebody went behind somebody else
+UNLIKE = 0.6                         # largest dissimilarity at which a lost person is recognised again
+PLACE = 0.3                          # share of the dissimilarity due to the position; the rest is due to the colours
+LEARN = 0.2                          # weight of the present frame in the running mean of a person's colours
+ON_TOP = 0.5                         # two tracks closer than this, in box sides, follow one face
 
 
 def colours(rgb: np.ndarray, face: Face) -> np.ndarray:
@@ -46,14 +46,14 @@ def _unit(vector: np.ndarray) -> np.ndarray:
 
 
 def _misses(followed: list[bool], faces: list[Face | None]) -> bool:
-    """Whether somebody who was followed is no more."""
+    """Whether a face that was followed is lost."""
     return any(was and face is None for was, face in zip(followed, faces, strict=False))
 
 
-class People:
-    """Several faces at a time, each with a `FaceTrack` of its own: `faces = people.update(rgb, time)`.
+class MultiFaceTracker:
+    """Several faces at a time, each with a `FaceTrack` of its own: `faces = tracker.update(rgb, time)`.
 
-    most  people at most; who comes when so many are known takes the place of one who is not to be seen
+    most  maximum number of people; a further one replaces a person who is not visible
     """
 
     def __init__(self, finder: FaceFinder, most: int, every: int = 5) -> None:
@@ -61,12 +61,12 @@ class People:
         self.tracks: list[FaceTrack] = [FaceTrack(finder, every)] if most == 1 else []
         self._colours: list[np.ndarray] = []
         self._count = 0
-        self._lost = True  # somebody, with the last frame
+        self._lost = True  # a face was lost in the last frame
 
     def update(self, rgb: np.ndarray, time: float, cut: bool = False) -> list[Face | None]:
         """Look at the next frame, as `FaceTrack.update` → a face, or None, for each person known so far.
 
-        cut: another scene begins with it, so that places of before mean nothing
+        cut: a new scene begins with it, so earlier positions are ignored
         """
         for track in self.tracks if cut else ():
             track.following = False
@@ -78,58 +78,59 @@ class People:
         faces = [] if due else [track.update(rgb, time, []) for track in self.tracks]
         if due or _misses(followed, faces):
             found = self.finder.faces(rgb, thorough)
-            for track in self.tracks:  # who has jumped may be anywhere, as whoever was lost
-                if found and track.following and min(map(track.away, found)) > SAME_FACE and not track.holds(rgb):
+            for track in self.tracks:  # a face that jumped may be anywhere, like one that was lost
+                jumped = bool(found) and track.following and min(map(track.distance_to, found)) > SAME_FACE
+                if jumped and not track.still_there(rgb):
                     track.following = False
-            mine = self._shared_out(found, [colours(rgb, face) for face in found], cut)
+            assigned = self._assign(found, [colours(rgb, face) for face in found], cut)
             known = dict(enumerate(faces))
-            faces = [known.get(who) or track.update(rgb, time, [mine[who]] if who in mine else [])
+            faces = [known.get(who) or track.update(rgb, time, [assigned[who]] if who in assigned else [])
                      for who, track in enumerate(self.tracks)]
-        self._part(rgb, faces)
+        self._separate(rgb, faces)
         self._lost = not any(faces) or _misses(followed, faces)
         return faces
 
-    def _shared_out(self, found: list[Face], seen: list[np.ndarray], cut: bool) -> dict[int, Face]:
-        """Each track's detection; tracks are made for those that are nobody's.
+    def _assign(self, found: list[Face], seen: list[np.ndarray], cut: bool) -> dict[int, Face]:
+        """Each track's detection; new tracks are made for detections that belong to none.
 
-        Whoever is followed is near. Whoever was lost may be anywhere, and after a cut everybody is lost.
+        A face that is followed must be near. A lost one may be anywhere, and after a cut all are lost.
         """
-        mine: dict[int, int] = {}
+        assigned: dict[int, int] = {}
         left = list(range(len(found)))
         for _, who, i in sorted(self._candidates(found, seen, cut)):
-            if who not in mine and i in left:
-                mine[who] = i
+            if who not in assigned and i in left:
+                assigned[who] = i
                 left.remove(i)
-        for who, i in mine.items():
+        for who, i in assigned.items():
             self._colours[who] = _unit((1 - LEARN) * self._colours[who] + LEARN * seen[i])
         for i in left:  # largest first, as found
             free = sorted((track.last_seen, who) for who, track in enumerate(self.tracks)
-                          if who not in mine and not track.following)
+                          if who not in assigned and not track.following)
             if len(self.tracks) < self.most:
                 self.tracks.append(FaceTrack(self.finder, self.every))
                 self._colours.append(seen[i])
-                mine[len(self.tracks) - 1] = i
+                assigned[len(self.tracks) - 1] = i
             elif free:
-                who = free[0][1]  # of those who are not to be seen, the one lost longest ago
+                who = free[0][1]  # of the people who are not visible, the one lost longest ago
                 self._colours[who] = seen[i]
-                mine[who] = i
-        return {who: found[i] for who, i in mine.items()}
+                assigned[who] = i
+        return {who: found[i] for who, i in assigned.items()}
 
     def _candidates(self, found: list[Face], seen: list[np.ndarray], cut: bool) -> list[tuple[float, int, int]]:
-        """(what speaks against it, track, detection) of all that may belong together."""
+        """(dissimilarity, track, detection) of all pairs that may belong together."""
         possible = []
         for who, track in enumerate(self.tracks):
             for i, face in enumerate(found):
-                away = SAME_FACE if cut else track.away(face)
-                unlike = PLACE * min(away / SAME_FACE, 1) + 1 - float(self._colours[who] @ seen[i])
-                if away <= SAME_FACE if track.following else unlike <= UNLIKE:
-                    possible.append((unlike, who, i))
+                distance = SAME_FACE if cut else track.distance_to(face)
+                dissimilarity = PLACE * min(distance / SAME_FACE, 1) + 1 - float(self._colours[who] @ seen[i])
+                if distance <= SAME_FACE if track.following else dissimilarity <= UNLIKE:
+                    possible.append((dissimilarity, who, i))
         return possible
 
-    def _part(self, rgb: np.ndarray, faces: list[Face | None]) -> None:
-        """Two tracks on one face: the one whose person looks less like it has lost theirs behind somebody else."""
+    def _separate(self, rgb: np.ndarray, faces: list[Face | None]) -> None:
+        """Where two tracks follow one face, drop the track whose colours fit it less: its own face is occluded."""
         for one, other in combinations(range(len(faces)), 2):
-            if faces[one] and faces[other] and self.tracks[one].away(faces[other]) < ON_TOP:
+            if faces[one] and faces[other] and self.tracks[one].distance_to(faces[other]) < ON_TOP:
                 seen = colours(rgb, faces[one])
                 loser = min(one, other, key=lambda who: float(self._colours[who] @ seen))
                 self.tracks[loser].following, faces[loser] = False, None

@@ -1,4 +1,4 @@
-"""Face-parsing maps: the 19 channels that VToonify reads beside the RGB picture (SPEC §4, §5), steady in clips (§7).
+"""Face-parsing maps: the 19 channels that VToonify reads beside the RGB picture, and their smoothing in clips.
 
 The network takes *logits*, not classes, times PARSING_SCALE, so that soft borders reach it. Which network makes them is
 not decided here: any module from RGB [B,3,H,W] in [−1,1] to logits [B,19,H,W] will do. Colours are for people only.
@@ -16,9 +16,9 @@ from torch import nn
 from ..config import PARSING_CLASSES, PARSING_SCALE, VToonifyError
 from ..media.optical_flow import dense_flow, fetch
 
-LOOKS_ALIKE = 0.2  # SPEC §7: the spread, for pixels in [−1,1], within which a fetched pixel is believed
-MEMORY = 2.0       # how much what was known of the frames before counts beside one new parsing
-CUT = 0.3          # mean belief below which nothing is left of the frame before: it is another scene
+LOOKS_ALIKE = 0.2  # standard deviation of colours in [−1,1] in the confidence of a warped pixel, as published
+MEMORY = 2.0       # weight of the maps of earlier frames against one new parsing
+CUT = 0.3          # mean confidence below which a new scene is assumed
 
 # Order of CelebAMask-HQ as BiSeNet uses it; in our own renders and networks l_ is the person's left, r_ the right.
 CLASS_NAMES = ("background", "skin", "l_brow", "r_brow", "l_eye", "r_eye", "eye_g", "l_ear", "r_ear", "ear_r", "nose",
@@ -67,14 +67,14 @@ def person_mask(*logits: torch.Tensor) -> np.ndarray:
 
 
 class SteadyParsing:
-    """Parsing logits of a clip's frames, given in their order, without their jitter (SPEC §7, but causal).
+    """Parsing logits of a clip's frames, given in order, smoothed over time as the published system does, but causally.
 
-    What was known of the frame before is fetched along the optical flow, and believed where it looks like the new one:
+    The maps of the previous frame are warped along the optical flow and trusted where its colours match the new one:
     b = exp(−‖I_fetched − I‖² / (2·0.2²)). The published window of eleven frames is a running mean here, which needs
-    one flow a frame, constant memory and no future: S ← (L + MEMORY·b·S_fetched) / (1 + MEMORY·b).
+    one flow per frame, constant memory and no future frames: S ← (L + MEMORY·b·S_fetched) / (1 + MEMORY·b).
 
     parse  uint8 RGB [1,H,W,3] → logits [1,19,H,W]
-    every  only each so manieth frame is parsed, the others take over what was known; a new scene always is
+    every  only every n-th frame is parsed, the others reuse the warped maps; the first frame of a scene always is
     """
 
     def __init__(self, parse: Callable[[np.ndarray], torch.Tensor], every: int = 1) -> None:
@@ -97,7 +97,7 @@ class SteadyParsing:
         return self._known
 
     def _fetch(self, frame: np.ndarray) -> np.ndarray:
-        """Move what is known to this frame → how far it is to be believed, [H,W,1]."""
+        """Warp the known maps to this frame → confidence in them, [H,W,1] in [0,1]."""
         flow = dense_flow(frame, self._frame)
         self._known = fetch(self._known, flow)
         error = (fetch(self._frame, flow).astype(np.float32) - frame) / 127.5

@@ -1,7 +1,7 @@
 """Two ways from a frame to the crop a network sees, and from what it draws to bytes: ours, and the published system's.
 
-Published checkpoints were trained and are known with the second one, quirks and all (SPEC §6, §10): scale from the
-horizontal eye distance, a blur that shifts the picture, 8 bits by truncation. A toonifier asks its bundle once which
+Published checkpoints were trained and are known with the second one, quirks and all: scale from the horizontal
+eye distance, a blur that shifts the picture, 8 bits by truncation. A toonifier asks its bundle once which
 of the two it wants; nothing else tells them apart. The crop of a whole clip is always ours (`inference.crop_plan`): the
 published rule looks at the first frame alone.
 """
@@ -24,7 +24,7 @@ from .crop import (
     plan_crop,
     published_crop_plan,
     published_cut,
-    usual_padding,
+    resolve_padding,
 )
 
 
@@ -45,7 +45,7 @@ class Preprocessing:
 def published_plan(frame_shape: tuple[int, ...], landmarks: np.ndarray, in_size: int,
                    padding: float | None = None) -> CropPlan:
     """`published_crop_plan` as a CropPlan; refuses what ours refuses."""
-    sides = (usual_padding(in_size, padding),) * 4
+    sides = (resolve_padding(in_size, padding),) * 4
     *_, top, bottom, left, right, scale = published_crop_plan(frame_shape, landmarks, sides, in_size * EYE_FRACTION)
     check_distance(in_size * EYE_FRACTION / scale, in_size)
     return check_plan(CropPlan(scale, left, top, right, bottom, frame_shape[1], frame_shape[0]))

@@ -16,7 +16,7 @@ from .crop import eye_distance
 from .detector import SURE_AGAIN, Face, FaceFinder
 from .landmarks import box_from_landmarks
 
-PATIENCE = 0.4          # seconds for which a good landmark fit is believed although the detector sees no face
+PATIENCE = 0.4          # seconds for which a good landmark fit is trusted although the detector finds no face
 SLACK = 0.02            # spread that a second fit, from the box of the first one's landmarks, may lose
 SAME_FACE = 1.0         # a detection within this many box sides of the last one is the same person
 FLAT = 0.4              # a face whose contrast falls to less than this from frame to frame has gone: on a plain picture
@@ -88,7 +88,7 @@ class FaceTrack:
         face, detected = self._follow(rgb) if self.following else None, False
         if face is None or self._age + 1 >= self.every or seen:
             found = self._detect(rgb, self._look(rgb, face) if seen is None else seen)
-            detected = found is not None or (face is not None and self.finder.near(rgb, face) is not None)
+            detected = found is not None or (face is not None and self.finder.confirm(rgb, face) is not None)
             if not detected and (face is None or time - self._seen > PATIENCE):
                 self.following = False
                 return None
@@ -107,7 +107,7 @@ class FaceTrack:
         points = self._filter(points, time, eye_distance(face.landmarks))
         return replace(face, landmarks=points[:68], irises=None if face.irises is None else points[68:])
 
-    def holds(self, rgb: np.ndarray) -> bool:
+    def still_there(self, rgb: np.ndarray) -> bool:
         """Whether the face that was followed is still where it was, in the next frame, uint8 RGB [H,W,3]."""
         return self.following and self._follow(rgb) is not None
 
@@ -117,19 +117,19 @@ class FaceTrack:
         return self._seen
 
     def _follow(self, rgb: np.ndarray) -> Face | None:
-        """Fit from the landmarks of the last frame; None when the result is not believable."""
+        """Fit from the landmarks of the last frame; None when the result is not reliable."""
         last = self._face
         face = self.finder.fit(rgb, replace(last, box=box_from_landmarks(last.landmarks)))
         ratio = eye_distance(face.landmarks) / max(eye_distance(last.landmarks), 1e-6)
         height, width = rgb.shape[:2]
         x, y = face.landmarks.mean(0)
-        lost = not face.believed(SURE_AGAIN) or not 0.8 < ratio < 1.25 or not (0 <= x < width and 0 <= y < height)
+        lost = not face.is_reliable(SURE_AGAIN) or not 0.8 < ratio < 1.25 or not (0 <= x < width and 0 <= y < height)
         return None if lost or _contrast(rgb, face) < FLAT * self._contrast else face
 
     def _look(self, rgb: np.ndarray, face: Face | None) -> list[Face]:
         """What the detector sees: around a face that is still followed, which costs a quarter, or everywhere."""
         self._looks = 0 if face is None or self._looks + 1 == WIDE_EVERY else self._looks + 1
-        near = self.finder.near(rgb, face) if self._looks else None
+        near = self.finder.confirm(rgb, face) if self._looks else None
         if near is not None and near.score >= 0:
             return [self.finder.fit(rgb, near)]
         self._searches += 1
@@ -142,13 +142,13 @@ class FaceTrack:
         self.most_faces = max(self.most_faces, len(found))
         chosen, last = found[0], self._face
         if last is not None:
-            near = min(found, key=self.away)
-            self.jumped = self.away(near) > SAME_FACE
+            near = min(found, key=self.distance_to)
+            self.jumped = self.distance_to(near) > SAME_FACE
             chosen = chosen if self.jumped else near
         again = self.finder.fit(rgb, replace(chosen, box=box_from_landmarks(chosen.landmarks)))
         return again if again.spread <= chosen.spread + SLACK else chosen
 
-    def away(self, face: Face) -> float:
+    def distance_to(self, face: Face) -> float:
         """How far a face is from where this one was last, in box sides; infinite before there was one."""
         last = self._face
         return np.inf if last is None else float(np.hypot(*(face.centre - last.centre))) / max(face.side, last.side)

@@ -1,6 +1,6 @@
-"""Watch a whole clip: who is where in each frame, and where another scene begins.
+"""Face trajectories of a whole clip, and its scene cuts.
 
-Four numbers a frame are kept, never pixels; what is made of them, is in `inference.crop_plan`.
+Four numbers per frame and face are kept, never pixels; `inference.crop_plan` plans the crops from them.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import numpy as np
 from ..config import VToonifyError
 from .crop import align_face, eye_centres, eye_distance
 from .detector import Face, FaceFinder
-from .multi_tracker import People
+from .multi_tracker import MultiFaceTracker
 
 CUT_GREY = 22.0      # grey levels, mean over the picture, that only another scene changes from frame to frame
-CUT_RATIO = 3.0      # and so many times what the frames before changed
-LOST = 1.0           # seconds for which somebody is behind others, and comes out elsewhere, without a cut
+CUT_RATIO = 3.0      # least ratio of that change to the usual one of the frames before
+LOST = 1.0           # longest occlusion, in seconds, after which a face may be found elsewhere without a cut
 STYLE_WINDOW = 10.0  # seconds after the first detection in which the frame for the style code is chosen
 
 
@@ -50,8 +50,8 @@ class SceneCuts:
 
 
 @dataclass
-class ClipTrack:
-    """What is known about the face in each frame of a clip: four numbers a frame, and one aligned picture.
+class FaceTrajectory:
+    """One face through a clip: four numbers per frame, and one aligned picture.
 
     times, x, y, distance   seconds; eye centre and eye distance in pixels, nan where no face was found
     cuts                    frames with which another scene begins, or at which the face jumped
@@ -78,8 +78,8 @@ class ClipTrack:
         return ~np.isnan(np.asarray(self.distance))
 
     @property
-    def clock(self) -> np.ndarray:
-        """`times` [N], but always going on: those of a damaged file may stand still or step back a little."""
+    def monotonic_times(self) -> np.ndarray:
+        """`times` [N], made strictly increasing: those of a damaged file may stand still or step back a little."""
         times = np.asarray(self.times)
         steps = np.diff(times)
         if (steps > 0).all():
@@ -104,10 +104,10 @@ class ClipTrack:
         found = np.flatnonzero(self.found[:-1])
         return bool(len(found)) and self.times[-1] - self.times[found[-1]] <= span
 
-    def without_face(self) -> ClipTrack:
-        """The same frames, with somebody who is in none of them."""
+    def without_face(self) -> FaceTrajectory:
+        """A trajectory of the same frames in which no face is found."""
         nowhere = [array("d", [np.nan] * self.frames) for _ in range(3)]
-        return ClipTrack(array("d", self.times), *nowhere, list(self.cuts), self.frame_shape)
+        return FaceTrajectory(array("d", self.times), *nowhere, list(self.cuts), self.frame_shape)
 
     def add(self, face: Face | None, time: float) -> None:
         """Append one frame."""
@@ -122,21 +122,21 @@ class ClipTrack:
 
 
 def track_clip(frames: Iterable[tuple[np.ndarray, float]], finder: FaceFinder, align_size: int,
-               every: int = 5) -> ClipTrack:
+               every: int = 5) -> FaceTrajectory:
     """Follow the largest face through (uint8 RGB [H,W,3], seconds) pairs; pixels are not kept."""
-    return track_people(frames, finder, align_size, 1, every)[0]
+    return track_faces(frames, finder, align_size, 1, every)[0]
 
 
-def track_people(frames: Iterable[tuple[np.ndarray, float]], finder: FaceFinder, align_size: int, most: int,
-                 every: int = 5) -> list[ClipTrack]:
-    """`track_clip` for up to `most` people, in the order in which they appear; one track at least, face or none."""
-    clips, people, scenes = [ClipTrack()], People(finder, most, every), SceneCuts()
+def track_faces(frames: Iterable[tuple[np.ndarray, float]], finder: FaceFinder, align_size: int, most: int,
+                every: int = 5) -> list[FaceTrajectory]:
+    """`track_clip` for up to `most` faces, in order of appearance; at least one trajectory, even without a face."""
+    clips, tracker, scenes = [FaceTrajectory()], MultiFaceTracker(finder, most, every), SceneCuts()
     for index, (rgb, time) in enumerate(frames):
         cut = scenes.update(rgb)
-        faces = people.update(rgb, time, cut)
+        faces = tracker.update(rgb, time, cut)
         while len(clips) < len(faces):
             clips.append(clips[0].without_face())
-        for clip, face, jumped in zip_longest(clips, faces, [track.jumped for track in people.tracks]):
+        for clip, face, jumped in zip_longest(clips, faces, [track.jumped for track in tracker.tracks]):
             clip.frame_shape = clip.frame_shape or rgb.shape
             clip.add(face, time)
             if cut or (jumped and not (most > 1 and clip.seen_within(LOST))):
@@ -145,12 +145,12 @@ def track_people(frames: Iterable[tuple[np.ndarray, float]], finder: FaceFinder,
             if face is not None and face.score > clip.aligned_score and time - clip.times[first] <= STYLE_WINDOW:
                 clip.aligned, clip.aligned_score = align_face(rgb, face.landmarks, align_size), face.score
     for clip in clips:
-        clip.most_faces = max([len(people.tracks), *(track.most_faces for track in people.tracks)])
+        clip.most_faces = max([len(tracker.tracks), *(track.most_faces for track in tracker.tracks)])
     return clips
 
 
-def save_tracks(path: Path, tracks: Sequence[ClipTrack], notes: Sequence[str]) -> None:
-    """Write tracks and notes down, so that a clip need not be watched again. VToonifyError when the disk is full."""
+def save_trajectories(path: Path, tracks: Sequence[FaceTrajectory], notes: Sequence[str]) -> None:
+    """Write trajectories and notes, so that a clip need not be tracked again. VToonifyError when the disk is full."""
     arrays: dict[str, np.ndarray] = {"notes": np.array(notes, dtype=str), "count": np.array(len(tracks))}
     for number, track in enumerate(tracks):
         values = {name: np.asarray(getattr(track, name)) for name in ("times", "x", "y", "distance")}
@@ -167,8 +167,8 @@ def save_tracks(path: Path, tracks: Sequence[ClipTrack], notes: Sequence[str]) -
         raise VToonifyError(f"{path} could not be written ({error.strerror}); nothing is saved") from error
 
 
-def load_tracks(path: Path) -> tuple[list[ClipTrack], list[str]] | None:
-    """What `save_tracks` wrote; None where there is nothing that can be read."""
+def load_trajectories(path: Path) -> tuple[list[FaceTrajectory], list[str]] | None:
+    """What `save_trajectories` wrote; None where there is nothing that can be read."""
     try:
         with np.load(path) as file:
             kept = dict(file)
@@ -177,8 +177,8 @@ def load_tracks(path: Path) -> tuple[list[ClipTrack], list[str]] | None:
             get = lambda name, number=number: kept[f"{number}_{name}"]  # noqa: E731
             numbers = [array("d", get(name)) for name in ("times", "x", "y", "distance")]
             score, most = get("score").tolist()
-            tracks.append(ClipTrack(*numbers, get("cuts").tolist(), tuple(get("shape").tolist()), int(most),
-                                    kept.get(f"{number}_aligned"), score))
+            tracks.append(FaceTrajectory(*numbers, get("cuts").tolist(), tuple(get("shape").tolist()), int(most),
+                                         kept.get(f"{number}_aligned"), score))
         return tracks, kept["notes"].tolist()
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
         return None

@@ -1,8 +1,8 @@
-"""What is made of tracked faces: whom to draw, one crop for every frame, and how much of the cartoon each frame shows.
+"""From face trajectories to a plan: which faces to draw, a crop for every frame, and the opacity of the cartoon.
 
-One steady crop holds the face for the whole clip; when it moves too far or comes much closer, the crop glides after it.
-The published system takes the crop of the first frame and keeps it (SPEC §9). Frames without a face are never dropped:
-the cartoon fades into the original there, and back.
+One steady crop holds the face for the whole clip; when it moves too far or comes much closer, the crop follows it.
+The published system keeps the crop of the first frame for the whole clip. Frames without a face are never dropped: the
+cartoon fades out to the original there, and in again.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..config import VToonifyError
-from ..faces.crop import GRID, CropPlan, plan_around, usual_padding
-from ..faces.trajectory import ClipTrack
+from ..faces.crop import GRID, CropPlan, plan_around, resolve_padding
+from ..faces.trajectory import FaceTrajectory
 from ..styles.request import ALL, LARGEST
 
-FIRST = 0.5   # seconds over which it is told where somebody is first seen
-SURELY = 0.5  # seconds for which a face must be found, when there are several, to be no mistake of the detector
+FIRST = 0.5   # seconds over which the first position of a face is averaged
+SURELY = 0.5  # seconds for which a face must be found, when there are several, to count as one
 ROAM = 1.0    # eyes may roam this many paddings before one steady crop becomes wasteful
 ZOOM = 1.6    # eye distance may vary by this factor under one steady scale
 GLIDE = 0.7   # seconds, standard deviation of the smoothing of a gliding crop
-MISSED = 1.0  # seconds without the face, between two frames with it, that are taken for the detector's fault
-REACH = 0.5   # seconds around the frames in which it is found that surely show the face, too
-FADE = 0.4    # seconds in which the cartoon comes and goes
+MISSED = 1.0  # longest gap between two frames with the face, in seconds, in which it is assumed to be there
+REACH = 0.5   # seconds before and after the frames with a face in which it is assumed to be there
+FADE = 0.4    # seconds in which the cartoon fades in and out
 
 
-def choose_people(tracks: list[ClipTrack], faces: str | int) -> list[ClipTrack]:
-    """Who is to be drawn: all who are seen long enough to be no mistake, or the largest of them.
+def select_faces(tracks: list[FaceTrajectory], faces: str | int) -> list[FaceTrajectory]:
+    """The faces to draw: all that are found for long enough, or the largest of them.
 
-    From left to right, as each is first seen: later on people may change sides.
+    They are ordered from left to right by the position at which each is first found.
     """
     seen = [track for track in tracks if track.aligned is not None]
     seconds = [track.found.mean() * (track.times[-1] - track.times[0]) for track in seen]
@@ -39,18 +39,18 @@ def choose_people(tracks: list[ClipTrack], faces: str | int) -> list[ClipTrack]:
     return sorted(largest[:most], key=_first_x)
 
 
-def _first_x(track: ClipTrack) -> float:
-    """Where somebody is when they are first seen."""
-    times = track.clock
+def _first_x(track: FaceTrajectory) -> float:
+    """Horizontal position of a face when it is first found."""
+    times = track.monotonic_times
     return float(np.nanmean(np.asarray(track.x)[(times >= times[track.first]) & (times <= times[track.first] + FIRST)]))
 
 
-def presence(track: ClipTrack) -> np.ndarray:
-    """How much of the cartoon each frame shows, [N] in [0,1]: 1 around frames with the face, 0 far from any.
+def fade_alpha(track: FaceTrajectory) -> np.ndarray:
+    """Opacity of the cartoon in each frame, [N] in [0,1]: 1 around frames with the face, 0 far from any.
 
     Gaps shorter than MISSED are closed; never across a cut.
     """
-    times, found = track.clock, track.found
+    times, found = track.monotonic_times, track.found
     share = np.zeros(track.frames)
     for scene in track.scenes:
         part = slice(scene.start, scene.stop)
@@ -87,11 +87,11 @@ class ClipPlan:
         return self.plans[0].height
 
     def at(self, index: int) -> CropPlan:
-        """The crop of frame `index`; the last one goes on if the clip turns out longer than it was."""
+        """The crop of frame `index`; the last one is used for frames beyond the planned ones."""
         return self.plans[min(index, len(self.plans) - 1)]
 
 
-def plan_clip(track: ClipTrack, in_size: int, padding: float | None = None) -> ClipPlan:
+def plan_clip(track: FaceTrajectory, in_size: int, padding: float | None = None) -> ClipPlan:
     """The crop for each frame: steady while the eyes stay within one padding, gliding otherwise.
 
     Raises VToonifyError when the clip shows no face, or one too small.
@@ -99,7 +99,7 @@ def plan_clip(track: ClipTrack, in_size: int, padding: float | None = None) -> C
     found = track.found
     if not found.any():
         raise VToonifyError(f"no face was found in any of the {track.frames} frames")
-    padding = usual_padding(in_size, padding)
+    padding = resolve_padding(in_size, padding)
     x, y, distance = (np.asarray(values) for values in (track.x, track.y, track.distance))
     usual = float(np.median(distance[found]))
     low, high = np.percentile(distance[found], (5, 95))
@@ -111,8 +111,8 @@ def plan_clip(track: ClipTrack, in_size: int, padding: float | None = None) -> C
     return _glide(track, in_size, padding)
 
 
-def _glide(track: ClipTrack, in_size: int, padding: float) -> ClipPlan:
-    """A crop of one size whose centre and scale follow the face smoothly, and jump where the picture jumps."""
+def _glide(track: FaceTrajectory, in_size: int, padding: float) -> ClipPlan:
+    """A crop of one size whose centre and scale follow the face smoothly, and jump at cuts."""
     height, width = track.frame_shape[:2]
     x, y, distance = _smoothed(track)
     scale = in_size / 4 / distance
@@ -128,13 +128,13 @@ def _glide(track: ClipTrack, in_size: int, padding: float) -> ClipPlan:
     return ClipPlan(tuple(plans))
 
 
-def _smoothed(track: ClipTrack) -> np.ndarray:
+def _smoothed(track: FaceTrajectory) -> np.ndarray:
     """x, y, eye distance of every frame [3,N]: gaps filled, Gaussian in time, never across a cut.
 
-    Frames may come at any times, so it is done on even ones.
+    Frame times may be uneven, so values are resampled to even ones for the filter.
     """
     values = np.stack([np.asarray(track.x), np.asarray(track.y), np.asarray(track.distance)])
-    times, found = track.clock, track.found
+    times, found = track.monotonic_times, track.found
     step = max(float(np.median(np.diff(times))), 1e-3) if len(times) > 1 else 1.0
     sigma = GLIDE / step
     reach = int(3 * sigma) + 1

@@ -1,6 +1,6 @@
-"""The second pass over a clip: who draws whom, and the way of a group of frames: cut, drawn, blended, written.
+"""The second pass over a clip: groups of frames are cut, drawn, blended and written.
 
-Reading, drawing and writing go on at the same time. The first pass, and what a clip needs besides, is in `video`.
+Reading, drawing and writing run at the same time. The first pass and the rest of a clip's processing are in `video`.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from tqdm.auto import tqdm
 from ..config import VToonifyError
 from ..evaluation.quality_card import QualityCard, QualityMeter
 from ..faces.crop import CropPlan, cut, paste_all
-from ..faces.trajectory import ClipTrack
+from ..faces.trajectory import FaceTrajectory
 from ..media.video import SegmentWriter, pipelined, read_frames
 from ..models.devices import frames_that_fit
 from ..styles.request import Look
-from .crop_plan import ClipPlan, plan_clip, presence
+from .crop_plan import ClipPlan, fade_alpha, plan_clip
 from .networks import Parse
-from .occlusion import Crowd
+from .occlusion import OcclusionModel
 from .stylizer import Stylizer
 
-PARSE_EVERY = 2  # of a clip every so manieth frame is parsed; the others take over what was known
+PARSE_EVERY = 2  # every second frame of a clip is parsed; the others reuse the maps, moved along the optical flow
 
 
 @dataclass(frozen=True)
-class Wish:
+class VideoOptions:
     """How a clip is to be toonified, see `Toonifier.video`.
 
-    looks  decided; the first is that of the leftmost person, the last that of all who follow
+    looks  resolved; the first is for the leftmost person, the last for all further ones
     """
 
     frame: str
@@ -51,114 +51,115 @@ class Wish:
 
 
 @dataclass
-class Actor:
-    """One person of a clip: where, how much of the cartoon each frame shows, and how it is drawn."""
+class Subject:
+    """One person of a clip: trajectory, crops, opacity of the cartoon in each frame, and the function that draws it."""
 
-    track: ClipTrack
+    track: FaceTrajectory
     plans: ClipPlan
-    shares: np.ndarray
-    parser: Callable[[], Parse]  # that remembers nothing yet
-    draw: Callable[[np.ndarray, float], np.ndarray]  # with the maps that `latest` holds
+    alphas: np.ndarray
+    parser: Callable[[], Parse]  # makes a parser without memory of earlier frames
+    draw: Callable[[np.ndarray, float], np.ndarray]  # with the parsing maps in `latest`
     cut_out: Callable[[np.ndarray, CropPlan], np.ndarray]
     latest: list[Tensor]
-    crowd: Crowd | None = None  # when there are others; it begins with the actors
+    occlusion: OcclusionModel | None = None  # if there are several people; the subjects come first in it
 
-    def share_at(self, index: int) -> float:
-        """How much of the cartoon frame `index` shows; the last one counts on if the clip turns out longer."""
-        return float(self.shares[min(index, len(self.shares) - 1)])
+    def alpha_at(self, index: int) -> float:
+        """Opacity of the cartoon in frame `index`; the last value holds if the clip turns out longer."""
+        return float(self.alphas[min(index, len(self.alphas) - 1)])
 
-    def begin(self) -> None:
-        """A segment begins: what it shows may not depend on whether the one before was drawn just now."""
+    def reset_parsing(self) -> None:
+        """Begin a segment: its frames must not depend on whether the previous one was drawn in this run."""
         self._parse = self.parser()
 
-    def drawings(self, crops: Sequence[np.ndarray], seconds: float) -> Iterator[tuple[np.ndarray, Tensor]]:
-        """The cartoons of crops, the next of the clip, with their parsing maps [1,19,h,w]."""
+    def draw_next(self, crops: Sequence[np.ndarray], seconds: float) -> Iterator[tuple[np.ndarray, Tensor]]:
+        """The cartoons of the clip's next crops, with their parsing maps [1,19,h,w]."""
         self.latest[:] = [torch.cat([self._parse(crop[None]) for crop in crops])]
         return zip(self.draw(np.stack(crops), seconds), self.latest[0].split(1), strict=True)
 
-    def moved(self, crops: np.ndarray, parse: Parse) -> np.ndarray:
-        """The cartoons of crops, uint8 [1,h,w,3], that are not of the clip."""
+    def draw_apart(self, crops: np.ndarray, parse: Parse) -> np.ndarray:
+        """The cartoons of crops, uint8 [1,h,w,3], outside of the clip's sequence."""
         self.latest[:] = [parse(crops)]
         return self.draw(crops, 0.0)
 
 
 @dataclass(frozen=True)
-class _Part:
-    """One person in one frame, on its way through `_Stage`."""
+class _FaceInFrame:
+    """One person in one frame, on its way through `_RenderStage`."""
 
-    share: float                 # of the cartoon, 0 … 1; the rest is the original
+    alpha: float                  # opacity of the cartoon, 0 … 1
     plan: CropPlan
-    crop: np.ndarray | None      # as the networks see it, where some of the cartoon is to be seen
-    plain: np.ndarray | None     # the crop at output size, where some of it is to be seen
-    mine: np.ndarray | None = None   # how much of each pixel is this person's, at working size, where there are others
+    crop: np.ndarray | None       # as the networks read it; None where alpha is 0
+    original: np.ndarray | None   # the crop at output size; None where it is not visible
+    ownership: np.ndarray | None = None  # this person's share of each pixel, at working size; None without others
     drawn: np.ndarray | None = None
     mask: np.ndarray | None = None  # where the person is, at working size
 
 
-class _Job(NamedTuple):
-    """One frame on its way through `_Stage`; `whole` is the frame itself, when it is wanted;
-    begins: a segment begins with it."""
+class _FrameJob(NamedTuple):
+    """One frame on its way through `_RenderStage`; whole: the frame itself, for frame="full"; begins: it is the first
+    of a segment."""
 
     index: int
     pts: Fraction
     duration: Fraction | None
-    parts: list[_Part]
+    parts: list[_FaceInFrame]
     whole: np.ndarray | None
     begins: bool
 
 
-def cast(stylizer: Stylizer, tracks: list[ClipTrack], bystanders: list[ClipTrack], wish: Wish) -> list[Actor]:
-    """What draws each person. Who cannot be drawn, being too small, is left out while somebody can."""
-    actors, refused, bystanders = [], None, list(bystanders)
+def make_subjects(stylizer: Stylizer, tracks: list[FaceTrajectory], bystanders: list[FaceTrajectory],
+                  options: VideoOptions) -> list[Subject]:
+    """The people to draw. Faces that are too small become bystanders; VToonifyError if all of them are."""
+    subjects, refused, bystanders = [], None, list(bystanders)
     for track in tracks:
         try:
-            plans = plan_clip(track, stylizer.config.framing_size, wish.padding)
+            plans = plan_clip(track, stylizer.config.framing_size, options.padding)
         except VToonifyError as error:
             refused = error
             bystanders.append(track)
             continue
         latest: list[Tensor] = []
-        draw = stylizer.animator(track.aligned, wish.looks[min(len(actors), len(wish.looks) - 1)],
+        draw = stylizer.animator(track.aligned, options.looks[min(len(subjects), len(options.looks) - 1)],
                                  lambda crops, latest=latest: latest[0])
-        parse = (lambda: stylizer.networks.steady_parse(PARSE_EVERY)) if wish.smooth else (
+        parse = (lambda: stylizer.networks.steady_parse(PARSE_EVERY)) if options.smooth else (
             lambda: stylizer.networks.parse)
-        actors.append(Actor(track, plans, presence(track), parse, draw,
-                            partial(stylizer.cut, whole=plans.steady), latest))
-    if not actors:
+        subjects.append(Subject(track, plans, fade_alpha(track), parse, draw,
+                                partial(stylizer.cut, whole=plans.steady), latest))
+    if not subjects:
         raise refused
-    everybody = [*(actor.track for actor in actors), *bystanders]
+    everybody = [*(subject.track for subject in subjects), *bystanders]
     if len(everybody) > 1:
-        crowd = Crowd(everybody)
-        for who, actor in enumerate(actors):
-            actor.crowd, actor.shares = crowd, actor.shares * (1 - crowd.hidden(who))
-    return actors
+        occlusion = OcclusionModel(everybody)
+        for who, subject in enumerate(subjects):
+            subject.occlusion, subject.alphas = occlusion, subject.alphas * (1 - occlusion.occluded(who))
+    return subjects
 
 
-def _at_once(stylizer: Stylizer, actors: list[Actor], wish: Wish) -> int:
-    """How many frames to draw at a time; one where the look moves, for it is folded into the weights."""
+def _batch_size(stylizer: Stylizer, subjects: list[Subject], options: VideoOptions) -> int:
+    """How many frames to draw at a time; one where the look is animated, because it is folded into the weights."""
     networks = stylizer.networks
-    if any(look.moves for look in wish.looks):
+    if any(look.moves for look in options.looks):
         return 1
 
-    def try_out(actor: Actor) -> np.ndarray:
-        detail = stylizer.config.detail or 1
-        return actor.moved(np.zeros((1, detail * actor.plans.height, detail * actor.plans.width, 3), np.uint8),
-                           networks.parse)
+    def try_out(subject: Subject) -> np.ndarray:
+        detail, plans = stylizer.config.detail or 1, subject.plans
+        return subject.draw_apart(np.zeros((1, detail * plans.height, detail * plans.width, 3), np.uint8),
+                                  networks.parse)
 
-    return min(frames_that_fit(networks.device, lambda actor=actor: try_out(actor)) for actor in actors)
+    return min(frames_that_fit(networks.device, lambda subject=subject: try_out(subject)) for subject in subjects)
 
 
-def draw_clip(stylizer: Stylizer, src: Path, writer: SegmentWriter, actors: list[Actor], wish: Wish
+def draw_clip(stylizer: Stylizer, src: Path, writer: SegmentWriter, subjects: list[Subject], options: VideoOptions
               ) -> QualityCard | None:
-    """Second pass: read and cut, draw, blend and write, all at once → the quality card, if there is to be one."""
-    meter = None if wish.card is None else QualityMeter(stylizer.bundle, stylizer.finder, stylizer.networks.small,
-                                                        int((actors[0].shares == 1).sum()))
-    stage = _Stage(stylizer, actors, wish, meter, _at_once(stylizer, actors, wish))
-    with warnings.catch_warnings(), tqdm(total=actors[0].track.frames, desc="toonifying", unit="frame",
-                                         initial=writer.done, disable=not wish.progress) as bar:
-        warnings.simplefilter("ignore", UserWarning)  # said in the first pass already
+    """Second pass: read and cut, draw, blend and write, in parallel → the quality card, if one is asked for."""
+    meter = None if options.card is None else QualityMeter(stylizer.bundle, stylizer.finder, stylizer.networks.small,
+                                                           int((subjects[0].alphas == 1).sum()))
+    stage = _RenderStage(stylizer, subjects, options, meter, _batch_size(stylizer, subjects, options))
+    with warnings.catch_warnings(), tqdm(total=subjects[0].track.frames, desc="toonifying", unit="frame",
+                                         initial=writer.done, disable=not options.progress) as bar:
+        warnings.simplefilter("ignore", UserWarning)  # reported in the first pass already
 
-        def write(jobs: list[_Job]) -> None:
+        def write(jobs: list[_FrameJob]) -> None:
             for job in jobs:
                 writer.write(_blend(job), job.pts, job.duration)
                 bar.update()
@@ -166,78 +167,78 @@ def draw_clip(stylizer: Stylizer, src: Path, writer: SegmentWriter, actors: list
         pipelined(stage.read(src, writer.done, writer.length), stage.draw, write)
     if meter is None:
         return None
-    anew = None if wish.looks[0].moves else lambda crops: actors[0].moved(crops, stylizer.networks.parse)
-    return meter.card(anew, float(actors[0].track.found.mean()))
+    redraw = None if options.looks[0].moves else lambda crops: subjects[0].draw_apart(crops, stylizer.networks.parse)
+    return meter.card(redraw, float(subjects[0].track.found.mean()))
 
 
 @dataclass(frozen=True)
-class _Stage:
-    """What happens to frames between the file they come from and the file they go to, `at_once` at a time.
+class _RenderStage:
+    """What happens to frames between input and output file, `batch_size` at a time.
 
-    Frames come in groups that never reach from one segment into the next: what a segment shows may not depend on
-    whether the one before was drawn just now.
+    A group of frames never crosses a segment boundary: the frames of a segment must not depend on whether the
+    previous one was drawn in this run.
     """
 
     stylizer: Stylizer
-    actors: list[Actor]
-    wish: Wish
+    subjects: list[Subject]
+    options: VideoOptions
     meter: QualityMeter | None
-    at_once: int
+    batch_size: int
 
-    def read(self, src: Path, skip: int, segment: int) -> Iterator[list[_Job]]:
+    def read(self, src: Path, skip: int, segment: int) -> Iterator[list[_FrameJob]]:
         """Groups of frames, from frame `skip` on, cut; segments have `segment` frames."""
-        jobs: list[_Job] = []
+        jobs: list[_FrameJob] = []
         with closing(read_frames(src, skip=skip)) as frames:
             for index, item in enumerate(frames, start=skip):
-                if jobs and (len(jobs) == self.at_once or index % segment == 0):
+                if jobs and (len(jobs) == self.batch_size or index % segment == 0):
                     yield jobs
                     jobs = []
-                shares = [actor.share_at(index) for actor in self.actors]
-                parts = [self._cut(who, index, item.rgb, shares) for who in range(len(self.actors))]
-                whole = item.rgb if self.wish.frame == "full" else None
-                jobs.append(_Job(index, item.pts, item.duration, parts, whole, index % segment == 0))
+                alphas = [subject.alpha_at(index) for subject in self.subjects]
+                parts = [self._cut(who, index, item.rgb, alphas) for who in range(len(self.subjects))]
+                whole = item.rgb if self.options.frame == "full" else None
+                jobs.append(_FrameJob(index, item.pts, item.duration, parts, whole, index % segment == 0))
         if jobs:
             yield jobs
 
-    def _cut(self, who: int, index: int, rgb: np.ndarray, shares: list[float]) -> _Part:
-        actor, share = self.actors[who], shares[who]
-        plan, faded = actor.plans.at(index), share < 1 and self.wish.frame != "full"
-        plain = cut(rgb, plan, grow=self.stylizer.config.scale) if faded else None
-        shared = actor.crowd and share and self.wish.frame == "full"
-        mine = actor.crowd.share(who, index, plan, shares) if shared else None
-        return _Part(share, plan, actor.cut_out(rgb, plan) if share else None, plain, mine)
+    def _cut(self, who: int, index: int, rgb: np.ndarray, alphas: list[float]) -> _FaceInFrame:
+        subject, alpha = self.subjects[who], alphas[who]
+        plan, faded = subject.plans.at(index), alpha < 1 and self.options.frame != "full"
+        original = cut(rgb, plan, grow=self.stylizer.config.scale) if faded else None
+        overlapped = subject.occlusion and alpha and self.options.frame == "full"
+        ownership = subject.occlusion.ownership_mask(who, index, plan, alphas) if overlapped else None
+        return _FaceInFrame(alpha, plan, subject.cut_out(rgb, plan) if alpha else None, original, ownership)
 
-    def draw(self, jobs: list[_Job]) -> list[_Job]:
+    def draw(self, jobs: list[_FrameJob]) -> list[_FrameJob]:
         """The same group, drawn."""
-        seconds = float(jobs[0].pts) - float(self.actors[0].track.times[0])
+        seconds = float(jobs[0].pts) - float(self.subjects[0].track.times[0])
         people = []
-        for actor, parts in zip(self.actors, zip(*[job.parts for job in jobs], strict=True), strict=True):
+        for subject, parts in zip(self.subjects, zip(*[job.parts for job in jobs], strict=True), strict=True):
             if jobs[0].begins:
-                actor.begin()
-            people.append(self._drawn(actor, parts, seconds))
+                subject.reset_parsing()
+            people.append(self._drawn(subject, parts, seconds))
         return [job._replace(parts=list(parts)) for job, parts in zip(jobs, zip(*people, strict=True), strict=True)]
 
-    def _drawn(self, actor: Actor, parts: Sequence[_Part], seconds: float) -> list[_Part]:
-        shown = [part for part in parts if part.share]
-        done = actor.drawings([part.crop for part in shown], seconds) if shown else iter(())
-        return [self._finished(actor, part, *next(done)) if part.share else part for part in parts]
+    def _drawn(self, subject: Subject, parts: Sequence[_FaceInFrame], seconds: float) -> list[_FaceInFrame]:
+        shown = [part for part in parts if part.alpha]
+        done = subject.draw_next([part.crop for part in shown], seconds) if shown else iter(())
+        return [self._finished(subject, part, *next(done)) if part.alpha else part for part in parts]
 
-    def _finished(self, actor: Actor, part: _Part, picture: np.ndarray, maps: Tensor) -> _Part:
-        if self.meter is not None and actor is self.actors[0] and part.share == 1:
+    def _finished(self, subject: Subject, part: _FaceInFrame, picture: np.ndarray, maps: Tensor) -> _FaceInFrame:
+        if self.meter is not None and subject is self.subjects[0] and part.alpha == 1:
             self.meter.add(part.crop, picture)
-        if self.wish.frame != "full":
+        if self.options.frame != "full":
             return replace(part, drawn=picture)
         mask = self.stylizer.networks.person_mask(picture, maps)
-        return replace(part, drawn=picture, mask=mask if part.mine is None else mask * part.mine)
+        return replace(part, drawn=picture, mask=mask if part.ownership is None else mask * part.ownership)
 
 
-def _blend(job: _Job) -> np.ndarray:
-    """What is to be seen of a frame: the drawing, the original, or both while one fades into the other."""
+def _blend(job: _FrameJob) -> np.ndarray:
+    """The output frame: the drawing, the original, or a blend of both while one fades into the other."""
     if job.whole is None:
         (part,) = job.parts
-        if part.plain is None or part.drawn is None:
-            return part.drawn if part.plain is None else part.plain
-        faded = part.share * part.drawn.astype(np.float32) + (1 - part.share) * part.plain
+        if part.original is None or part.drawn is None:
+            return part.drawn if part.original is None else part.original
+        faded = part.alpha * part.drawn.astype(np.float32) + (1 - part.alpha) * part.original
         return (faded + 0.5).astype(np.uint8)
-    return paste_all(job.whole, [(part.drawn, part.plan, part.share * part.mask) for part in job.parts
+    return paste_all(job.whole, [(part.drawn, part.plan, part.alpha * part.mask) for part in job.parts
                                  if part.drawn is not None])

@@ -2,7 +2,7 @@
 
 Both families of bundles end here. Ours: the style encoder gives one code in w+ for VToonify-T, a structure code and a
 colour code for VToonify-D. Published: pSp answers in z+, which the checkpoint's mapping network turns into w+.
-VToonify-D mixes the face's code with the exemplar's (SPEC §4).
+VToonify-D mixes the face's code with the exemplar's: structure layers take the exemplar's, colour layers a blend.
 """
 
 from __future__ import annotations

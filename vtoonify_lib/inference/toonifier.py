@@ -1,7 +1,7 @@
-"""Toonifier: a picture or a clip in, its cartoon out. The life of a frame (DESIGN): faces → crop → parsing → network.
+"""Toonifier: a picture or a clip in, its cartoon out. A frame's way: faces → crop → parsing → network.
 
-Ours or published, it goes the same way: what draws a face is in `stylizer`, how a clip is followed, drawn and written
-in `video`; which weights, which faces, which codec: see `weights`, `faces` and `media`.
+Bundles of ours and published ones are handled alike. Drawing a face is in `stylizer`, tracking, drawing and writing a
+clip in `video`; see `weights`, `faces` and `media` for weights, detection and codecs.
 """
 
 from __future__ import annotations
@@ -15,35 +15,34 @@ import numpy as np
 from PIL import Image
 
 from ..config import VToonifyError
-from ..faces.crop import CropPlan, align_face, paste_all, usual_padding
-from ..faces.detector import FACE_NEEDS
-from ..faces.detector import Face as FoundFace
+from ..faces.crop import CropPlan, align_face, paste_all, resolve_padding
+from ..faces.detector import FACE_NEEDS, Face
 from ..media.images import read_image
 from ..models.devices import pick_device
 from ..styles.request import ALL, AS_TRAINED, LARGEST, Look, check_faces
 from ..weights.published import open_bundle
-from .frame_renderer import Wish
-from .occlusion import place_of, share
+from .frame_renderer import VideoOptions
+from .occlusion import face_position, ownership_mask
 from .stylizer import Stylizer
-from .video import VideoResult, animate, several
+from .video import VideoResult, animate, several_faces_note
 
 DEFAULT_BUNDLE = "studio-t"
 SAMPLE = Path(__file__).resolve().parents[2] / "data" / "samples" / "portrait.mp4"  # a clip of ours
 FRAMES = ("crop", "full")  # what comes out: the toonified region around the face, or all, with the person drawn
 
 
-class Face(NamedTuple):
+class FaceCrop(NamedTuple):
     """A face in a picture: the picture and the region to toonify, that region as the networks see it, the face aligned.
 
-    picture, crop, aligned: uint8 RGB [H,W,3]; mine: how much of each pixel of the crop is this face's, where there are
-    others, float32 [h,w] in [0,1]
+    picture, crop, aligned: uint8 RGB [H,W,3]; ownership_mask: this face's share of each pixel of the crop, float32
+    [h,w] in [0,1], 1 where there are no other faces
     """
 
     picture: np.ndarray
     plan: CropPlan
     crop: np.ndarray
     aligned: np.ndarray
-    mine: np.ndarray
+    ownership_mask: np.ndarray
 
 
 class Toonifier(Stylizer):
@@ -84,24 +83,24 @@ class Toonifier(Stylizer):
             drawn.append(self.painter(self.style_code(face.aligned, look), look)(face.crop[None])[0])
         if frame == "crop":
             return drawn[0]
-        masks = (self.networks.person_mask(picture, self.networks.parse(face.crop[None])) * face.mine
+        masks = (self.networks.person_mask(picture, self.networks.parse(face.crop[None])) * face.ownership_mask
                  for face, picture in zip(found, drawn, strict=True))
         return paste_all(found[0].picture, [(picture, face.plan, mask) for face, picture, mask
                                             in zip(found, drawn, masks, strict=True)])
 
-    def face_in(self, source: str | Path | np.ndarray | Image.Image, padding: float | None = None) -> Face:
+    def face_in(self, source: str | Path | np.ndarray | Image.Image, padding: float | None = None) -> FaceCrop:
         """The largest face of a picture, cut out as the networks want it. Warnings and errors as `image`."""
         rgb = read_image(source)
-        faces = self._found(rgb, source)
+        faces = self._detect(rgb, source)
         if len(faces) > 1:
-            warnings.warn(several(len(faces)), stacklevel=3)
+            warnings.warn(several_faces_note(len(faces)), stacklevel=3)
         return self._face(rgb, faces, 0, padding)
 
     def faces_in(self, source: str | Path | np.ndarray | Image.Image, padding: float | None = None,
-                 faces: str | int = ALL) -> list[Face]:
-        """`face_in` for all faces, or the so many largest, from left to right; those too small to be drawn are not."""
+                 faces: str | int = ALL) -> list[FaceCrop]:
+        """`face_in` for all faces, or the `faces` largest, from left to right, without those too small to be drawn."""
         rgb, found, refused = read_image(source), [], None
-        everybody = self._found(rgb, source)
+        everybody = self._detect(rgb, source)
         for number, face in enumerate(everybody):
             try:
                 found.append((face.centre[0], self._face(rgb, everybody, number, padding)))
@@ -111,7 +110,7 @@ class Toonifier(Stylizer):
             raise refused
         return [face for _, face in sorted(found[: None if faces == ALL else faces], key=lambda pair: pair[0])]
 
-    def _found(self, rgb: np.ndarray, source: Any) -> list[FoundFace]:
+    def _detect(self, rgb: np.ndarray, source: Any) -> list[Face]:
         """The detector's faces, largest first; `source` is for the message when there is none."""
         found = self.finder.faces(rgb)
         if not found:
@@ -119,12 +118,12 @@ class Toonifier(Stylizer):
             raise VToonifyError(f"no face was found in {what} ({rgb.shape[1]}×{rgb.shape[0]} px); {FACE_NEEDS}")
         return found
 
-    def _face(self, rgb: np.ndarray, faces: list[FoundFace], who: int, padding: float | None) -> Face:
+    def _face(self, rgb: np.ndarray, faces: list[Face], who: int, padding: float | None) -> FaceCrop:
         landmarks = faces[who].landmarks
         plan = self.preprocessing.plan(rgb.shape, landmarks, self.config.framing_size, padding)
-        mine = share(np.array([place_of(face.landmarks) for face in faces]), who, plan)
+        ownership = ownership_mask(np.array([face_position(face.landmarks) for face in faces]), who, plan)
         aligned = align_face(rgb, landmarks, self.networks.face_size)
-        return Face(rgb, plan, self.cut(rgb, plan), aligned, mine)
+        return FaceCrop(rgb, plan, self.cut(rgb, plan), aligned, ownership)
 
     # ------------------------------------------------------------------ clips
     def video(self, src: str | Path, dst: str | Path, frame: str = "crop", padding: float | None = None,
@@ -139,9 +138,9 @@ class Toonifier(Stylizer):
         """
         _check_frame(frame)
         check_faces(faces, frame)
-        padding, card = usual_padding(self.config.framing_size, padding), None if card is None else Path(card)
-        wish = Wish(frame, padding, self._looks(look), faces, smooth, card, progress)
-        return animate(self, Path(src), Path(dst), wish)
+        padding, card = resolve_padding(self.config.framing_size, padding), None if card is None else Path(card)
+        options = VideoOptions(frame, padding, self._looks(look), faces, smooth, card, progress)
+        return animate(self, Path(src), Path(dst), options)
 
     def _looks(self, look: Look | Sequence[Look]) -> tuple[Look, ...]:
         """One look or several, decided."""

@@ -20,14 +20,14 @@ from tqdm.auto import tqdm
 from ..config import VToonifyError
 from ..evaluation.quality_card import QualityCard
 from ..faces.detector import FACE_NEEDS
-from ..faces.trajectory import ClipTrack, load_tracks, save_tracks, track_people
+from ..faces.trajectory import FaceTrajectory, load_trajectories, save_trajectories, track_faces
 from ..media.images import check_output, check_picture_name, check_source
 from ..media.video import FORMATS, SEGMENT, SegmentWriter, left_out, probe, read_frames
 from ..styles.recipe import Recipe
 from ..styles.request import ALL, LARGEST
-from .crop_plan import choose_people
-from .frame_renderer import Actor, Wish, cast, draw_clip
-from .occlusion import told_apart
+from .crop_plan import select_faces
+from .frame_renderer import Subject, VideoOptions, draw_clip, make_subjects
+from .occlusion import split_identities
 from .stylizer import Stylizer
 
 MOST_FACES = 8   # that are followed at a time
@@ -72,74 +72,75 @@ class VideoResult:
                 f"seconds per frame ({self.tracking_seconds / max(self.frames, 1):.3f} of it to follow the face)")
 
 
-def animate(stylizer: Stylizer, src: Path, dst: Path, wish: Wish) -> VideoResult:
+def animate(stylizer: Stylizer, src: Path, dst: Path, options: VideoOptions) -> VideoResult:
     """`Toonifier.video`."""
     start = perf_counter()
     check_video_paths(src, dst)
     left = left_out(src)
-    if wish.card is not None:
-        check_picture_name(check_output(wish.card, src))
-    with SegmentWriter(dst, src, _job(stylizer, src, wish)) as writer:  # opened first: can dst be written?
-        kept = writer.done
-        tracks, bystanders, notes = _track(stylizer, src, wish, writer.folder / "tracks.npz")
+    if options.card is not None:
+        check_picture_name(check_output(options.card, src))
+    with SegmentWriter(dst, src, _job(stylizer, src, options)) as writer:  # opened first: can dst be written?
+        resumed = writer.done
+        tracks, bystanders, notes = _track(stylizer, src, options, writer.folder / "tracks.npz")
         tracked = perf_counter()
-        actors = cast(stylizer, tracks, bystanders, wish)
-        card = draw_clip(stylizer, src, writer, actors, wish)
-    found = np.any([actor.track.found for actor in actors], axis=0)
+        subjects = make_subjects(stylizer, tracks, bystanders, options)
+        card = draw_clip(stylizer, src, writer, subjects, options)
+    found = np.any([subject.track.found for subject in subjects], axis=0)
     if card is not None:
-        card.save(wish.card)
-    if card is not None and kept:
-        notes.append(f"{kept} frames were drawn before; the quality card is of the others")
-    plans, seconds, shown = actors[0].plans, perf_counter() - start, probe(dst)
+        card.save(options.card)
+    if card is not None and resumed:
+        notes.append(f"{resumed} frames were drawn before; the quality card is of the others")
+    plans, seconds, shown = subjects[0].plans, perf_counter() - start, probe(dst)
     return VideoResult(dst, writer.frames, (shown.width, shown.height), (plans.width, plans.height),
                        plans.steady, int(found.sum()), int((~found).sum()), seconds, tracked - start,
-                       (*notes, *left, *_notes(actors, found, wish)), len(actors), card)
+                       (*notes, *left, *_notes(subjects, found, options)), len(subjects), card)
 
 
-def _job(stylizer: Stylizer, src: Path, wish: Wish) -> dict[str, Any]:
-    """All that the drawn frames depend on: when it is the same, a broken-off job can go on."""
+def _job(stylizer: Stylizer, src: Path, options: VideoOptions) -> dict[str, Any]:
+    """All that the drawn frames depend on: a job with the same values can be resumed."""
     bundle, about = stylizer.bundle, src.stat()
-    looks = [Recipe.of(bundle, look, wish.padding, wish.frame).data() for look in wish.looks]
+    looks = [Recipe.of(bundle, look, options.padding, options.frame).data() for look in options.looks]
     weights = {name: about_it.get("sha256") for name, about_it in bundle.info["files"].items()}
     return {"source": [str(src.resolve()), about.st_size, about.st_mtime_ns], "weights": weights, "looks": looks,
-            "faces": wish.faces, "smooth": wish.smooth, "precision": str(stylizer.networks.dtype), "format": 3}
+            "faces": options.faces, "smooth": options.smooth, "precision": str(stylizer.networks.dtype), "format": 3}
 
 
-def _track(stylizer: Stylizer, src: Path, wish: Wish, kept: Path
-           ) -> tuple[list[ClipTrack], list[ClipTrack], list[str]]:
-    """First pass: whom to draw, from left to right; who else is there; what the reader had to complain about.
+def _track(stylizer: Stylizer, src: Path, options: VideoOptions, cache: Path
+           ) -> tuple[list[FaceTrajectory], list[FaceTrajectory], list[str]]:
+    """First pass → people to draw, from left to right; the other people; warnings of the reader.
 
-    kept  where that is noted, for a job that goes on
+    cache  file that keeps the result of a long clip, for a job that is resumed
     """
-    known = load_tracks(kept)
-    tracks, notes = known or _follow(stylizer, src, wish)
+    known = load_trajectories(cache)
+    tracks, notes = known or _follow(stylizer, src, options)
     if known is None and tracks[0].frames > SEGMENT:
-        save_tracks(kept, tracks, notes)
-    chosen = choose_people(tracks[:1] if wish.faces == LARGEST else tracks, wish.faces)
+        save_trajectories(cache, tracks, notes)
+    chosen = select_faces(tracks[:1] if options.faces == LARGEST else tracks, options.faces)
     if not chosen:
         raise VToonifyError(f"no face was found in any of the {tracks[0].frames} frames of {src}; {FACE_NEEDS}")
-    mine = {id(track) for track in chosen}
-    return chosen, [track for track in tracks if id(track) not in mine and track.aligned is not None], notes
+    drawn = {id(track) for track in chosen}
+    return chosen, [track for track in tracks if id(track) not in drawn and track.aligned is not None], notes
 
 
-def _follow(stylizer: Stylizer, src: Path, wish: Wish) -> tuple[list[ClipTrack], list[str]]:
-    """Watch the whole clip: the largest face of each scene, and who is beside it; or everybody."""
-    if wish.faces != LARGEST:
-        return _watch(stylizer, src, wish, MOST_FACES, "finding the faces")
-    (track,), notes = _watch(stylizer, src, wish, 1, "finding the face")
+def _follow(stylizer: Stylizer, src: Path, options: VideoOptions) -> tuple[list[FaceTrajectory], list[str]]:
+    """Track the whole clip: the largest face of each scene and the other people, or all people."""
+    if options.faces != LARGEST:
+        return _watch(stylizer, src, options, MOST_FACES, "finding the faces")
+    (track,), notes = _watch(stylizer, src, options, 1, "finding the face")
     if track.most_faces < 2:
         return [track], notes
-    return told_apart(track, _watch(stylizer, src, wish, MOST_FACES, "finding the others")[0]), notes
+    return split_identities(track, _watch(stylizer, src, options, MOST_FACES, "finding the others")[0]), notes
 
 
-def _watch(stylizer: Stylizer, src: Path, wish: Wish, most: int, what: str) -> tuple[list[ClipTrack], list[str]]:
-    """Follow up to `most` people, and keep what the reader says."""
+def _watch(stylizer: Stylizer, src: Path, options: VideoOptions, most: int, what: str
+           ) -> tuple[list[FaceTrajectory], list[str]]:
+    """Track up to `most` people; → trajectories, and the warnings of the reader."""
     total = probe(src).frame_count
     with warnings.catch_warnings(record=True) as caught, closing(read_frames(src)) as frames:
         warnings.simplefilter("always", UserWarning)
-        bar = tqdm(frames, total=total, desc=what, unit="frame", leave=False, disable=not wish.progress)
-        tracks = track_people(((frame.rgb, float(frame.pts)) for frame in bar), stylizer.finder,
-                              stylizer.networks.face_size, most)
+        bar = tqdm(frames, total=total, desc=what, unit="frame", leave=False, disable=not options.progress)
+        tracks = track_faces(((frame.rgb, float(frame.pts)) for frame in bar), stylizer.finder,
+                             stylizer.networks.face_size, most)
     return tracks, [str(item.message) for item in caught if item.category is UserWarning]
 
 
@@ -152,25 +153,26 @@ def check_video_paths(src: str | Path, dst: str | Path) -> None:
                             f"use {', '.join(FORMATS)}")
 
 
-def several(count: int) -> str:
-    """What to say when only one of several faces is drawn."""
+def several_faces_note(count: int) -> str:
+    """The note for the user when only one of several faces is drawn."""
     return f"{count} faces were found; the largest is used"
 
 
-def _notes(actors: list[Actor], found: np.ndarray, wish: Wish) -> list[str]:
+def _notes(subjects: list[Subject], found: np.ndarray, options: VideoOptions) -> list[str]:
     """What the user should know about how the faces were followed."""
-    most, frames = actors[0].track.most_faces, len(found)
+    most, frames = subjects[0].track.most_faces, len(found)
     notes = []
-    if wish.faces != ALL and most > len(actors):
-        notes.append(several(most) if len(actors) == 1
-                     else f"{most} faces were found; the {len(actors)} largest are used")
-    if len(wish.looks) > len(actors):
-        notes.append(f"{len(wish.looks)} styles were given for {len(actors)} of the faces; the last ones are not used")
+    if options.faces != ALL and most > len(subjects):
+        notes.append(several_faces_note(most) if len(subjects) == 1
+                     else f"{most} faces were found; the {len(subjects)} largest are used")
+    if len(options.looks) > len(subjects):
+        notes.append(f"{len(options.looks)} styles were given for {len(subjects)} of the faces; "
+                     "the last ones are not used")
     missed = frames - int(found.sum())
-    away = int((np.max([actor.shares for actor in actors], axis=0) == 0).sum())
+    away = int((np.max([subject.alphas for subject in subjects], axis=0) == 0).sum())
     if missed:
         notes.append(f"the face was not found in {missed} of {frames} frames"
                      + (f"; {away} of them are left as they are" if away else ""))
-    if not all(actor.plans.steady for actor in actors):
+    if not all(subject.plans.steady for subject in subjects):
         notes.append("the face moves far, so the crop glides after it")
     return notes

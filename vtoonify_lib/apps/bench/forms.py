@@ -65,10 +65,10 @@ def subject(name: str, device: torch.device, side: int | None = None) -> Subject
     """A bundle and the face of the sample clip, or one of SIZES and noise; the frame is side × side pixels."""
     if name in SIZES:
         config = SIZES[name]
-        side = side or usual_side(config)
+        side = side or default_side(config)
         return Subject(config, *build(config, device), torch.randn(1, 3, side, side, device=device))
     toonifier = Toonifier.load(name, str(device))
-    side, face = side or usual_side(toonifier.config), toonifier.face_in(next(read_frames(SAMPLE)).rgb)
+    side, face = side or default_side(toonifier.config), toonifier.face_in(next(read_frames(SAMPLE)).rgb)
     network, parsing = (toonifier.bundle.network(part).to(device).eval() for part in ("vtoonify", "parsing"))
     x = F.interpolate(to_tensor(face.crop, device), (side, side), mode="bilinear", antialias=True)
     return Subject(toonifier.config, network, parsing, toonifier.style_code(face.aligned).to(device), x)
@@ -80,7 +80,7 @@ def network_frame(it: Subject) -> Tensor:
     return with_detail(x, F.interpolate(it.x, scale_factor=float(detail)), detail) if detail else x
 
 
-def usual_side(config: VToonifyConfig) -> int:
+def default_side(config: VToonifyConfig) -> int:
     """Pixels along each side of a crop of head and shoulders."""
     return int(SIDE * config.in_size) // MULTIPLE * MULTIPLE
 
