@@ -107,13 +107,13 @@ def test_keyframes():
 
 
 def test_a_bundle_decides_every_wish(bundle, toonifier):
-    assert Look().of(bundle) == Look((("comic-00", 1.0),), 1.0, 0.5)
-    assert Look("comic", "0.25", 1).of(bundle) == Look((("comic-01", 1.0),), 0.25, 1.0)
-    assert Look(3).of(bundle).style == Look("3").of(bundle).style == (("clay-01", 1.0),)
-    moving = Look("clay:3,comic-00:1", "0:0, 2:1").of(bundle)
-    assert moving.style == (("clay-00", 0.75), ("comic-00", 0.25)) and moving.moves
-    assert moving.at(1.0) == Look(moving.style, 0.5, 0.5) and moving.of(bundle) == moving
-    assert toonifier.decide(moving) == moving
+    assert Look().resolve(bundle) == Look((("comic-00", 1.0),), 1.0, 0.5)
+    assert Look("comic", "0.25", 1).resolve(bundle) == Look((("comic-01", 1.0),), 0.25, 1.0)
+    assert Look(3).resolve(bundle).style == Look("3").resolve(bundle).style == (("clay-01", 1.0),)
+    moving = Look("clay:3,comic-00:1", "0:0, 2:1").resolve(bundle)
+    assert moving.style == (("clay-00", 0.75), ("comic-00", 0.25)) and moving.is_animated
+    assert moving.at(1.0) == Look(moving.style, 0.5, 0.5) and moving.resolve(bundle) == moving
+    assert toonifier.resolve(moving) == moving
 
 
 @pytest.mark.parametrize(("look", "message"), [
@@ -144,9 +144,9 @@ def test_style_structure_and_color_each_change_the_picture(toonifier):
 
 def test_a_blend_lies_between(toonifier):
     codes = toonifier.networks.styles
-    (style, _), = toonifier.decide(Look("comic-00:1")).style
+    (style, _), = toonifier.resolve(Look("comic-00:1")).style
     assert style == "comic-00"
-    blend = toonifier.networks.exemplar_code(toonifier.decide(Look("comic-00:1,clay-01:3")))
+    blend = toonifier.networks.exemplar_code(toonifier.resolve(Look("comic-00:1,clay-01:3")))
     wanted = 0.25 * codes.codes("comic-00") + 0.75 * codes.codes("clay-01")
     assert torch.allclose(blend[0, 0], wanted[0]) and torch.allclose(blend[0, -1], wanted[1])
 
@@ -179,10 +179,10 @@ def test_style_pictures_and_files_that_are_none(toonifier, bundle, tiny_bundle, 
     save_file({"codes": torch.zeros(3)}, tmp_path / "other.safetensors")
     with pytest.raises(VToonifyError, match="other.safetensors ends in .safetensors but is no style"):
         drawn(toonifier, tmp_path / "other.safetensors")
-    style = StyleCode.of("x", torch.zeros(2, D))
+    style = StyleCode.from_codes("x", torch.zeros(2, D))
     with pytest.raises(VToonifyError, match="was made for another style encoder .tiny. than styled's"):
         load_style(save_style(tmp_path / "x.safetensors", style, tiny_bundle), bundle)
-    nan = save_style(tmp_path / "nan.safetensors", StyleCode.of("x", torch.full((2, D), torch.nan)), bundle)
+    nan = save_style(tmp_path / "nan.safetensors", StyleCode.from_codes("x", torch.full((2, D), torch.nan)), bundle)
     with pytest.raises(VToonifyError, match="not finite"):
         load_style(nan, bundle)
     for name, message in (("x.npy", "a style is kept as .safetensors"), ("none/x.safetensors", "does not exist")):
@@ -234,19 +234,19 @@ def test_demo_draws_every_look(bundle, tmp_path, monkeypatch):
 # -- recipes -----------------------------------------------------------------------------------------------------------
 def test_a_recipe_replays_to_the_bit(toonifier, bundle, tmp_path):
     art = write_image(tmp_path / "art.png", scene(480, 400, [(0, 0, 400)]))
-    look = toonifier.decide(Look(f"{art}:1,clay:2,new:1", 0.7, 0.2, seed=5))
-    recipe = Recipe.load(Recipe.of(bundle, look, 20, "full", "all", False).save(tmp_path / "r.json"))
+    look = toonifier.resolve(Look(f"{art}:1,clay:2,new:1", 0.7, 0.2, seed=5))
+    recipe = Recipe.load(Recipe.from_look(bundle, look, 20, "full", "all", False).save(tmp_path / "r.json"))
     art.unlink()
     assert recipe == Recipe("styled", recipe.weights, look, 20, "full", "all", False)
     assert recipe.arguments(clip=True) == recipe.arguments() | {"smooth": False}
     again = toonifier.image(photograph(), **recipe.arguments())
     assert (again == toonifier.image(photograph(), "full", 20, look)).all()
-    moving = Recipe.of(bundle, toonifier.decide(Look("clay", "0:0, 2:1", seed=np.int64(3))))
+    moving = Recipe.from_look(bundle, toonifier.resolve(Look("clay", "0:0, 2:1", seed=np.int64(3))))
     assert Recipe.load(moving.save(tmp_path / "m.json")) == moving
 
 
 def test_recipes_that_do_not_fit(bundle, tiny_bundle, tmp_path):
-    recipe = Recipe.of(bundle, Look().of(bundle))
+    recipe = Recipe.from_look(bundle, Look().resolve(bundle))
     recipe.check(bundle)
     with pytest.raises(VToonifyError, match="made with styled, not with tiny; drop --bundle, or load styled"):
         recipe.check(tiny_bundle)

@@ -161,8 +161,8 @@ def test_a_recipe_is_saved_and_comes_back(explorer, styled, tmp_path):
 
 
 def test_a_recipe_that_moves_is_shown_where_it_ends(explorer, styled, tmp_path):
-    look = styled.decide(Look("comic-01", structure=Keyframes(((0.0, 0.0), (2.0, 0.6))), color=0.5))
-    explorer.load(Recipe.of(styled.bundle, look).save(tmp_path / "moves.json"))
+    look = styled.resolve(Look("comic-01", structure=Keyframes(((0.0, 0.0), (2.0, 0.6))), color=0.5))
+    explorer.load(Recipe.from_look(styled.bundle, look).save(tmp_path / "moves.json"))
     assert explorer.keyframes["structure"].value == "0:0, 2:0.6" and explorer.keyframes["color"].value == ""
     assert explorer.look.structure == 0.6
 
@@ -230,7 +230,8 @@ def test_unexpected_errors_stay_inside_too(explorer, monkeypatch):
 
 
 def test_what_goes_wrong_within_another_step_stays_to_be_read(explorer, styled, tmp_path, monkeypatch):
-    path = Recipe.of(styled.bundle, styled.decide(Look("comic-01", structure=0.5, color=0.5))).save(tmp_path / "r.json")
+    look = styled.resolve(Look("comic-01", structure=0.5, color=0.5))
+    path = Recipe.from_look(styled.bundle, look).save(tmp_path / "r.json")
 
     def broken(*_):
         raise VToonifyError("not enough memory")

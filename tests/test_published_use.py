@@ -205,8 +205,8 @@ def test_wishes_of_another_type(wish, message):
 
 
 def test_numbers_from_numpy_are_numbers():
-    assert Look(np.int64(3), np.float32(0.5), np.int8(0)).within(PRESETS["pixar-d"]) == Look(3, 0.5, 0.0)
-    assert Look(color=True).within(PRESETS["illustration1-d"]) == Look(54, 0.5, 1.0)
+    assert Look(np.int64(3), np.float32(0.5), np.int8(0)).resolve_for_preset(PRESETS["pixar-d"]) == Look(3, 0.5, 0.0)
+    assert Look(color=True).resolve_for_preset(PRESETS["illustration1-d"]) == Look(54, 0.5, 1.0)
 
 
 # ---------------------------------------------------------------------------------------------- getting them
@@ -321,7 +321,7 @@ def test_a_clip_is_cut_and_drawn_as_published(ready, tmp_path, monkeypatch, name
     after = list(read_frames(result.path))
     assert result.frames == len(after) == len(drawn) == 4 and result.steady and probe(result.path).has_audio
     assert result.size == (result.crop[0] * SCALE, result.crop[1] * SCALE)
-    frame, wanted = next(iter(read_frames(src))).rgb, look.of(toonifier.bundle)
+    frame, wanted = next(iter(read_frames(src))).rgb, look.resolve(toonifier.bundle)
     plan = PUBLISHED.plan(frame.shape, toonifier.finder.faces(frame)[0].landmarks, 32, None)
     face = align_face(frame, toonifier.finder.faces(frame)[0].landmarks, 256)
     crop, picture = drawn[0]

@@ -178,8 +178,8 @@ class Manifest:
 def _fingerprint(toonifier: Toonifier, how: Mapping[str, Any]) -> str:
     """What all the results depend on."""
     looks = how["look"] if isinstance(how["look"], Sequence) else [how["look"]]
-    told = [Recipe.of(toonifier.bundle, look, how["padding"], how["frame"]).data() for look in looks]
-    return hashlib.sha256(json.dumps([told, how["faces"], how["smooth"]]).encode()).hexdigest()[:16]
+    resolved = [Recipe.from_look(toonifier.bundle, look, how["padding"], how["frame"]).data() for look in looks]
+    return hashlib.sha256(json.dumps([resolved, how["faces"], how["smooth"]]).encode()).hexdigest()[:16]
 
 
 # -- who does it ------------------------------------------------------------------------------------------------------

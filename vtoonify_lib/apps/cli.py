@@ -181,7 +181,7 @@ def _looks(arguments: argparse.Namespace) -> list[Look]:
              for style in arguments.style or [None]]
     for look in looks:
         if arguments.bundle in PRESETS:
-            look.within(PRESETS[arguments.bundle])
+            look.resolve_for_preset(PRESETS[arguments.bundle])
     return looks
 
 
@@ -226,8 +226,8 @@ def _bundle(arguments: argparse.Namespace) -> str:
     return arguments.bundle or (STYLED if styled else DEFAULT_BUNDLE)
 
 
-def _wishes(arguments: argparse.Namespace) -> tuple[Toonifier, dict[str, Any]]:
-    """The Toonifier, and what its `image` and `video` are to be called with; saves the recipe if that is wanted."""
+def _load_toonifier(arguments: argparse.Namespace) -> tuple[Toonifier, dict[str, Any]]:
+    """The Toonifier, and the arguments for its `image` or `video`; saves the recipe if one is asked for."""
     from ..faces.crop import resolve_padding
     from ..inference.toonifier import Toonifier
     from ..styles.recipe import Recipe, check_recipe_name
@@ -249,11 +249,11 @@ def _wishes(arguments: argparse.Namespace) -> tuple[Toonifier, dict[str, Any]]:
     toonifier = Toonifier.load(_bundle(arguments), arguments.device, **_how(arguments))
     if recipe:
         recipe.check(toonifier.bundle)
-    looks = [toonifier.decide(look) for look in looks]
+    looks = [toonifier.resolve(look) for look in looks]
     if arguments.run is _image:
-        looks = [look.still() for look in looks]
+        looks = [look.require_static() for look in looks]
     if arguments.save_recipe:
-        Recipe.of(toonifier.bundle, look=looks[0], **how).save(arguments.save_recipe)
+        Recipe.from_look(toonifier.bundle, look=looks[0], **how).save(arguments.save_recipe)
     return toonifier, {"look": looks, **how}
 
 
@@ -271,7 +271,7 @@ def _video(arguments: argparse.Namespace) -> None:
     from ..inference.video import check_video_paths
 
     check_video_paths(arguments.input, arguments.output)  # before the model is fetched or loaded
-    toonifier, how = _wishes(arguments)
+    toonifier, how = _load_toonifier(arguments)
     _report(toonifier.video(arguments.input, arguments.output, **how, card=arguments.card,
                             progress=sys.stderr.isatty()))
 
@@ -292,7 +292,7 @@ def _batch(arguments: argparse.Namespace) -> None:
 
     *devices, arguments.device = arguments.device.split(",")
     devices = [*devices, arguments.device] if devices else []
-    toonifier, how = _wishes(arguments)
+    toonifier, how = _load_toonifier(arguments)
     outcomes = batch(arguments.input, arguments.output, toonifier, how,
                      arguments.workers, devices, arguments.ray, sys.stderr.isatty())
     failed = {name: outcome["error"] for name, outcome in outcomes.items() if "error" in outcome}
@@ -320,7 +320,7 @@ def _image(arguments: argparse.Namespace) -> None:
 
     check_picture_name(check_output(arguments.output, arguments.input))  # before the model is fetched or loaded
     picture = read_image(arguments.input)
-    toonifier, how = _wishes(arguments)
+    toonifier, how = _load_toonifier(arguments)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         result = toonifier.image(picture, **how)

@@ -138,7 +138,7 @@ def make_subjects(stylizer: Stylizer, tracks: list[FaceTrajectory], bystanders: 
 def _batch_size(stylizer: Stylizer, subjects: list[Subject], options: VideoOptions) -> int:
     """How many frames to draw at a time; one where the look is animated, because it is folded into the weights."""
     networks = stylizer.networks
-    if any(look.moves for look in options.looks):
+    if any(look.is_animated for look in options.looks):
         return 1
 
     def try_out(subject: Subject) -> np.ndarray:
@@ -167,8 +167,10 @@ def draw_clip(stylizer: Stylizer, src: Path, writer: SegmentWriter, subjects: li
         pipelined(stage.read(src, writer.done, writer.length), stage.draw, write)
     if meter is None:
         return None
-    redraw = None if options.looks[0].moves else lambda crops: subjects[0].draw_apart(crops, stylizer.networks.parse)
-    return meter.card(redraw, float(subjects[0].track.found.mean()))
+    def redraw(crops: np.ndarray) -> np.ndarray:
+        return subjects[0].draw_apart(crops, stylizer.networks.parse)
+
+    return meter.card(None if options.looks[0].is_animated else redraw, float(subjects[0].track.found.mean()))
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ class Networks:
     def style_code(self, aligned: np.ndarray, look: Look) -> Tensor:
         """Style code w+ [1,L,D], or [1,1,D] for all layers alike, of an aligned face, uint8 RGB [S,S,3].
 
-        look: decided, and still. With an exemplar: its structure, and colours between the face's and its own.
+        look: resolved and static. With an exemplar: its structure, and colours between the face's and its own.
         """
         exemplar = self.exemplar_code(look)
         alone = exemplar is not None and self.styles is None and look.color == 1  # the face's code is not needed
@@ -60,10 +60,10 @@ class Networks:
     def read(self, aligned: np.ndarray) -> Tensor:
         """The code of an aligned face, uint8 RGB [S,S,3]: w+ [1,L,D] or [1,1,D]; with styles of ours, [1,2,D].
 
-        To our VToonify-D all photographs are one style, "no palette": their colours reach it with the frame.
+        For our VToonify-D all photographs have the null code: their colours reach it with the frame.
         """
         if self.styles is not None:
-            return self.styles.plain[None]
+            return self.styles.null_code[None]
         with torch.inference_mode(), memory_errors(self.device, "the style encoder"):
             code = self.encoder(to_tensor(aligned, self.device)).float().cpu()
             return self.vtoonify.map(code) if isinstance(self.encoder, PSP) else code
@@ -74,21 +74,21 @@ class Networks:
             return self.encoder(to_tensor(aligned, self.device)).float().cpu()[0]
 
     def exemplar_code(self, look: Look) -> Tensor | None:
-        """The style of a decided look: w+ [1,L,D], ours [1,2,D]; None where there is no style to choose."""
+        """The style of a resolved look: w+ [1,L,D], ours [1,2,D]; None where there is no style to choose."""
         if self.styles is None:
             return None if look.style is None else style_code(self.bundle, look.style)
         return sum(weight * (style.codes if isinstance(style, StyleCode) else self.styles.codes(style))
                    for style, weight in look.style)[None]
 
     def mix(self, face: Tensor, exemplar: Tensor | None, look: Look) -> Tensor:
-        """Codes as `read` and `exemplar_code` give them → w+, at the degrees of a decided, still look."""
+        """Codes as `read` and `exemplar_code` give them → w+, at the degrees of a resolved, static look."""
         if exemplar is None:
             return face
         if self.styles is not None:
             layers = latents.n_latent(self.bundle.config.out_size)
-            code, plain = (latents.styled(face, wanted, look.structure, look.color, layers)
-                           for wanted in (exemplar, face))
-            return code if look.layers is None else torch.lerp(plain, code, torch.tensor(look.layers)[None, :, None])
+            code, own = (latents.styled(face, wanted, look.structure, look.color, layers)
+                         for wanted in (exemplar, face))
+            return code if look.layers is None else torch.lerp(own, code, torch.tensor(look.layers)[None, :, None])
         return latents.with_color_of(exemplar, torch.lerp(face, exemplar, float(look.color)))
 
     def parse(self, crops: np.ndarray) -> Tensor:
@@ -113,7 +113,7 @@ class Networks:
             return parsing_logits(self.parsing, to_tensor(crops, self.device).to(self.dtype))
 
     def person_mask(self, picture: np.ndarray, logits: Tensor) -> np.ndarray:
-        """Where the person is, in the drawing, uint8 RGB [sH,sW,3], or in the photograph with these logits [1,19,H,W].
+        """Mask of the person in the drawing, uint8 RGB [sH,sW,3], or in the photograph with these logits [1,19,H,W].
 
         → float32 [H,W] in [0,1], see `faces.parsing_maps.person_mask`.
         """
@@ -137,18 +137,18 @@ class Networks:
         return draw
 
     def repainter(self, crops: np.ndarray) -> Callable[[Tensor, float | None], np.ndarray]:
-        """`painter` the other way round, for crops that stay and a style that changes: (style, structure) → pictures.
+        """Like `painter`, for fixed crops and a changing style: (style, structure) → pictures.
 
-        What no style changes is computed once: parsing maps, and the encoder's features up to its residual blocks.
+        What no style changes is computed once: parsing maps, and encoder features up to the residual blocks.
         """
-        kept: list[Tensor] = []
+        features: list[Tensor] = []
 
         def draw(style: Tensor, structure: float | None = None) -> np.ndarray:
             network = self._folded(style)
             with torch.inference_mode(), self._memory(crops):
-                if not kept:
-                    kept.extend(network.features(self._input(crops, self.parse)))
-                details = [feature.clone() for feature in kept]
+                if not features:
+                    features.extend(network.features(self._input(crops, self.parse)))
+                details = [feature.clone() for feature in features]
                 return self.to_image(network.draw(details) if structure is None else network.draw(details, structure))
 
         return draw

@@ -1,6 +1,6 @@
-"""A picture drawn again and again, as fast as a slider moves: what does not depend on the look is computed once.
+"""A picture redrawn at interactive speed: what does not depend on the look is computed once.
 
-Widgets are in `apps.panels`; here is only what they show.
+The widgets that show it are in `apps.panels`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .toonifier import Toonifier
 class Preview:
     """The face of one picture, ready to be drawn in any look: `Preview(toonifier, "me.jpg").draw(Look("comic"))`.
 
-    Finding the face, its code, parsing map and encoder features are kept; a new look costs folding its style into the
+    Face, face code, parsing map and encoder features are computed once; a new look costs folding its style into the
     weights and the layers after them. source, padding, warnings and errors: as for `Toonifier.image`.
     """
 
@@ -36,7 +36,7 @@ class Preview:
     def draw(self, look: Look = AS_TRAINED) -> np.ndarray:
         """The cartoon, uint8 RGB [sH,sW,3], as `Toonifier.image` gives it."""
         networks = self.toonifier.networks
-        look = self.toonifier.decide(look).still()
+        look = self.toonifier.resolve(look).require_static()
         return self._repaint(networks.mix(self._own, networks.exemplar_code(look), look), look.structure)[0]
 
 

@@ -1,7 +1,7 @@
-"""Stylizer: a bundle ready to draw faces: the networks, what finds a face and cuts it out, and looks decided.
+"""Stylizer: a bundle ready to draw faces: networks, face finder, cropping, and the resolution of looks.
 
-Files and clips are the business of `toonifier` and `video`. Ours or published, it is the same: what differs is
-in `networks`, `faces.preprocessing` and `styles.request`.
+Files and clips are handled by `toonifier` and `video`. What differs between bundles of ours and published ones is in
+`networks`, `faces.preprocessing` and `styles.request`.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ class Stylizer:
         return (self.preprocessing.cut if whole else cut)(rgb, plan)
 
     # ------------------------------------------------------------------ styles
-    def decide(self, look: Look) -> Look:
-        """The look with every wish decided: defaults filled in, pictures and style files read, new styles made."""
-        look = look.of(self.bundle)
+    def resolve(self, look: Look) -> Look:
+        """The look with all fields resolved: defaults filled in, pictures and style files read, new styles made."""
+        look = look.resolve(self.bundle)
         if self.networks.styles is None:
             return look
         return replace(look, style=tuple((self._style(style, look.seed), weight) for style, weight in look.style))
@@ -71,7 +71,7 @@ class Stylizer:
                  fit: FitStyle | None = None) -> StyleCode:
         """The style of a portrait in any picture, as the style encoder reads it.
 
-        fit  what goes on from there, to fit the style to the picture: `training.refinement.fitter(100)`
+        fit  fits the style to the picture from there, such as `training.refinement.fitter(100)`
         VToonifyError when the picture shows no face, or the bundle has one look.
         """
         what = Path(source).name if isinstance(source, str | Path) else "the picture"
@@ -84,16 +84,16 @@ class Stylizer:
         side = self.config.out_size if fit else self.networks.face_size
         aligned = align_face(rgb, faces[0].landmarks, side)
         codes = fit(self.bundle, aligned, self.device) if fit else self.networks.read_style(aligned)
-        return StyleCode.of(name or Path(what).stem, codes)
+        return StyleCode.from_codes(name or Path(what).stem, codes)
 
     def new_style(self, seed: int) -> StyleCode:
-        """A style that nobody drew, by the bundle's sampler; the same for the same seed."""
+        """A random style from the bundle's sampler; the same for the same seed."""
         self._needs_styles()
-        plain = self.networks.styles.plain
-        noise = torch.randn(1, plain.numel(), generator=torch.Generator().manual_seed(seed))
+        null_code = self.networks.styles.null_code
+        noise = torch.randn(1, null_code.numel(), generator=torch.Generator().manual_seed(seed))
         with torch.inference_mode():
             codes = self.bundle.network("sampler")(noise)
-        return StyleCode.of(f"{NEW}-{seed}", codes)
+        return StyleCode.from_codes(f"{NEW}-{seed}", codes)
 
     def _needs_styles(self) -> None:
         if self.networks.styles is None:
@@ -101,26 +101,26 @@ class Stylizer:
 
     # ------------------------------------------------------------------ the networks
     def style_code(self, aligned: np.ndarray, look: Look = AS_TRAINED) -> torch.Tensor:
-        """What an aligned face, uint8 RGB [S,S,3], is drawn in: w+ [1,L,D], or [1,1,D] for all layers alike."""
-        return self.networks.style_code(aligned, self.decide(look).still())
+        """Style code of an aligned face, uint8 RGB [S,S,3]: w+ [1,L,D], or [1,1,D] for all layers alike."""
+        return self.networks.style_code(aligned, self.resolve(look).require_static())
 
     def painter(self, style: torch.Tensor, look: Look = AS_TRAINED, parse: Parse | None = None) -> Draw:
         """The network with this style folded in: uint8 RGB [B,H,W,3] → [B,sH,sW,3]; H, W multiples of 8.
 
         parse: see `networks.Networks.painter`.
         """
-        return self.networks.painter(style, look.of(self.bundle).still().structure, parse)
+        return self.networks.painter(style, look.resolve(self.bundle).require_static().structure, parse)
 
     def animator(self, aligned: np.ndarray, look: Look, parse: Parse | None = None
                  ) -> Callable[[np.ndarray, float], np.ndarray]:
-        """`painter` for a face, with a look that may move: (crops, seconds) → pictures.
+        """`painter` for a face and a look that may be animated: (crops, seconds) → pictures.
 
-        A style that has moved is folded anew: 24 ms for studio-d on two cores.
+        A style that has changed is folded again: 24 ms for studio-d on two cores.
         """
-        if not look.moves:
+        if not look.is_animated:
             draw = self.painter(self.style_code(aligned, look), look, parse)
             return lambda crops, seconds: draw(crops)
-        look, networks = self.decide(look), self.networks
+        look, networks = self.resolve(look), self.networks
         face, exemplar = networks.read(aligned), networks.exemplar_code(look)
 
         @lru_cache(maxsize=1)

@@ -75,7 +75,7 @@ class Toonifier(Stylizer):
         """
         _check_frame(frame)
         check_faces(faces, frame)
-        looks = [look.still() for look in self._looks(look)]
+        looks = [look.require_static() for look in self._looks(look)]
         found = [self.face_in(source, padding)] if faces == LARGEST else self.faces_in(source, padding, faces)
         drawn = []
         for number, face in enumerate(found):
@@ -144,7 +144,7 @@ class Toonifier(Stylizer):
 
     def _looks(self, look: Look | Sequence[Look]) -> tuple[Look, ...]:
         """One look or several, decided."""
-        return tuple(self.decide(one) for one in ((look,) if isinstance(look, Look) else look))
+        return tuple(self.resolve(one) for one in ((look,) if isinstance(look, Look) else look))
 
 
 def _check_frame(frame: str) -> None:

@@ -1,8 +1,8 @@
-"""A clip in, its cartoon out: follow the face, plan the crop; then read, draw, blend and write, the three at once.
+"""A clip in, its cartoon out: track the face, plan the crop; then read, draw, and blend and write in parallel.
 
 The style code is computed once per clip from an aligned crop of the best early frame, and folded into the weights. A
-clip is read twice: once to follow the face, once to draw, so that one steady crop can be chosen beforehand and memory
-does not grow with the clip.
+clip is read twice, to track the face and to draw, so that one steady crop can be chosen beforehand and memory does not
+grow with the clip.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def animate(stylizer: Stylizer, src: Path, dst: Path, options: VideoOptions) -> 
 def _job(stylizer: Stylizer, src: Path, options: VideoOptions) -> dict[str, Any]:
     """All that the drawn frames depend on: a job with the same values can be resumed."""
     bundle, about = stylizer.bundle, src.stat()
-    looks = [Recipe.of(bundle, look, options.padding, options.frame).data() for look in options.looks]
+    looks = [Recipe.from_look(bundle, look, options.padding, options.frame).data() for look in options.looks]
     weights = {name: about_it.get("sha256") for name, about_it in bundle.info["files"].items()}
     return {"source": [str(src.resolve()), about.st_size, about.st_mtime_ns], "weights": weights, "looks": looks,
             "faces": options.faces, "smooth": options.smooth, "precision": str(stylizer.networks.dtype), "format": 3}

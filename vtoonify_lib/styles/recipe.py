@@ -24,7 +24,7 @@ RECIPE_FORMAT = "vtoonify-recipe-1"
 
 @dataclass(frozen=True)
 class Recipe:
-    """bundle: its name; weights: start of the sha256 of its VToonify; look: decided; the others: as for `video`."""
+    """bundle: its name; weights: start of the sha256 of its VToonify; look: resolved; the others: as for `video`."""
 
     bundle: str
     weights: str
@@ -35,9 +35,9 @@ class Recipe:
     smooth: bool = True
 
     @classmethod
-    def of(cls, bundle: Bundle, look: Look, padding: float | None = None, frame: str = "crop",
-           faces: str | int = LARGEST, smooth: bool = True) -> Recipe:
-        """For a bundle and a look that its Toonifier has decided (`Toonifier.decide`)."""
+    def from_look(cls, bundle: Bundle, look: Look, padding: float | None = None, frame: str = "crop",
+                  faces: str | int = LARGEST, smooth: bool = True) -> Recipe:
+        """For a bundle and a look that its Toonifier has resolved (`Toonifier.resolve`)."""
         return cls(bundle.name, weights_of(bundle), look, padding, frame, faces, smooth)
 
     def save(self, path: str | Path) -> Path:
@@ -101,7 +101,7 @@ def check_recipe_name(path: str | Path) -> Path:
 
 
 def weights_of(bundle: Bundle) -> str:
-    """What tells one version of a bundle from another: the start of the sha256 of its VToonify."""
+    """Identifies the version of a bundle: the start of the sha256 of its VToonify."""
     return str(bundle.info["files"]["vtoonify"]["sha256"])[:16]
 
 

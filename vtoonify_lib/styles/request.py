@@ -1,7 +1,7 @@
-"""What to draw a face in: style, structure degree, colour degree. Wishes, and what a bundle makes of them.
+"""A request for a look: style, structure degree, colour degree; and its resolution for a bundle.
 
-A bundle answers once, before any work, with every wish decided or with one sentence on what it can do instead. In a
-clip the degrees may move (`Keyframes`).
+It is resolved once, before any work: every field gets a value, or one sentence says what the bundle can do instead. In
+a clip the degrees may be animated (`Keyframes`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..weights.bundle import Bundle
 from ..weights.published import Preset, preset_of
 from .table import Part, StyleTable, normalised, parse_blend
 
-LARGEST, ALL = "largest", "all"  # whom to draw; or a number
+LARGEST, ALL = "largest", "all"  # which faces to draw; or a number
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,14 @@ def parse_degree(text: str) -> Degree:
 
 @dataclass(frozen=True)
 class Look:
-    """Wishes; None leaves the choice to the bundle.
+    """How a face is to be drawn; None leaves the choice to the bundle.
 
     style      number or name of an exemplar, a blend ("comic-07:0.6, clay:0.4"), the path of a picture or of a saved
-               style; a bundle makes of it a tuple of parts (`styles.table.Part`), published ones a number
+               style; resolved: a tuple of parts (`styles.table.Part`), for published bundles a number
     structure  0: the photograph's features … 1: the exemplar's; keyframes or "0:0, 2:1" in clips
     color      0: the face's colours … 1: the exemplar's; likewise
-    seed       of the style "new", which nobody drew
-    layers     how much of the style each style layer reads, coarse first, 0 … 1 (`latents.layer_names`); None: all
+    seed       of the random style "new"
+    layers     weight of the style in each style layer, coarse first, 0 … 1 (`latents.layer_names`); None: 1
     Raises VToonifyError for values of another type.
     """
 
@@ -95,7 +95,7 @@ class Look:
             raise VToonifyError(f"seed is {self.seed!r}; expected a whole number, 0 or more")
         object.__setattr__(self, "seed", int(self.seed))
         if self.layers is not None:
-            object.__setattr__(self, "layers", _shares(self.layers))
+            object.__setattr__(self, "layers", _weights(self.layers))
         for name in ("structure", "color"):
             value = getattr(self, name)
             if isinstance(value, str):
@@ -106,22 +106,22 @@ class Look:
                 raise VToonifyError(f"{name} is {value!r}; expected a number from 0 to 1, or keyframes")
 
     @property
-    def moves(self) -> bool:
+    def is_animated(self) -> bool:
         """Whether a degree changes over time."""
         return any(isinstance(value, Keyframes) for value in (self.structure, self.color))
 
     def at(self, seconds: float) -> Look:
-        """The look at one time, which moves no more."""
+        """The static look at one time."""
         return self._degrees(lambda _, value: value.at(seconds) if isinstance(value, Keyframes) else value)
 
-    def still(self) -> Look:
-        """Itself. VToonifyError when a degree moves: a picture has no time."""
-        if self.moves:
+    def require_static(self) -> Look:
+        """Itself. VToonifyError when a degree is animated: a picture has no time."""
+        if self.is_animated:
             raise VToonifyError("keyframes are for clips; give a picture one number for each degree")
         return self
 
-    def within(self, preset: Preset) -> Look:
-        """The same with every wish decided, for a published checkpoint. VToonifyError for what it cannot do."""
+    def resolve_for_preset(self, preset: Preset) -> Look:
+        """The look with all fields resolved for a published checkpoint. VToonifyError for what it cannot do."""
         style = self.style
         if isinstance(style, str) and style.strip().lstrip("-").isdigit():
             style = int(style)
@@ -132,34 +132,34 @@ class Look:
             raise VToonifyError(f"{preset.name} takes no shares of layers; those are for bundles of ours")
         check = {"structure": preset.check_structure,
                  "color": lambda value: float(preset.check_color(value))}
-        decided = replace(self, style=preset.check_style(style))
-        return decided._degrees(lambda name, value: _each(value, check[name]))
+        resolved = replace(self, style=preset.check_style(style))
+        return resolved._degrees(lambda name, value: _each(value, check[name]))
 
-    def of(self, bundle: Bundle) -> Look:
-        """The same with every wish decided, for a bundle. VToonifyError for what it cannot do."""
+    def resolve(self, bundle: Bundle) -> Look:
+        """The look with all fields resolved for a bundle. VToonifyError for what it cannot do."""
         preset = preset_of(bundle)
         if preset is not None:
-            return self.within(preset)
+            return self.resolve_for_preset(preset)
         if bundle.styles:
-            return self._of_table(StyleTable(bundle))._with_layers(n_latent(bundle.config.out_size))
+            return self._resolve_styles(StyleTable(bundle))._check_layers(n_latent(bundle.config.out_size))
         for name in ("style", "structure", "color", "layers"):
             if getattr(self, name) is not None:
                 raise VToonifyError(f"{bundle.name} has one look, in one strength and in your colours; drop --{name}, "
                                     "or load studio-d or a published style: `vtoonify models` lists them")
         return self
 
-    def _of_table(self, table: StyleTable) -> Look:
+    def _resolve_styles(self, table: StyleTable) -> Look:
         """For a bundle of ours that has styles."""
         style = table.start["style"] if self.style is None else self.style
         parts = style if isinstance(style, tuple) else parse_blend(style) if isinstance(style, str) else [(style, 1.0)]
         found = [(table.find(one) if isinstance(one, int | str | Path) else one, weight) for one, weight in parts]
-        decided = replace(self, style=normalised(found),
-                          **{name: table.start[name] for name in ("structure", "color")
-                             if getattr(self, name) is None})
-        return decided._degrees(lambda name, value: _each(value, lambda degree: _checked(name, degree)))
+        resolved = replace(self, style=normalised(found),
+                           **{name: table.start[name] for name in ("structure", "color")
+                              if getattr(self, name) is None})
+        return resolved._degrees(lambda name, value: _each(value, lambda degree: _checked(name, degree)))
 
-    def _with_layers(self, count: int) -> Look:
-        """Itself. VToonifyError when there are shares for another number of layers."""
+    def _check_layers(self, count: int) -> Look:
+        """Itself. VToonifyError when there are weights for another number of layers."""
         if self.layers is not None and len(self.layers) != count:
             raise VToonifyError(f"layers are {list(self.layers)}; expected {count} numbers from 0 to 1")
         return self
@@ -168,12 +168,12 @@ class Look:
         return replace(self, structure=change("structure", self.structure), color=change("color", self.color))
 
 
-def _shares(layers: Sequence[float]) -> tuple[float, ...]:
-    """As numbers."""
-    shares = tuple(float(share) for share in layers)
-    if not all(0 <= share <= 1 for share in shares):
-        raise VToonifyError(f"layers are {list(shares)}; expected numbers from 0 to 1")
-    return shares
+def _weights(layers: Sequence[float]) -> tuple[float, ...]:
+    """Layer weights as floats. VToonifyError outside of [0,1]."""
+    weights = tuple(float(weight) for weight in layers)
+    if not all(0 <= weight <= 1 for weight in weights):
+        raise VToonifyError(f"layers are {list(weights)}; expected numbers from 0 to 1")
+    return weights
 
 
 def _each(value: Degree | None, check: Callable) -> Degree | None:

@@ -1,7 +1,7 @@
-"""Styles of VToonify-D by name, number, picture or file, alone or blended; and the files that keep them.
+"""Styles of VToonify-D by name, number, picture or file, alone or blended; and the files that hold them.
 
-To the networks a style is two codes, one of structure and one of colour (`StyleCode`). A bundle brings a table of named
-ones (`StyleTable`); `style encoder → StyleCode` makes more from pictures, which is the Toonifier's business.
+To the networks a style is two codes, one for structure and one for colour (`StyleCode`). A bundle has a table of named
+ones (`StyleTable`); the Toonifier reads more from pictures with the style encoder.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..media.images import read_image
 from ..weights.bundle import Bundle, save_tensors
 
 PICTURES = Path(__file__).resolve().parents[2] / "data" / "styles"
-NEW = "new"  # name of a style that nobody drew: the sampler makes it from a seed
+NEW = "new"  # name of a random style: the sampler makes it from a seed
 STYLE_SUFFIX = ".safetensors"
 STYLE_FORMAT = "vtoonify-style-1"
 
@@ -35,7 +35,7 @@ class StyleCode:
     values: tuple[tuple[float, ...], tuple[float, ...]]
 
     @classmethod
-    def of(cls, name: str, codes: Tensor) -> StyleCode:
+    def from_codes(cls, name: str, codes: Tensor) -> StyleCode:
         """Of codes [2,D] or [1,2,D]."""
         structure, color = codes.detach().float().cpu().reshape(2, -1).tolist()
         return cls(name, (tuple(structure), tuple(color)))
@@ -69,22 +69,22 @@ class StyleTable:
         return self._tensors["codes"]
 
     @property
-    def plain(self) -> Tensor:
-        """Codes of the photograph, [2,D]."""
+    def null_code(self) -> Tensor:
+        """Codes of the photograph, which is drawn in no style, [2,D]."""
         return self._tensors["plain"]
 
     @property
-    def room(self) -> Tensor:
-        """The numbers of a code that mean something, bool [2,D]: those in which styles differ."""
+    def active_dims(self) -> Tensor:
+        """Dimensions of a code in which the styles differ, bool [2,D]."""
         return (self.table != 0).any(0)
 
     def codes(self, name: str) -> Tensor:
         """Structure code and colour code of a named style, [2,D]."""
         return self.table[self.names.index(name)]
 
-    def find(self, wish: int | str | Path) -> str | Path:
+    def find(self, request: int | str | Path) -> str | Path:
         """The name in the table, or the path of a file, that is meant. VToonifyError when it is neither."""
-        text = str(wish).strip()
+        text = str(request).strip()
         if text in self.names or text == NEW:
             return text
         if text in self.looks:
@@ -184,11 +184,11 @@ def load_style(path: str | Path, bundle: Bundle) -> StyleCode:
                             "make it again from its picture")
     if not bool(torch.isfinite(codes).all()):
         raise VToonifyError(f"{path} holds numbers that are not finite; save it again from its picture")
-    return StyleCode.of(notes.get("name") or Path(path).stem, codes)
+    return StyleCode.from_codes(notes.get("name") or Path(path).stem, codes)
 
 
 def encoder_of(bundle: Bundle) -> str:
-    """What tells one style encoder from another: the start of its file's sha256."""
+    """Identifies a style encoder: the start of its file's sha256."""
     return str(bundle.info["files"]["style_encoder"]["sha256"])[:16]
 
 
@@ -207,7 +207,7 @@ def part_from_json(data: Mapping[str, object]) -> Part:
         style, weight = str(data["style"]), float(data["weight"])
         if "codes" not in data:
             return style, weight
-        return StyleCode.of(style, torch.tensor(data["codes"], dtype=torch.float32)), weight
+        return StyleCode.from_codes(style, torch.tensor(data["codes"], dtype=torch.float32)), weight
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise VToonifyError(f"{json.dumps(data)[:80]} does not describe a style; expected style and weight, perhaps "
                             "codes") from error

@@ -1,8 +1,8 @@
-"""Pictures without a twin (Yang et al. 2022, arXiv 2203.13248, §3.2 and §3.4): artworks that nobody can draw again.
+"""Fitting a style to an artwork without its photograph (Yang et al. 2022, arXiv 2203.13248, §3.2 and §3.4).
 
-`destylise` finds the person in an artwork, `refine` fits the codes of a style to it. Both start at what the encoders
-guess and descend by the likeness of what DualStyleGAN draws; where a picture's style is one the encoder can tell, the
-guess is hard to beat, see the bundle's numbers.
+`destylise` finds the person's code in an artwork, `refine` fits the style's codes to it. Both start at the encoders'
+codes and minimise a perceptual loss of DualStyleGAN's output. Where the style encoder knows the style, its codes are
+hard to improve on, see the bundle's numbers.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from .dualstylegan import DualDistilled
 from .encoder import detail_mask
 
 IDENTITY_WEIGHT = 0.1  # as in DualStyleGAN's destylisation (arXiv 2203.13248, §3.2)
-NEAR_WEIGHT = 0.01  # keeps a person near the encoder's guess, where the generator draws faces
-STYLE_NEAR_WEIGHT = 0.3  # keeps a style near the encoder's guess: codes of ours mean something, and far ones nothing
+NEAR_WEIGHT = 0.01  # keeps a person's code near the encoder's, where the generator draws faces
+STYLE_NEAR_WEIGHT = 0.3  # keeps a style's codes near the encoder's, where the generator knows them
 
 
 def destylise(model: DualDistilled, picture: Tensor, parsing: ParsingNet, iterations: int = 100, lr: float = 0.02,
               identity: StyleEncoder | None = None, progress: bool = False, criterion: Criterion | None = None
               ) -> Tensor:
-    """Who is in an aligned artwork [1,3,S,S]: the intrinsic code [1,D] that the model draws as it in its own style.
+    """The person in an aligned artwork [1,3,S,S]: the intrinsic code [1,D] whose drawing in its own style matches it.
 
-    identity  network that tells people apart: what it sees must stay the same person (weight IDENTITY_WEIGHT)
-    criterion  the likeness; None: ours, see `criteria`
+    identity   identity encoder: its code of the drawing is held to the artwork's (weight IDENTITY_WEIGHT)
+    criterion  the perceptual loss; None: ours, see `criteria`
 
     The paper also ties the codes of z+ to each other (their spread over the layers) and keeps noise maps noise (1e5):
-    our one w feeds all layers, and we fit no noise. What is left, to stay a face of the base, is a pull to the guess.
+    our one w feeds all layers, and no noise is fitted. A penalty on the distance to the encoder's code remains.
     """
     likeness, degree = _likeness(model, picture, parsing, criterion)
     with torch.no_grad():
@@ -58,22 +58,22 @@ def destylise(model: DualDistilled, picture: Tensor, parsing: ParsingNet, iterat
 
 
 def refine(model: DualDistilled, picture: Tensor, parsing: ParsingNet, iterations: int = 100, color_lr: float = 0.02,
-           structure_lr: float = 0.01, person: Tensor | None = None, room: Tensor | None = None,
+           structure_lr: float = 0.01, person: Tensor | None = None, active_dims: Tensor | None = None,
            progress: bool = False, criterion: Criterion | None = None) -> Tensor:
     """Fit structure code and colour code [1,2,D] of one aligned artwork [1,3,S,S] to it, colours faster.
 
-    Learning rates are lower than the published ones: the numbers of our codes mean something one by one.
+    Learning rates are lower than the published ones: each dimension of our codes has a meaning of its own.
 
-    person  intrinsic code [1,D] of who is in it (default: `destylise`)
-    room    which numbers [2,D] of a code may change, bool; a code of ours has places that mean nothing (`studio.codes`)
-    → the codes of the least loss on the way, which is no more than that of the style encoder's
+    person       intrinsic code [1,D] of the person in it (default: `destylise`)
+    active_dims  dimensions [2,D] of a code that may change, bool; some of our codes' are unused (`studio.codes`)
+    → the codes of the lowest loss, which is at most that of the style encoder's codes
     """
     how = {"progress": progress, "criterion": criterion}
     person = destylise(model, picture, parsing, **how) if person is None else person.detach()
     likeness, degree = _likeness(model, picture, parsing, criterion)
     with torch.no_grad():
         guess = model.style(picture)
-    free = torch.ones_like(guess) if room is None else room.to(guess)[None]
+    free = torch.ones_like(guess) if active_dims is None else active_dims.to(guess)[None]
     structure, color = guess.split(1, 1)
 
     def loss(structure: Tensor, color: Tensor) -> Tensor:
@@ -85,10 +85,10 @@ def refine(model: DualDistilled, picture: Tensor, parsing: ParsingNet, iteration
 
 
 def fitter(steps: int, progress: bool = True) -> Callable[[Bundle, np.ndarray, torch.device], Tensor] | None:
-    """What `Stylizer.style_of` takes to fit a style to its picture: steps to find who is in it, as many for the style.
+    """The function that `Stylizer.style_of` takes as `fit`: so many steps for the person, as many for the style.
 
-    steps  100 are usual; 0: None, the style encoder's answer as it is
-    The function it gives raises VToonifyError for a bundle without DualStyleGAN.
+    steps  100 are usual; 0: returns None, the style encoder's codes are used as they are
+    The function raises VToonifyError for a bundle without DualStyleGAN.
     """
     if steps < 0:
         raise VToonifyError(f"refine is {steps}; it must be 0 or more steps")
@@ -98,14 +98,15 @@ def fitter(steps: int, progress: bool = True) -> Callable[[Bundle, np.ndarray, t
             dual, parsing = DualDistilled.of(bundle).to(device), bundle.network("parsing")
             picture, how = to_tensor(aligned, device), {"parsing": parsing.to(device), "progress": progress}
             person = destylise(dual, picture, iterations=steps, **how)
-            return refine(dual, picture, iterations=steps, person=person, room=StyleTable(bundle).room, **how)[0]
+            active_dims = StyleTable(bundle).active_dims
+            return refine(dual, picture, iterations=steps, person=person, active_dims=active_dims, **how)[0]
 
     return fit if steps else None
 
 
 def _fitted(loss: Callable[..., Tensor], start: dict[Tensor, float], iterations: int, progress: bool, title: str
             ) -> list[Tensor]:
-    """Adam from the codes of `start` at their rates down loss(*codes) → the codes of the lowest loss on the way."""
+    """Minimise loss(*codes) by Adam from the codes of `start`, at their rates → the codes of the lowest loss."""
     codes = [code.clone().requires_grad_(True) for code in start]
     optimizer = torch.optim.Adam([{"params": [c], "lr_scale": lr} for c, lr in zip(codes, start.values(), strict=True)])
     least, best = float("inf"), codes
@@ -120,7 +121,7 @@ def _fitted(loss: Callable[..., Tensor], start: dict[Tensor, float], iterations:
 
 def _likeness(model: DualDistilled, picture: Tensor, parsing: ParsingNet, criterion: Criterion | None
               ) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-    """Loss of drawings [1,3,S,S] of an artwork, small features first; and the degrees [L] that draw a whole style."""
+    """Loss of drawings [1,3,S,S] against an artwork, weighted by facial parts; and the degrees [L] of a full style."""
     if picture.ndim != 4 or picture.shape[:2] != (1, 3) or picture.shape[2] != picture.shape[3]:
         raise VToonifyError(f"the artwork has shape {list(picture.shape)}; expected one aligned portrait [1,3,S,S] in "
                             "[-1,1]: cut it out with faces.crop.align_face")
@@ -139,5 +140,5 @@ def _likeness(model: DualDistilled, picture: Tensor, parsing: ParsingNet, criter
 
 
 def _identity(net: StyleEncoder, picture: Tensor) -> Tensor:
-    """Who the network sees, a vector of unit length [B,·]."""
+    """Identity codes of unit length [B,·]."""
     return F.normalize(net(picture).flatten(1), dim=1)

@@ -136,7 +136,7 @@ class Explorer:
         """The style of a portrait, or of a saved style file."""
         with self.status.guard("reading the style"):
             path = Path(source)
-            look = self.toonifier.decide(Look(path)) if path.suffix == STYLE_SUFFIX else None
+            look = self.toonifier.resolve(Look(path)) if path.suffix == STYLE_SUFFIX else None
             fit = fitter(refine, progress=False)
             style = look.style[0][0] if look else self.toonifier.style_of(path, fit=fit)
             self.pick(style)
@@ -152,8 +152,8 @@ class Explorer:
         with self.status.guard():
             self.out.mkdir(parents=True, exist_ok=True)
             name = self.recipe.value.strip().removesuffix(".json") or "recipe"
-            look = self.toonifier.decide(self._moving())
-            recipe = Recipe.of(self.toonifier.bundle, look, self.padding, self.frame.value, self._faces())
+            look = self.toonifier.resolve(self._moving())
+            recipe = Recipe.from_look(self.toonifier.bundle, look, self.padding, self.frame.value, self._faces())
             path = recipe.save(self.out / f"{name}.json")
         if path:
             self.status.say(f"{path} is written; `vtoonify video IN OUT --recipe {path}` replays it")
