@@ -13,8 +13,8 @@ from vtoonify_lib.models import losses
 from vtoonify_lib.models.encoders import StyleEncoder
 from vtoonify_lib.models.perceptual import LPIPS
 from vtoonify_lib.models.stylegan2 import Discriminator
-from vtoonify_lib.training import criteria, dualstylegan, encoder, exemplars, refinement
-from vtoonify_lib.training.judge import Judge
+from vtoonify_lib.training import dualstylegan, exemplars, objectives, style_fitting, vtoonify
+from vtoonify_lib.training.adversary import Judge
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LOOKS = ("storybook", "comic")
@@ -68,25 +68,25 @@ def test_feature_means_ignore_place():
 # -- the criteria ------------------------------------------------------------------------------------------------------
 def test_the_published_losses_are_those_of_the_paper(lpips):
     out, y = torch.rand(2, 3, 64, 64) * 2 - 1, torch.rand(2, 3, 64, 64) * 2 - 1
-    parts = criteria.PublishedLosses(lpips)(out, y, torch.ones(2, 1, 64, 64))
+    parts = objectives.PublishedLosses(lpips)(out, y, torch.ones(2, 1, 64, 64))
     assert parts["picture"].item() == pytest.approx(0.1 * (out - y).square().mean().item(), rel=1e-5)
     assert parts["feature"].item() == pytest.approx(0.01 * lpips(out, y).mean().item(), rel=1e-5)
-    assert encoder.flicker_weight(100, 100, 0.0, criteria.PublishedLosses.flicker) == 1.0
-    assert encoder.flicker_weight(100, 100, 0.0, criteria.OurLosses.flicker) == encoder.FLICKER_WEIGHT
+    assert vtoonify.flicker_weight(100, 100, 0.0, objectives.PublishedLosses.flicker) == 1.0
+    assert vtoonify.flicker_weight(100, 100, 0.0, objectives.OurLosses.flicker) == vtoonify.FLICKER_WEIGHT
 
 
 def test_large_pictures_are_compared_at_512(lpips, monkeypatch):
     seen = []
     monkeypatch.setattr(lpips, "forward", lambda a, b: seen.append(a.shape[-1]) or torch.zeros(1))
-    criteria.PublishedLosses(lpips)(torch.zeros(1, 3, 1024, 1024), torch.zeros(1, 3, 1024, 1024), None)
+    objectives.PublishedLosses(lpips)(torch.zeros(1, 3, 1024, 1024), torch.zeros(1, 3, 1024, 1024), None)
     assert seen == [512]
 
 
 def test_vtoonify_learns_by_the_published_losses(pairs, lpips, tmp_path):
     before = state(students())
-    source = encoder.render_source(pairs, 2, HOLD_OUT)
-    learnt, _ = encoder.train(source, parsing_net(), TINY, tmp_path, 3, flicker_from=0.0, **SMALL,
-                              start=students().state_dict(), criterion=criteria.PublishedLosses(lpips))
+    source = vtoonify.render_source(pairs, 2, HOLD_OUT)
+    learnt, _ = vtoonify.train(source, parsing_net(), TINY, tmp_path, 3, flicker_from=0.0, **SMALL,
+                              start=students().state_dict(), criterion=objectives.PublishedLosses(lpips))
     assert any(name.startswith("0.vtoonify.encoder") for name in changed(before, state(learnt)))
     row = log_of(tmp_path)[-1]
     assert float(row["picture"]) < 0.1 and {"feature", "flicker"} <= row.keys()
@@ -103,7 +103,7 @@ def test_dualstylegan_learns_by_the_published_losses(lessons, lpips, tmp_path):
         return made[-1]
 
     dualstylegan.teach(dual, lessons, parsing_net(), tmp_path, 2, judge=judge, norm=0.01,
-                       criterion=criteria.PublishedStyleLosses(lpips, who))
+                       criterion=objectives.PublishedStyleLosses(lpips, who))
     names = {name.split(".")[2] for name in changed(before, state(dual)) if name.startswith("0.generator")}
     assert names == {"style", "res"} and len(made) == 1
     row = log_of(tmp_path)[-1]
@@ -114,10 +114,10 @@ def test_dualstylegan_learns_by_the_published_losses(lessons, lpips, tmp_path):
 
 def test_artworks_are_read_by_the_published_likeness(lessons, lpips):
     dual = dualstylegan.DualDistilled.on(distilled())
-    picture, criterion = lessons(0)[1][:1], criteria.PublishedLosses(lpips)
-    ours, theirs = (refinement.destylise(dual, picture, parsing_net(), 3, criterion=c) for c in (None, criterion))
+    picture, criterion = lessons(0)[1][:1], objectives.PublishedLosses(lpips)
+    ours, theirs = (style_fitting.destylise(dual, picture, parsing_net(), 3, criterion=c) for c in (None, criterion))
     assert ours.shape == theirs.shape and not torch.equal(ours, theirs)
-    assert refinement.refine(dual, picture, parsing_net(), 2, criterion=criterion).shape[:2] == (1, 2)
+    assert style_fitting.refine(dual, picture, parsing_net(), 2, criterion=criterion).shape[:2] == (1, 2)
 
 
 # -- weights that its user brings --------------------------------------------------------------------------------------
@@ -127,8 +127,8 @@ def test_vgg_and_heads_come_from_files(lpips, tmp_path):
     torch.save(names, tmp_path / "vgg.pth")
     torch.save({k: v for k, v in state_dict.items() if k.startswith("lin")}, tmp_path / "heads.pth")
     a, b = torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 32)
-    assert torch.equal(criteria.load_lpips(tmp_path / "vgg.pth", tmp_path / "heads.pth")(a, b), lpips(a, b))
+    assert torch.equal(objectives.load_lpips(tmp_path / "vgg.pth", tmp_path / "heads.pth")(a, b), lpips(a, b))
     with pytest.raises(VToonifyError, match=r"weights do not fit VGG-16"):
-        criteria.load_lpips(tmp_path / "heads.pth", tmp_path / "heads.pth")
+        objectives.load_lpips(tmp_path / "heads.pth", tmp_path / "heads.pth")
     with pytest.raises(VToonifyError, match=r"none\.pth does not exist; the published losses need torchvision's vgg16"):
-        criteria.load_lpips(tmp_path / "none.pth", tmp_path / "heads.pth")
+        objectives.load_lpips(tmp_path / "none.pth", tmp_path / "heads.pth")

@@ -15,7 +15,7 @@ from vtoonify_lib.config import TINY, VToonifyError
 from vtoonify_lib.evaluation import metrics
 from vtoonify_lib.media.images import to_tensor
 from vtoonify_lib.models.encoders import StyleEncoder
-from vtoonify_lib.training import data, dual_stage, exemplars, loop
+from vtoonify_lib.training import augment, dual_stage, exemplars, loop
 from vtoonify_lib.training.default import Stage
 from vtoonify_lib.weights.bundle import save_bundle
 
@@ -139,7 +139,7 @@ def test_measured_on_held_out_people_at_their_own_degrees(styles, shown):
     model, unseen = Grey(), np.array([0, 2])
     report = dual_stage.measure_dual(model, styles, HOLD_OUT, parsing_net(), shown, LOOKS, PER_LOOK, batch=1)
     assert report["people"] == 2 and list(report) == ["people", "base", *LOOKS]
-    photo, comic = (to_tensor(data.aligned(styles, unseen, look, 64, calm=True)) for look in ("photo", "comic"))
+    photo, comic = (to_tensor(augment.aligned(styles, unseen, look, 64, calm=True)) for look in ("photo", "comic"))
     assert report["base"]["psnr"] == pytest.approx(float(metrics.psnr(photo * 0, photo).mean()), abs=1e-3)
     assert report["comic"]["psnr"] == pytest.approx(float(metrics.psnr(comic * 0, comic).mean()), abs=1e-3)
     assert report["comic"]["input_psnr"] == pytest.approx(float(metrics.psnr(photo, comic).mean()), abs=1e-3)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from vtoonify_lib.config import VToonifyError
 from vtoonify_lib.studio.shards import Pairs
-from vtoonify_lib.training import data, photo_pairs
+from vtoonify_lib.training import augment, photo_pairs
 from vtoonify_lib.training.photo_pairs import Settings, draw_pairs, photographs
 
 
@@ -62,7 +62,7 @@ def test_photographs_are_drawn_and_others_refused(pairs, folder):
 
 
 def test_training_reads_them_as_it_reads_renders(pairs):
-    batch = data.load(pairs, pairs.ready, "film")
+    batch = augment.load(pairs, pairs.ready, "film")
     assert batch.photo.shape == batch.styled.shape == (2, 3, 240, 240) and batch.parsing.max() < 19
 
 

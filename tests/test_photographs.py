@@ -35,8 +35,8 @@ from vtoonify_lib.models.folded import report_cost
 from vtoonify_lib.models.perceptual import SLICES, VGGFeatures
 from vtoonify_lib.models.vtoonify import VToonify
 from vtoonify_lib.models.vtoonify_d import build_vtoonify
-from vtoonify_lib.training import criteria, default, encoder, growth, likeness, loop, photographs, starting, vgg
-from vtoonify_lib.training.judge import Judge
+from vtoonify_lib.training import default, growth, likeness, loop, objectives, photographs, starting, vgg, vtoonify
+from vtoonify_lib.training.adversary import Judge
 from vtoonify_lib.training.photographs import Job, train_photographs
 from vtoonify_lib.weights.bundle import load_bundle, save_bundle
 
@@ -75,7 +75,7 @@ def test_every_layer_that_draws_learns(backbone, tmp_path):
     job = Job((), ("storybook", "comic")[: 1 + (backbone != "toonify")], config, tmp_path, tmp_path, window=48)
     source = photographs._source(pairs, job)
     shown = photographs._exemplars([source], job.looks, 32) if backbone != "toonify" else None
-    students = fresh((encoder.Students if shown is None else encoder.DualStudents), config=config, image_size=32,
+    students = fresh((vtoonify.Students if shown is None else vtoonify.DualStudents), config=config, image_size=32,
                      width=8)
     before = state(students.vtoonify)
     learnt = photographs._train(replace(job, iterations=3, batch=1, lr=0.1, judge_from=0.0, square=32), [source],
@@ -100,9 +100,9 @@ def test_a_grown_network_draws_what_the_small_one_drew():
     simple, parsing = starting.students_of(bundle).eval(), bundle.network("parsing")
     photo = to_tensor(photograph())[..., :256, :256]
     grown = starting.first_students(bundle, MEDIUM).eval()
-    new = fresh(encoder.Students, config=MEDIUM).eval()
+    new = fresh(vtoonify.Students, config=MEDIUM).eval()
     new.style.load_state_dict(simple.style.state_dict())
-    pair = encoder.Pair(photo, None, photo, None)
+    pair = vtoonify.Pair(photo, None, photo, None)
 
     def draw(students, side):
         x = F.interpolate(photo, (side, side), mode="area")
@@ -136,7 +136,7 @@ def random_vgg():
 
 def test_vgg_compares_a_square_at_full_size(random_vgg, monkeypatch):
     seen, parsing = [], parsing_net()
-    loss = criteria.SharpLosses(parsing, random_vgg, square=32, weight=2.0)
+    loss = objectives.SharpLosses(parsing, random_vgg, square=32, weight=2.0)
     y, mask = torch.rand(1, 3, 96, 96) * 2 - 1, torch.ones(1, 1, 96, 96)
     out = (0.5 * y).requires_grad_()
     monkeypatch.setattr(random_vgg, "forward", lambda x: seen.append(x.shape[2:]) or VGGFeatures.forward(random_vgg, x))
@@ -148,7 +148,7 @@ def test_vgg_compares_a_square_at_full_size(random_vgg, monkeypatch):
     assert loss(y, y, mask)["vgg"] == 0
     again = [loss(out, y, mask, rng=loop.generator(0, i))["vgg"].item() for i in (0, 0, 1)]
     assert again[0] == again[1] != again[2]
-    double = criteria.SharpLosses(parsing, random_vgg, 32, 4.0)(out, y, mask, rng=loop.generator(0, 0))["vgg"]
+    double = objectives.SharpLosses(parsing, random_vgg, 32, 4.0)(out, y, mask, rng=loop.generator(0, 0))["vgg"]
     assert double.item() == pytest.approx(2 * again[0], rel=1e-5)
 
 

@@ -19,7 +19,7 @@ from vtoonify_lib.models import latents
 from vtoonify_lib.studio.exemplars import EXEMPLARS, LOOKS
 from vtoonify_lib.studio.people import person, sample_z
 from vtoonify_lib.studio.shards import Pairs
-from vtoonify_lib.training import encoder, exemplars, identity, report
+from vtoonify_lib.training import exemplars, identity, report, vtoonify
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TINY_D = replace(TINY, backbone="dualstylegan")
@@ -27,7 +27,7 @@ PAIR_LOOKS = ("storybook", "comic")
 PAINT = torch.tensor([[0.9, -0.8, -0.6], [-0.8, 0.7, -0.2], [-0.5, -0.5, 0.9], [0.8, 0.8, -0.9]])
 
 
-def toon(photo: torch.Tensor, order: encoder.Order) -> torch.Tensor:
+def toon(photo: torch.Tensor, order: vtoonify.Order) -> torch.Tensor:
     """A way of drawing that knows no place: paint in the look's colour over the person."""
     share = 0.7 * order.structure.view(-1, 1, 1, 1)
     return torch.lerp(photo, PAINT[order.index // EXEMPLARS][..., None, None].expand_as(photo), share)
@@ -127,9 +127,9 @@ def test_people_without_a_shared_exemplar(trials, who):
 
 
 # -- VToonify-D ------------------------------------------------------------------------------------------------------
-def duals() -> encoder.DualStudents:
+def duals() -> vtoonify.DualStudents:
     """Random weights, with every part of them at work: masks, exemplars, degrees."""
-    students = fresh(encoder.DualStudents, config=TINY_D, **SMALL).eval()
+    students = fresh(vtoonify.DualStudents, config=TINY_D, **SMALL).eval()
     torch.manual_seed(0)
     with torch.no_grad():
         for module in (students.style.head[-1], *(f.conv2 for f in students.vtoonify.fusion_out)):
@@ -144,7 +144,7 @@ def test_a_network_is_asked_by_pictures_or_by_codes(trials, who):
     coded = report.Coded(students, table)
     with torch.no_grad():
         by_picture, by_other, by_code, by_same = (
-            encoder.stylise(net, parsing_net(), p) for net in (students, coded) for p in (pair, darker))
+            vtoonify.stylise(net, parsing_net(), p) for net in (students, coded) for p in (pair, darker))
         plain, layers = table[-1:].expand(2, -1, -1), latents.n_latent(TINY.out_size)
         w = latents.styled(plain, table[pair.order.index], pair.order.structure, pair.order.color, layers)
         by_hand = students.vtoonify(network_input(pair.x, parsing_net()(pair.x)), w, 1.0).clamp(-1, 1)
@@ -191,7 +191,7 @@ def test_open_masks_stay_open_in_training(trials, tmp_path):
     source = exemplars.style_source(pairs, shown, PAIR_LOOKS, 2, 4, HOLD_OUT, window=24)
     start = duals()
     report.open_masks(start.vtoonify)
-    trained, average = encoder.train(source, parsing_net(), TINY_D, tmp_path / "run", 3, start=start.state_dict(),
+    trained, average = vtoonify.train(source, parsing_net(), TINY_D, tmp_path / "run", 3, start=start.state_dict(),
                                      flicker_from=0.0, **SMALL)
     assert not torch.equal(trained.vtoonify.fusion_out[0].conv.weight, start.vtoonify.fusion_out[0].conv.weight)
     with torch.no_grad():

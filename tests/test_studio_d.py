@@ -24,7 +24,7 @@ from vtoonify_lib.styles.request import Look
 from vtoonify_lib.training import dual_stage, identity, report, studio_d
 from vtoonify_lib.training.default import Stage
 from vtoonify_lib.training.dual_stage import DualPlan
-from vtoonify_lib.training.refinement import fitter
+from vtoonify_lib.training.style_fitting import fitter
 from vtoonify_lib.weights.bundle import load_bundle, save_bundle
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -28,8 +28,8 @@ from vtoonify_lib.config import TINY, GeneratorConfig, VToonifyError
 from vtoonify_lib.models import latents
 from vtoonify_lib.models.stylegan2 import Discriminator, Generator
 from vtoonify_lib.models.vtoonify import VToonify
-from vtoonify_lib.training import data, encoder, loop, paper, perception, stylegan
-from vtoonify_lib.training.judge import Judge
+from vtoonify_lib.training import augment, loop, paper, perception, stylegan, vtoonify
+from vtoonify_lib.training.adversary import Judge
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -42,7 +42,7 @@ def judge_on(device="cpu"):
 @pytest.fixture(scope="module")
 def runs(pairs, parsing, base, stylised):
     def renders(folder, n, **more):
-        return state(*encoder.train(encoder.render_source(pairs, BATCH, HOLD_OUT), parsing, TINY, folder, n,
+        return state(*vtoonify.train(vtoonify.render_source(pairs, BATCH, HOLD_OUT), parsing, TINY, folder, n,
                                     **SMALL, **more))
 
     def sharpen(folder, n, **more):
@@ -50,7 +50,7 @@ def runs(pairs, parsing, base, stylised):
 
     def pure(folder, n, **more):
         source = paper.generator_source(base, stylised, students().style, TINY, BATCH)
-        return state(*encoder.train(source, parsing, TINY, folder, n, recipe="paper", **SMALL, **more))
+        return state(*vtoonify.train(source, parsing, TINY, folder, n, recipe="paper", **SMALL, **more))
 
     def parse(folder, n, **more):
         return state(perception.train_parsing(pairs, folder, n, BATCH, HOLD_OUT, widths=WIDTHS, **more))
@@ -69,7 +69,7 @@ def runs(pairs, parsing, base, stylised):
         generator = fresh(Generator, config=TINY.generator)
 
         def real(i):
-            return data.load(pairs, np.array([4, 5 + i % 3]), "photo").photo
+            return augment.load(pairs, np.array([4, 5 + i % 3]), "photo").photo
 
         return state(stylegan.adversarial(generator, real, folder, n, r1_every=2, **more), generator)
 
@@ -100,12 +100,12 @@ def test_a_killed_run_ends_in_the_same_weights(runs, kind, tmp_path, monkeypatch
 
 
 def test_flicker_weight_follows_the_true_iteration(runs, tmp_path, monkeypatch):
-    asked, weight = [], encoder.flicker_weight
-    monkeypatch.setattr(encoder, "flicker_weight", lambda *a: asked.append(a[:2]) or weight(*a))
+    asked, weight = [], vtoonify.flicker_weight
+    monkeypatch.setattr(vtoonify, "flicker_weight", lambda *a: asked.append(a[:2]) or weight(*a))
     monkeypatch.setattr(loop, "SAVE_SECONDS", -1)
     with monkeypatch.context() as patch:
         patch.setattr(loop, "_log", lambda *a: None)
-        patch.setattr(encoder.losses, "temporal", broken := raising(KeyboardInterrupt))
+        patch.setattr(vtoonify.losses, "temporal", broken := raising(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             runs["renders"](tmp_path, 6)  # flicker sets in after iteration 3
     assert broken.calls == 1 and asked == [(i, 6) for i in range(5)]
@@ -137,8 +137,8 @@ def test_a_run_begun_on_a_gpu_goes_on_on_a_cpu(pairs, tmp_path):
         net = perception.train_parsing(pairs, tmp_path / "parse", n, BATCH, HOLD_OUT, widths=WIDTHS, device=device)
         model = stylegan.distill(pairs, net, TINY.generator, tmp_path / "distill", n, batch=BATCH, hold_out=HOLD_OUT,
                                  device=device, **SMALL)
-        source = encoder.render_source(pairs, BATCH, HOLD_OUT, device=device)
-        student, _ = encoder.train(source, net, TINY, tmp_path / "renders", n, flicker_from=0.0, square=32,
+        source = vtoonify.render_source(pairs, BATCH, HOLD_OUT, device=device)
+        student, _ = vtoonify.train(source, net, TINY, tmp_path / "renders", n, flicker_from=0.0, square=32,
                                    judge=partial(judge_on, device), device=device, **SMALL)
         assert stylegan.code_bank(model, pairs, HOLD_OUT).device.type == device
         assert all(v.isfinite().all() for v in state(net, model, student).values())
@@ -256,13 +256,13 @@ NOISE = ".noise.weight"  # none is drawn, so its strength is never learnt
 
 def of_students(recipe, pairs, parsing, base, stylised, folder) -> tuple[dict, dict]:
     start = students().state_dict()
-    source = encoder.render_source(pairs, BATCH, HOLD_OUT) if recipe == "renders" else \
+    source = vtoonify.render_source(pairs, BATCH, HOLD_OUT) if recipe == "renders" else \
         paper.generator_source(base, stylised, students().style, TINY, BATCH)
-    trained, _ = encoder.train(source, parsing, TINY, folder, 3, recipe, start, seed=9, **SMALL)
+    trained, _ = vtoonify.train(source, parsing, TINY, folder, 3, recipe, start, seed=9, **SMALL)
     return start, trained.state_dict()
 
 
-@pytest.mark.parametrize("recipe", encoder.RECIPES)
+@pytest.mark.parametrize("recipe", vtoonify.RECIPES)
 def test_three_steps_change_only_what_should_change(recipe, pairs, parsing, base, stylised, tmp_path):
     kept = state(parsing, base, stylised)
     before, after = of_students(recipe, pairs, parsing, base, stylised, tmp_path)
@@ -276,14 +276,14 @@ def test_three_steps_change_only_what_should_change(recipe, pairs, parsing, base
 
 def test_a_frozen_generator_gathers_no_gradients(pairs, parsing, tmp_path):
     """They would count in the norm that is clipped, and grow from step to step."""
-    trained, _ = encoder.train(encoder.render_source(pairs, BATCH, HOLD_OUT), parsing, TINY, tmp_path, 2, "paper",
+    trained, _ = vtoonify.train(vtoonify.render_source(pairs, BATCH, HOLD_OUT), parsing, TINY, tmp_path, 2, "paper",
                                **SMALL)
     assert all(p.grad is None for p in [*trained.vtoonify.generator.parameters(), *trained.style.parameters()])
 
 
 def test_unknown_recipe(parsing, tmp_path):
     with pytest.raises(VToonifyError, match="'paint'; it must be one of renders, paper"):
-        encoder.train(lambda i: None, parsing, TINY, tmp_path, 2, recipe="paint")
+        vtoonify.train(lambda i: None, parsing, TINY, tmp_path, 2, recipe="paint")
 
 
 @pytest.mark.parametrize("target", ["photo", "storybook"])

@@ -15,8 +15,8 @@ from vtoonify_lib.media.images import to_image
 from vtoonify_lib.models import latents
 from vtoonify_lib.models.conditional import ConditionalPatches
 from vtoonify_lib.studio.shards import Pairs
-from vtoonify_lib.training import data, encoder, exemplars, loop
-from vtoonify_lib.training.judge import Judge
+from vtoonify_lib.training import augment, exemplars, loop, vtoonify
+from vtoonify_lib.training.adversary import Judge
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LOOKS, PER_LOOK = ("storybook", "comic"), 2
@@ -38,12 +38,12 @@ def source(pairs, shown):
     return exemplars.style_source(pairs, shown, LOOKS, PER_LOOK, 4, HOLD_OUT, window=24)
 
 
-def duals() -> encoder.DualStudents:
-    return fresh(encoder.DualStudents, config=TINY_D, **SMALL)
+def duals() -> vtoonify.DualStudents:
+    return fresh(vtoonify.DualStudents, config=TINY_D, **SMALL)
 
 
 def train(source, folder, n, **more):
-    return encoder.train(source, parsing_net(), TINY_D, folder, n, **{**SMALL, "flicker_from": 0.0, **more})
+    return vtoonify.train(source, parsing_net(), TINY_D, folder, n, **{**SMALL, "flicker_from": 0.0, **more})
 
 
 # -- what it is shown ------------------------------------------------------------------------------------------------
@@ -87,10 +87,10 @@ def test_source_depends_on_seed_and_iteration_alone(pairs, shown, source):
 
 def test_tint_leaves_repainted_people_alone(pairs, monkeypatch):
     for name in ("move", "flip"):
-        monkeypatch.setattr(data, name, lambda batch, g: batch)
-    batch = data.load(pairs, np.array([4, 5]), LOOKS)
+        monkeypatch.setattr(augment, name, lambda batch, g: batch)
+    batch = augment.load(pairs, np.array([4, 5]), LOOKS)
     person = (batch.styled_parsing != 0)[:, None].expand(-1, 3, -1, -1)
-    made = [data.augment(batch, torch.Generator().manual_seed(3), repainted=share)
+    made = [augment.augment_batch(batch, torch.Generator().manual_seed(3), repainted=share)
             for share in (None, torch.tensor([0.0, 1.0]))]
     (_, tinted, photo, _), (_, styled, photo_too, _) = made
     assert torch.equal(photo, photo_too) and torch.equal(styled[0], tinted[0])
@@ -198,4 +198,4 @@ def test_sharpening_asks_about_degree_and_style_and_resumes_to_the_bit(source, t
 
 
 def test_sheet_has_a_row_for_the_exemplars(source):
-    assert encoder.sheet(duals(), parsing_net(), source(0)).size == (4 * 48, 4 * 48)
+    assert vtoonify.sheet(duals(), parsing_net(), source(0)).size == (4 * 48, 4 * 48)

@@ -12,8 +12,8 @@ from fake_pairs import face
 from vtoonify_lib.config import VToonifyError
 from vtoonify_lib.faces.parsing_maps import CLASS_NAMES, PALETTE
 from vtoonify_lib.studio.shards import Pairs
-from vtoonify_lib.training import data, loop
-from vtoonify_lib.training.data import MIRROR, Batch
+from vtoonify_lib.training import augment, loop
+from vtoonify_lib.training.augment import MIRROR, Batch
 
 HOLD_OUT = 4
 
@@ -65,7 +65,7 @@ def test_mirror_swaps_left_and_right():
 
 def test_flip_swaps_labels_and_pictures_alike():
     before = coded(16)
-    after = data.flip(before, rng(1))
+    after = augment.flip(before, rng(1))
     mirrored = check_alike(after)
     assert 3 < sum(mirrored) < 13
     for i, turned in enumerate(mirrored):
@@ -74,7 +74,7 @@ def test_flip_swaps_labels_and_pictures_alike():
 
 def test_move_moves_everything_alike():
     before = coded(16)
-    after = data.move(before, rng(2))
+    after = augment.move(before, rng(2))
     assert 3 < sum(check_alike(after)) < 13
     assert not any(torch.equal(a, b) for a, b in zip(after.photo, before.photo, strict=True))
 
@@ -84,7 +84,7 @@ def test_move_stays_within_its_limits():
     spot = torch.full((32, 3, 64, 64), -1.0)
     spot[:, :, 30:34, 30:34] = 1
     labels = torch.zeros(32, 64, 64, dtype=torch.long)
-    moved = data.move(Batch(spot, spot, labels, labels), rng(3), zoom=(1, 1), turn=0, shift=0.2).photo[:, 0] + 1
+    moved = augment.move(Batch(spot, spot, labels, labels), rng(3), zoom=(1, 1), turn=0, shift=0.2).photo[:, 0] + 1
     where = torch.stack([(moved.sum(2) * torch.arange(64)).sum(1), (moved.sum(1) * torch.arange(64)).sum(1)])
     offset = (where / moved.sum((1, 2)) - 31.5).abs() / 64
     assert offset.max() <= 0.2 + 1e-3 and offset.max() > 0.15
@@ -92,7 +92,7 @@ def test_move_stays_within_its_limits():
 
 def test_tint_treats_both_pictures_alike():
     image = torch.rand(6, 3, 16, 16, generator=rng()) * 2 - 1
-    a, b = data.tint([image, image.flip(3)[..., :8]], rng(4))
+    a, b = augment.tint([image, image.flip(3)[..., :8]], rng(4))
     assert torch.equal(a.flip(3)[..., :8], b)
     assert a.min() >= -1 and a.max() <= 1
     assert all((x - y).abs().mean() > 0.01 for x, y in zip(a, image, strict=True))
@@ -100,45 +100,45 @@ def test_tint_treats_both_pictures_alike():
 
 def test_degrade_keeps_size_and_range():
     image = torch.rand(6, 3, 20, 28, generator=rng()) * 2 - 1
-    worn = data.degrade(image, rng(5))
+    worn = augment.degrade(image, rng(5))
     assert worn.shape == image.shape and worn.min() >= -1 and worn.max() <= 1
 
 
 def test_degradation_reaches_the_input_alone(pairs):
-    clean, worn = (data.prepare(pairs, 5, 3, 1, HOLD_OUT, degraded=d) for d in (False, True))
+    clean, worn = (augment.prepare(pairs, 5, 3, 1, HOLD_OUT, degraded=d) for d in (False, True))
     assert not torch.equal(clean[0], worn[0])
     assert all(torch.equal(a, b) for a, b in zip(clean[1:], worn[1:], strict=True))
-    assert torch.equal(clean[0], data.half(clean[2]))
+    assert torch.equal(clean[0], augment.half(clean[2]))
 
 
 def test_shapes_and_ranges(pairs):
-    x, styled, photo, parsing = data.prepare(pairs, 5, 0, 1, HOLD_OUT)
+    x, styled, photo, parsing = augment.prepare(pairs, 5, 0, 1, HOLD_OUT)
     assert (x.shape, styled.shape, photo.shape) == ((5, 3, 32, 32), (5, 3, 64, 64), (5, 3, 64, 64))
     assert parsing.shape == (5, 32, 32) and parsing.dtype == torch.int64 and parsing.max() < 19
     assert all(p.min() >= -1 and p.max() <= 1 for p in (x, styled, photo))
 
 
 def test_load_reads_what_is_stored(pairs):
-    batch = data.load(pairs, np.array([7, 2]), "storybook")
+    batch = augment.load(pairs, np.array([7, 2]), "storybook")
     assert torch.equal(((batch.styled[1].movedim(0, -1) + 1) * 127.5).round().byte(),
                        torch.from_numpy(pairs["storybook"][2].copy()))
     assert torch.equal(batch.parsing[0], torch.from_numpy(pairs["photo_parsing"][7].astype(np.int64)))
 
 
 def test_held_out_entries_are_never_drawn(pairs, monkeypatch):
-    monkeypatch.setattr(data, "load", lambda pairs, index, style, device: index)
-    drawn = np.concatenate([data.draw(pairs, 16, i, 1, HOLD_OUT) for i in range(20)])
+    monkeypatch.setattr(augment, "load", lambda pairs, index, style, device: index)
+    drawn = np.concatenate([augment.draw(pairs, 16, i, 1, HOLD_OUT) for i in range(20)])
     assert set(drawn.tolist()) == set(range(4, 12))
 
 
 def test_nothing_left_to_draw(pairs):
     with pytest.raises(VToonifyError, match="12 entries and 256 are held out"):
-        data.draw(pairs, 2, 0, 1, 256)
+        augment.draw(pairs, 2, 0, 1, 256)
 
 
 def test_a_batch_depends_on_seed_and_iteration_alone(pairs):
     def batch(seed, iteration):
-        return data.prepare(pairs, 4, iteration, seed, HOLD_OUT)
+        return augment.prepare(pairs, 4, iteration, seed, HOLD_OUT)
 
     first = batch(1, 7)
     torch.manual_seed(99)
@@ -152,13 +152,14 @@ def test_a_change_does_not_reach_its_source():
     batch = coded(4)
     copies = [getattr(batch, f.name).clone() for f in fields(Batch)]
     g = loop.generator(1, 2)
-    data.move(batch, g), data.flip(batch, g), data.tint([batch.photo, batch.styled], g), data.degrade(batch.photo, g)
+    augment.move(batch, g), augment.flip(batch, g)
+    augment.tint([batch.photo, batch.styled], g), augment.degrade(batch.photo, g)
     assert all(torch.equal(a, getattr(batch, f.name)) for a, f in zip(copies, fields(Batch), strict=True))
 
 
 # -- aligned portraits ------------------------------------------------------------------------------------------------
 def test_portraits_are_aligned_and_calm(pairs):
-    whole = data.Portraits(pairs, np.array([6, 8]), "photo", 64, 32)
+    whole = augment.Portraits(pairs, np.array([6, 8]), "photo", 64, 32)
     assert whole.photo.shape == (2, 32, 32, 3) and whole.target.shape == (2, 64, 64, 3)
     for target, i in zip(whole.target, (6, 8), strict=True):
         inside = pairs["photo_parsing"][i] > 0
@@ -173,7 +174,7 @@ def test_loosely_framed_people_are_aligned(pairs):
     x, y = marks[36:48].mean(0)
     marker[int(y) - 1:int(y) + 2, int(x) - 1:int(x) + 2] = 255
     fake = {"photo": {7: marker, 8: marker}, "photo_landmarks": {7: marks}}
-    loose, framed = data.aligned(fake, [7, 8], "photo", 32)
+    loose, framed = augment.aligned(fake, [7, 8], "photo", 32)
     rows, columns = np.nonzero(loose[..., 0] > 100)
     assert abs(columns.mean() + 0.5 - 16) < 1 and abs(rows.mean() + 0.5 - 15) < 2.5  # between the eyes, just above half
     assert (framed == marker.reshape(32, 2, 32, 2, 3).mean((1, 3)).round()).mean() > 0.99
@@ -181,16 +182,16 @@ def test_loosely_framed_people_are_aligned(pairs):
 
 def test_who_can_be_aligned(pairs):
     even = [i for i in range(HOLD_OUT, 12) if i % 2 == 0]
-    assert data.portrait_pool(pairs, 32, HOLD_OUT).tolist() == even  # the looser ones are too small for this
-    assert data.portrait_pool(pairs, 16, HOLD_OUT).tolist() == list(range(HOLD_OUT, 12))
+    assert augment.portrait_pool(pairs, 32, HOLD_OUT).tolist() == even  # the looser ones are too small for this
+    assert augment.portrait_pool(pairs, 16, HOLD_OUT).tolist() == list(range(HOLD_OUT, 12))
     marks = {i: np.array(pairs["photo_landmarks"][i]) for i in range(12)}
     marks[7] += (20, 0)  # near the edge: much of the square would be made up
     fake = Pairs(pairs.folder, {"photo": pairs["photo"], "photo_landmarks": marks}, pairs.ready)
-    assert data.portrait_pool(fake, 16, HOLD_OUT).tolist() == [i for i in range(HOLD_OUT, 12) if i != 7]
+    assert augment.portrait_pool(fake, 16, HOLD_OUT).tolist() == [i for i in range(HOLD_OUT, 12) if i != 7]
 
 
 def test_a_batch_of_portraits_is_mirrored_and_tinted_alike(pairs):
-    portraits = data.Portraits(pairs, np.arange(4, 12, 2), "photo", 32, 32)
+    portraits = augment.Portraits(pairs, np.arange(4, 12, 2), "photo", 32, 32)
     photo, target = portraits.batch(16, 3, 0)
     assert torch.equal(target, portraits.batch(16, 3, 0)[1]) and not torch.equal(target, portraits.batch(16, 4, 0)[1])
     unworn = ((photo - target)[:, :, 12:20, 12:20].abs().amax((1, 2, 3)) < 1e-4)  # the face: no background there
@@ -199,4 +200,4 @@ def test_a_batch_of_portraits_is_mirrored_and_tinted_alike(pairs):
 
 def test_portraits_need_people(pairs):
     with pytest.raises(VToonifyError, match="no aligned people beside the 12 held out"):
-        data.portrait_pool(pairs, 32, 12)
+        augment.portrait_pool(pairs, 32, 12)

@@ -12,8 +12,8 @@ from tiny_training import HOLD_OUT, SMALL, changed, distilled, equal, fresh, log
 from vtoonify_lib.config import TINY, VToonifyError
 from vtoonify_lib.models import latents
 from vtoonify_lib.models.encoders import StyleEncoder
-from vtoonify_lib.training import data, dualstylegan, exemplars, loop, refinement
-from vtoonify_lib.training.encoder import Order
+from vtoonify_lib.training import augment, dualstylegan, exemplars, loop, style_fitting
+from vtoonify_lib.training.vtoonify import Order
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LOOKS, PER_LOOK = ("storybook", "comic"), 2
@@ -128,7 +128,7 @@ def test_the_norm_is_that_of_the_convolutions_of_modres(dual, lessons, tmp_path)
 @pytest.mark.parametrize("until", [None, 32])
 def test_teaching_lowers_the_loss_and_leaves_the_base_and_the_person_encoder_alone(dual, lessons, tmp_path, until):
     if until:
-        whole, lessons_at = lessons, data.half
+        whole, lessons_at = lessons, augment.half
         lessons = lambda i: (whole(i)[0], lessons_at(whole(i)[1]), whole(i)[2])  # noqa: E731
     before = state(dual)
     averaged = dualstylegan.teach(dual, lessons, parsing_net(), tmp_path, 60, until)
@@ -177,16 +177,16 @@ def test_destylise_and_refine_come_nearer_to_an_artwork(dual, lessons):
     _, target, order = lessons(0)
     picture, net = target[:1], parsing_net()
     guess, likeness = dual.encoder(picture)[:, 0], likeness_of(dual, picture, net)
-    person = refinement.destylise(dual, picture, net, 30)
+    person = style_fitting.destylise(dual, picture, net, 30)
     first = dual.style(picture)
     assert person.shape == guess.shape and likeness(person, first) < 0.98 * likeness(guess, first)
-    codes = refinement.refine(dual, picture, net, 30, person=person)
+    codes = style_fitting.refine(dual, picture, net, 30, person=person)
     assert codes.shape == (1, 2, TINY.generator.style_dim) and not codes.requires_grad
     assert likeness(person, codes) < 0.98 * likeness(person, first)
 
 
 def likeness_of(dual, picture, net):
-    loss, full = refinement._likeness(dual, picture, net, None)
+    loss, full = style_fitting._likeness(dual, picture, net, None)
 
     @torch.no_grad()
     def likeness(who, codes):
@@ -198,9 +198,9 @@ def likeness_of(dual, picture, net):
 def test_refine_never_ends_worse_than_it_began(dual, lessons):
     picture, net = lessons(0)[1][:1], parsing_net()
     person, first = dual.encoder(picture)[:, 0], dual.style(picture)
-    wild = refinement.refine(dual, picture, net, 2, color_lr=1e3, structure_lr=1e3, person=person)
+    wild = style_fitting.refine(dual, picture, net, 2, color_lr=1e3, structure_lr=1e3, person=person)
     assert torch.equal(wild, first)
-    tame = refinement.refine(dual, picture, net, 5, color_lr=0.0, person=person)
+    tame = style_fitting.refine(dual, picture, net, 5, color_lr=0.0, person=person)
     assert torch.equal(tame[:, 1], first[:, 1]) and not torch.equal(tame[:, 0], first[:, 0])
 
 
@@ -208,7 +208,7 @@ def test_refine_moves_only_numbers_that_mean_something(dual, lessons):
     picture, net = lessons(0)[1][:1], parsing_net()
     person, first = dual.encoder(picture)[:, 0], dual.style(picture)
     active_dims = torch.rand(2, TINY.generator.style_dim, generator=torch.Generator().manual_seed(0)) < 0.5
-    codes = refinement.refine(dual, picture, net, 5, person=person, active_dims=active_dims)[0]
+    codes = style_fitting.refine(dual, picture, net, 5, person=person, active_dims=active_dims)[0]
     assert torch.equal(codes[~active_dims], first[0][~active_dims])
     assert not torch.equal(codes[active_dims], first[0][active_dims])
 
@@ -231,20 +231,20 @@ def test_destylise_can_be_held_to_the_same_person(dual, lessons, monkeypatch):
         out = dual.generator(who, dual.extrinsic(dual.style(picture)), full, space="w")
         return float(torch.cosine_similarity(judge(out)[:, 0], judge(picture)[:, 0]))
 
-    monkeypatch.setattr(refinement, "IDENTITY_WEIGHT", 10.0)
-    free, held = (refinement.destylise(dual, picture, net, 20, identity=who) for who in (None, judge))
+    monkeypatch.setattr(style_fitting, "IDENTITY_WEIGHT", 10.0)
+    free, held = (style_fitting.destylise(dual, picture, net, 20, identity=who) for who in (None, judge))
     assert alike(held) > alike(free) + 0.01
 
 
 def test_progress_is_shown_on_demand_and_a_wrong_picture_is_refused(dual, lessons, capfd):
     picture, net = lessons(0)[1][:1], parsing_net()
-    refinement.refine(dual, picture, net, 1, person=dual.encoder(picture)[:, 0])
+    style_fitting.refine(dual, picture, net, 1, person=dual.encoder(picture)[:, 0])
     assert capfd.readouterr().err == ""
-    refinement.destylise(dual, picture, net, 1, progress=True)
+    style_fitting.destylise(dual, picture, net, 1, progress=True)
     assert "who is it" in capfd.readouterr().err
     for wrong in (picture[:, :, 8:], picture[0], picture.expand(2, -1, -1, -1)):
         with pytest.raises(VToonifyError, match="artwork has shape .* expected one aligned portrait"):
-            refinement.destylise(dual, wrong, net, 1)
+            style_fitting.destylise(dual, wrong, net, 1)
 
 
 def test_sampler_draws_codes_like_those_it_was_shown():

@@ -32,23 +32,24 @@ from vtoonify_lib.models import latents
 from vtoonify_lib.models.encoders import ParsingNet
 from vtoonify_lib.models.stylegan2 import Discriminator, Generator
 from vtoonify_lib.models.vtoonify import VToonify
-from vtoonify_lib.training import criteria, data, default, encoder, landmarks, loop, paper, perception, stylegan
-from vtoonify_lib.training.judge import Judge
+from vtoonify_lib.training import augment, default, landmarks, loop, objectives, paper, perception, stylegan, vtoonify
+from vtoonify_lib.training.adversary import Judge
 from vtoonify_lib.weights.bundle import load_bundle, save_bundle
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_a_judge_larger_than_the_pairs(pairs, parsing, tmp_path):
-    source = encoder.render_source(pairs, BATCH, HOLD_OUT, window=24)
+    source = vtoonify.render_source(pairs, BATCH, HOLD_OUT, window=24)
     with pytest.raises(VToonifyError, match="squares of 64 px and the pairs are only 48×48"):
-        encoder.train(source, parsing, TINY, tmp_path, 1, judge=lambda: encoder.stylegan_judge(64), square=64, **SMALL)
+        vtoonify.train(source, parsing, TINY, tmp_path, 1, judge=lambda: vtoonify.stylegan_judge(64), square=64,
+                       **SMALL)
 
 
 # -- learning ---------------------------------------------------------------------------------------------------------
 def test_one_batch_overfits(pairs, parsing, tmp_path):
-    pair = encoder.render_source(pairs, BATCH, HOLD_OUT)(0)
-    encoder.train(lambda i: pair, parsing, TINY, tmp_path, 80, lr=8e-3, flicker_from=1, sample_pairs=pair, **SMALL)
+    pair = vtoonify.render_source(pairs, BATCH, HOLD_OUT)(0)
+    vtoonify.train(lambda i: pair, parsing, TINY, tmp_path, 80, lr=8e-3, flicker_from=1, sample_pairs=pair, **SMALL)
     first, *_, last = log_of(tmp_path)
     assert float(last["picture"]) < 0.6 * float(first["picture"])
     assert list((tmp_path / "samples").iterdir())
@@ -102,7 +103,8 @@ def test_code_bank(pairs):
     model = distilled()
     bank = stylegan.code_bank(model, pairs, HOLD_OUT)
     assert bank.shape == (8, TINY.generator.style_dim)  # people 4, 6, 8, 10 and their mirror images
-    photo = data.half(data.load(pairs, np.array([4]), "storybook").photo)  # even entries are framed as FFHQ frames
+    batch = augment.load(pairs, np.array([4]), "storybook")  # even entries are framed as FFHQ frames
+    photo = augment.half(batch.photo)
     both = model.code(torch.cat([photo, photo.flip(3)]))
     assert torch.allclose(bank[[0, 4]], both, atol=2e-2)
 
@@ -198,8 +200,8 @@ def test_the_paper_recipe_from_a_bundle(pairs, teachers, parsing, tmp_path, monk
 
 # -- sources of pairs -------------------------------------------------------------------------------------------------
 def test_render_source_cuts_input_and_target_alike(pairs):
-    whole = encoder.render_source(pairs, BATCH, HOLD_OUT)(3)
-    cut = encoder.render_source(pairs, BATCH, HOLD_OUT, window=24)(3)
+    whole = vtoonify.render_source(pairs, BATCH, HOLD_OUT)(3)
+    cut = vtoonify.render_source(pairs, BATCH, HOLD_OUT, window=24)(3)
     assert (cut.x.shape, cut.y.shape, cut.parsing.shape) == ((2, 3, 24, 24), (2, 3, 48, 48), (2, 24, 24))
     assert torch.equal(cut.aligned, whole.aligned)
     spots = [(t, r) for t in range(9) for r in range(9) if torch.equal(cut.x, whole.x[..., t : t + 24, r : r + 24])]
@@ -249,29 +251,29 @@ def test_synthetic_codes_are_edited_where_structure_is(base):
 # -- weights of the losses --------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("start", [0.0, 0.25, 0.5, 0.9])
 def test_flicker_weight_is_a_ramp(start):
-    weights = [encoder.flicker_weight(i, 100, start) / encoder.FLICKER_WEIGHT for i in range(101)]
+    weights = [vtoonify.flicker_weight(i, 100, start) / vtoonify.FLICKER_WEIGHT for i in range(101)]
     assert weights == pytest.approx([max(0, (i / 100 - start) / (1 - start)) for i in range(101)], abs=1e-12)
-    assert encoder.flicker_weight(100, 100, 1.0) == 0
+    assert vtoonify.flicker_weight(100, 100, 1.0) == 0
 
 
 def test_detail_mask():
     classes = torch.zeros(1, 32, 32, dtype=torch.long)
     classes[:, :, 8:] = 1
     classes[:, 20, 20] = 4  # one pixel of an eye
-    mask = encoder.detail_mask(classes, torch.zeros(1, 3, 64, 64))
+    mask = vtoonify.detail_mask(classes, torch.zeros(1, 3, 64, 64))
     assert mask.shape == (1, 1, 64, 64)
-    assert mask[0, 0, 5, 5] == encoder.BACKDROP_WEIGHT and mask[0, 0, 5, 30] == 1
-    assert (mask == encoder.DETAIL_WEIGHT).sum() == 10 * 10  # two pixels around it, at twice the size
-    assert (encoder.detail_mask(None, torch.zeros(1, 3, 8, 8)) == 1).all()
+    assert mask[0, 0, 5, 5] == vtoonify.BACKDROP_WEIGHT and mask[0, 0, 5, 30] == 1
+    assert (mask == vtoonify.DETAIL_WEIGHT).sum() == 10 * 10  # two pixels around it, at twice the size
+    assert (vtoonify.detail_mask(None, torch.zeros(1, 3, 8, 8)) == 1).all()
 
 
 def test_picture_loss_sees_colours_and_edges():
     y = torch.zeros(1, 3, 8, 8)
     step = torch.cat([torch.zeros(1, 3, 8, 4), torch.ones(1, 3, 8, 4)], 3)
     ones = torch.ones(1, 1, 8, 8)
-    assert criteria.picture_loss(y + 0.5, y, ones).item() == pytest.approx(0.5)
-    assert criteria.picture_loss(step, y, ones).item() == pytest.approx(0.5 + criteria.EDGE_WEIGHT / 7)
-    assert criteria.picture_loss(y, y, ones) == 0
+    assert objectives.picture_loss(y + 0.5, y, ones).item() == pytest.approx(0.5)
+    assert objectives.picture_loss(step, y, ones).item() == pytest.approx(0.5 + objectives.EDGE_WEIGHT / 7)
+    assert objectives.picture_loss(y, y, ones) == 0
 
 
 def test_the_judge_learns_and_its_verdict_leaves_it_alone():

@@ -12,7 +12,7 @@ from vtoonify_lib.config import VToonifyError
 from vtoonify_lib.models.detail import warp
 from vtoonify_lib.studio.packing import held_out, pack, unpack
 from vtoonify_lib.studio.shards import Pairs
-from vtoonify_lib.training import data, loop, windows
+from vtoonify_lib.training import augment, loop, windows
 from vtoonify_lib.training.exemplars import Exemplars
 from vtoonify_lib.training.windows import Feed, Framing, Source, Windows
 
@@ -49,7 +49,7 @@ def test_windows_that_are_not_moved_keep_every_pixel(looks, monkeypatch):
 
 def test_a_window_is_a_part_of_the_moved_picture(looks):
     picture = np.array(looks["photo"][5])
-    theta = data.placements(1, loop.generator(1, 0))[0]
+    theta = augment.placements(1, loop.generator(1, 0))[0]
     grid = F.affine_grid(theta[None], [1, 3, 64, 64], align_corners=False)
     whole = F.grid_sample(torch.from_numpy(picture).permute(2, 0, 1)[None].float(), grid, padding_mode="reflection",
                           align_corners=False)[0]

@@ -11,7 +11,7 @@ from torch import nn
 from vtoonify_lib.config import TINY
 from vtoonify_lib.models.encoders import ParsingNet
 from vtoonify_lib.models.stylegan2 import Generator
-from vtoonify_lib.training import encoder, stylegan
+from vtoonify_lib.training import stylegan, vtoonify
 
 HOLD_OUT, BATCH = 4, 2
 SMALL = {"image_size": 32, "width": 8}  # style encoder
@@ -32,8 +32,8 @@ def frozen_generator(seed: int) -> Generator:
     return fresh(Generator, seed, config=TINY.generator).requires_grad_(False)
 
 
-def students() -> encoder.Students:
-    return fresh(encoder.Students, config=TINY, **SMALL)
+def students() -> vtoonify.Students:
+    return fresh(vtoonify.Students, config=TINY, **SMALL)
 
 
 def distilled() -> stylegan.Distilled:

@@ -359,7 +359,7 @@ def _style(arguments: argparse.Namespace) -> None:
     """The style of a picture as a file."""
     from ..inference.toonifier import Toonifier
     from ..styles.table import check_style_name, save_style
-    from ..training.refinement import fitter
+    from ..training.style_fitting import fitter
 
     check_style_name(arguments.output)  # before the work is done
     toonifier = Toonifier.load(arguments.bundle, arguments.device)

@@ -71,7 +71,7 @@ class Stylizer:
                  fit: FitStyle | None = None) -> StyleCode:
         """The style of a portrait in any picture, as the style encoder reads it.
 
-        fit  fits the style to the picture from there, such as `training.refinement.fitter(100)`
+        fit  fits the style to the picture from there, such as `training.style_fitting.fitter(100)`
         VToonifyError when the picture shows no face, or the bundle has one look.
         """
         what = Path(source).name if isinstance(source, str | Path) else "the picture"

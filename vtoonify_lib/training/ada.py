@@ -9,7 +9,7 @@ raised while r_t is above a target, lowered while it is below.
 Three of the paper's groups are here: pixel blits (mirror, quarter turns, whole-pixel shifts), geometry and colours, at
 the paper's ranges. Not here: its frequency filters, noise and cutout, which it did not end up using either. Geometry is
 that of `models.paired_crop`, whose filters are shorter than the paper's wavelets. R1 is taken of the pictures as the
-discriminator sees them (see `judge`), so the resampling need not be differentiated twice.
+discriminator sees them (see `adversary`), so the resampling need not be differentiated twice.
 """
 
 from __future__ import annotations

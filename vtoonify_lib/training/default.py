@@ -2,7 +2,7 @@
 
 render pairs → parsing → landmarks → base StyleGAN → storybook fine-tune → VToonify-T → sharpening → bundle. Run it
 again after any interruption; a finished stage is skipped. On two CPU cores the stages take about three hours. This is
-the `renders` recipe of `encoder`; the paper's own is there too. With `--start BUNDLE` the VToonify-T of a bundle is
+the `renders` recipe of `vtoonify`; the paper's own is there too. With `--start BUNDLE` the VToonify-T of a bundle is
 sharpened further instead, on people rendered anew, and the rest of the bundle stays.
 """
 
@@ -26,7 +26,7 @@ from ..models.devices import pick_device
 from ..models.encoders import ParsingNet
 from ..studio.shards import Pairs, render_pairs
 from ..weights.bundle import load_bundle, save_bundle
-from . import data, encoder, landmarks, loop, perception, stylegan
+from . import augment, landmarks, loop, perception, stylegan, vtoonify
 from .starting import students_of
 
 TITLE = "Storybook (VToonify-T, trained on our own renders)"
@@ -134,57 +134,57 @@ def train_generators(pairs: Pairs, parsing: ParsingNet, folder: Path, plan: Plan
     return base, story
 
 
-def first_students(story: stylegan.Distilled, config: VToonifyConfig, seed: int = 0) -> encoder.Students:
+def first_students(story: stylegan.Distilled, config: VToonifyConfig, seed: int = 0) -> vtoonify.Students:
     """Students that start from the fine-tuned generator and its style encoder."""
     torch.manual_seed(seed)
-    students = encoder.Students(config)
+    students = vtoonify.Students(config)
     students.style.load_state_dict(story.encoder.state_dict())
     students.vtoonify.generator.load_state_dict(story.generator.state_dict())
     return students
 
 
-def held_out_pair(pairs: Pairs, index: np.ndarray, device: str | torch.device = "cpu") -> encoder.Pair:
+def held_out_pair(pairs: Pairs, index: np.ndarray, device: str | torch.device = "cpu") -> vtoonify.Pair:
     """Entries as they are, without augmentation."""
-    batch = data.load(pairs, index, "storybook", device)
-    return encoder.Pair(data.half(batch.photo), batch.styled, batch.photo, None)
+    batch = augment.load(pairs, index, "storybook", device)
+    return vtoonify.Pair(augment.half(batch.photo), batch.styled, batch.photo, None)
 
 
 def train_student(pairs: Pairs, parsing: ParsingNet, story: stylegan.Distilled, folder: Path, plan: Plan,
-                  config: VToonifyConfig, device: str | torch.device = "cpu") -> encoder.Students:
+                  config: VToonifyConfig, device: str | torch.device = "cpu") -> vtoonify.Students:
     """VToonify-T on exact render pairs, then sharpened against a discriminator → its moving average.
 
     The flicker loss rises from 0 twice: in the second half of the training, and all through the sharpening.
     """
-    trained = encoder.train(_source(pairs, plan, 3, device), parsing, config, folder / "vtoonify", plan.vtoonify,
+    trained = vtoonify.train(_source(pairs, plan, 3, device), parsing, config, folder / "vtoonify", plan.vtoonify,
                             start=first_students(story, config).state_dict(),
                             sample_pairs=held_out_pair(pairs, np.arange(8), device), device=device)[1]
     return sharpen(pairs, parsing, trained, folder, plan, device)
 
 
-def sharpen(pairs: Pairs, parsing: ParsingNet, students: encoder.Students, folder: Path, plan: Plan,
-            device: str | torch.device = "cpu") -> encoder.Students:
+def sharpen(pairs: Pairs, parsing: ParsingNet, students: vtoonify.Students, folder: Path, plan: Plan,
+            device: str | torch.device = "cpu") -> vtoonify.Students:
     """The second part of `train_student`, from any students of T."""
     style = students.style
-    return encoder.train(_source(pairs, plan, 31, device), parsing, students.vtoonify.config, folder / "sharpen",
+    return vtoonify.train(_source(pairs, plan, 31, device), parsing, students.vtoonify.config, folder / "sharpen",
                          plan.sharpen, start=students.state_dict(), lr=SHARPEN_LR, flicker_from=0.0, seed=31,
                          sample_pairs=held_out_pair(pairs, np.arange(8), device), image_size=style.image_size,
                          width=style.body[0].out_channels, square=plan.judge,
-                         judge=lambda: encoder.stylegan_judge(plan.judge, device), device=device)[1]
+                         judge=lambda: vtoonify.stylegan_judge(plan.judge, device), device=device)[1]
 
 
-def _source(pairs: Pairs, plan: Plan, seed: int, device: str | torch.device) -> Callable[[int], encoder.Pair]:
-    return encoder.render_source(pairs, plan.batch, plan.hold_out, seed, window=plan.window, device=device)
+def _source(pairs: Pairs, plan: Plan, seed: int, device: str | torch.device) -> Callable[[int], vtoonify.Pair]:
+    return vtoonify.render_source(pairs, plan.batch, plan.hold_out, seed, window=plan.window, device=device)
 
 
 @torch.no_grad()
-def measure(pairs: Pairs, parsing: ParsingNet, students: encoder.Students, marks: Path, hold_out: int) -> dict:
+def measure(pairs: Pairs, parsing: ParsingNet, students: vtoonify.Students, marks: Path, hold_out: int) -> dict:
     """The bundle's numbers on people it never saw. Baseline "input": what the photo itself would score as a cartoon."""
     finder = FaceFinder(marks)
     scores: dict[str, list] = {"psnr": [], "feature": [], "input_psnr": [], "input_feature": []}
     shifts, natural = [], []
     for part in np.array_split(np.arange(hold_out), max(1, hold_out // 8)):
         pair = held_out_pair(pairs, part)
-        out = encoder.stylise(students, parsing, pair)
+        out = vtoonify.stylise(students, parsing, pair)
         for name, picture in (("", out), ("input_", pair.aligned)):
             scores[f"{name}psnr"] += metrics.psnr(picture, pair.y).tolist()
             scores[f"{name}feature"] += metrics.feature_distance(parsing, picture, pair.y).tolist()
@@ -218,10 +218,10 @@ def measure_generators(pairs: Pairs, parsing: ParsingNet, base: stylegan.Distill
     rng = loop.generator(11, 0)
     z = torch.randn(random_faces, base.generator.config.style_dim, generator=rng)
     for name, target, model in (("base", "photo", base), ("stylized", "storybook", story)):
-        people = data.Portraits(pairs, unseen, target, base.generator.config.size, base.encoder.image_size)
+        people = augment.Portraits(pairs, unseen, target, base.generator.config.size, base.encoder.image_size)
         truth = [to_tensor(part) for part in np.array_split(people.target, parts)]
         drawn = [model(to_tensor(part)).clamp(-1, 1) for part in np.array_split(people.photo, parts)]
-        rest = data.aligned(pairs, others, target, base.generator.config.size, calm=True)
+        rest = augment.aligned(pairs, others, target, base.generator.config.size, calm=True)
         rest = [to_tensor(part) for part in np.array_split(rest, parts)]
         random = [model.generator(part).clamp(-1, 1) for part in z.split(8)]
         real, other, fake = (torch.cat([metrics.face_features(parsing, x) for x in each])
@@ -247,7 +247,7 @@ def _spread(parsing: ParsingNet, batches: list[Tensor]) -> float:
     return _mean(metrics.feature_distance(parsing, batch, batch.roll(1, 0)) for batch in batches)
 
 
-def write_bundle(out: str | Path, pairs: Pairs, parsing: ParsingNet, students: encoder.Students,
+def write_bundle(out: str | Path, pairs: Pairs, parsing: ParsingNet, students: vtoonify.Students,
                  generators: tuple[stylegan.Distilled, stylegan.Distilled], marks: Path, plan: Plan,
                  config: VToonifyConfig) -> None:
     """Measure and save, with what trained what. generators: base and stylised."""
@@ -260,7 +260,7 @@ def write_bundle(out: str | Path, pairs: Pairs, parsing: ParsingNet, students: e
     networks: dict[str, nn.Module] = {"vtoonify": students.vtoonify, "parsing": parsing,
                                       "style_encoder": students.style, "base": base.generator,
                                       "stylized": story.generator}
-    style = {"image_size": encoder.STYLE_IMAGE, "n_latent": 1, "style_dim": config.generator.style_dim}
+    style = {"image_size": vtoonify.STYLE_IMAGE, "n_latent": 1, "style_dim": config.generator.style_dim}
     provenance = {
         "data": f"{plan.people} people drawn by vtoonify_lib.studio from CC0 geometry, seed 0; the first "
                 f"{plan.hold_out} held out; no photograph was used",

@@ -23,12 +23,12 @@ from ..models.encoders import ParsingNet, StyleEncoder
 from ..studio.exemplars import EXEMPLARS, LOOKS
 from ..studio.shards import Pairs
 from ..weights.bundle import Bundle
-from . import data, loop
+from . import augment, loop
 from .default import Stage, check_stages
 from .dualstylegan import DualDistilled, Lesson, pretrain, teach
-from .encoder import Order
 from .exemplars import Exemplars, portrait_source
 from .stylegan import Distilled, code_bank
+from .vtoonify import Order
 
 
 @dataclass(frozen=True)
@@ -128,12 +128,12 @@ def measure_dual(model: DualDistilled, pairs: Pairs, hold_out: int, parsing: Par
     if not len(unseen):
         raise VToonifyError(f"none of the first {hold_out} people of {pairs.folder} are aligned; hold out more")
     side, device = model.generator.config.size, model.encoder.latent_avg.device
-    seen = data.aligned(pairs, unseen, "photo", model.encoder.image_size, progress=False)
-    photos = data.aligned(pairs, unseen, "photo", side, calm=True, progress=False)
+    seen = augment.aligned(pairs, unseen, "photo", model.encoder.image_size, progress=False)
+    photos = augment.aligned(pairs, unseen, "photo", side, calm=True, progress=False)
     parts = np.array_split(np.arange(len(unseen)), max(1, len(unseen) // batch))
 
     def score(look: str | None) -> dict[str, float]:
-        truth = photos if look is None else data.aligned(pairs, unseen, look, side, calm=True, progress=False)
+        truth = photos if look is None else augment.aligned(pairs, unseen, look, side, calm=True, progress=False)
         style, *degrees = (np.zeros(len(unseen)) if look is None else np.array(pairs[f"{look}_{name}"])[unseen]
                            for name in ("style", "structure", "color"))
         index = style.astype(int) + (0 if look is None else per_look * list(looks).index(look))

@@ -4,7 +4,7 @@ The base stays as it is, so that degree 0 gives every face back. First the extri
 mixing: colours, then ever more structure (`pretrain`). Then it learns styles. The authors had only the artworks, and
 played against a discriminator; here the renderer says what everybody looks like in every style at every degree, so
 the path is taught by regression (`teach`), together with the encoder that reads a style from a picture. `fit_sampler`
-learns to draw new codes; what is left of their recipe, for pictures without a twin, is in `refinement`.
+learns to draw new codes; what is left of their recipe, for pictures without a twin, is in `style_fitting`.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from ..models.encoders import ParsingNet, StyleEncoder
 from ..models.sampler import style_sampler
 from ..weights.bundle import Bundle
 from . import loop
-from .criteria import Criterion, OurLosses, picture_loss
-from .encoder import STYLE_IMAGE, Order, detail_mask, rows
-from .judge import Judge
+from .adversary import Judge
+from .objectives import Criterion, OurLosses, picture_loss
 from .stylegan import Distilled, fit_mapping
+from .vtoonify import STYLE_IMAGE, Order, detail_mask, rows
 
 WALK = (0.1, 0.2, 1.0)  # shares of the pre-training after which one more resolution of structure joins in: l = 7, 6, 5
 NORM_WEIGHT = 0.01  # of ModRes' convolutions: what a style does not need stays out
@@ -168,7 +168,7 @@ def teach(model: DualDistilled, lessons: Callable[[int], Lesson], parsing: Parsi
     lessons      iteration → photograph [B,3,·,·], its render in the style at the order's degrees [B,3,S,S], order; see
                  `exemplars.portrait_source`
     fixed_style  leave the style encoder as it is, whose codes another network reads too
-    criterion    the losses of the pictures; None: ours. The published stage: `criteria.PublishedStyleLosses`, a judge
+    criterion    the losses of the pictures; None: ours. The published stage: `objectives.PublishedStyleLosses`, a judge
                  (its verdict counts 1), and norm 0.01
     judge        makes the adversary that sees all of the picture; None: no game
     norm         weight of Σ‖ModRes weights‖; None: ours, NORM_WEIGHT times the mean square of each kernel

@@ -2,7 +2,7 @@
 
 A data set of `studio.shards.render_styles` says what each person looks like in one style of every look, at a structure
 and a colour degree of its own. The student sees the photograph and some other picture in that style, so it has to learn
-from pictures what a style is. The losses are those of `encoder`, and the mask loss.
+from pictures what a style is. The losses are those of `vtoonify`, and the mask loss.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from ..media.images import to_tensor
 from ..models.vtoonify import VToonify
 from ..models.vtoonify_d import VToonifyD
 from ..studio.shards import Pairs
-from . import data, loop
+from . import augment, loop
 from .dualstylegan import Lesson, doubled
-from .encoder import STYLE_IMAGE, DualStudents, Order, Pair, Students, cut_out
+from .vtoonify import STYLE_IMAGE, DualStudents, Order, Pair, Students, cut_out
 
 OPEN_MASK = 1.0  # bias of the fusion masks at the start: tanh(1) of the photograph's detail passes
 
@@ -49,7 +49,7 @@ class Exemplars:
             ready = ready[full[ready]]
             numbers = np.array(pairs[f"{look}_style"])[ready]
             for number in range(per_look):
-                drawn = data.aligned(pairs, ready[numbers == number], look, size, progress=False)
+                drawn = augment.aligned(pairs, ready[numbers == number], look, size, progress=False)
                 mine = [] if own is None else [own(look, number)[None]]
                 found.append(np.concatenate([*mine, drawn]))
         return cls(found)
@@ -64,7 +64,7 @@ class Exemplars:
 def style_source(pairs: Pairs, exemplars: Exemplars, looks: Sequence[str], per_look: int, batch: int,
                  hold_out: int = 256, seed: int = 3, window: int | None = None, codes: np.ndarray | None = None,
                  told_until: int = 0, device: str | torch.device = "cpu") -> Callable[[int], Pair]:
-    """Pairs of exact renders, each in a look of its own, augmented as `encoder.render_source`: iteration → Pair.
+    """Pairs of exact renders, each in a look of its own, augmented as `vtoonify.render_source`: iteration → Pair.
 
     codes       of all styles, then of the photograph, [N+1,2,D] (`studio.codes.style_codes`); None: not known
     told_until  iteration before which every picture is drawn by them; from there on every other one
@@ -73,7 +73,7 @@ def style_source(pairs: Pairs, exemplars: Exemplars, looks: Sequence[str], per_l
 
     def source(i: int) -> Pair:
         rng, g = np.random.default_rng([seed, i]), loop.generator(seed, i, device)
-        entries, look = data.choose(pairs, batch, rng, hold_out), rng.integers(0, len(looks), batch)
+        entries, look = augment.choose(pairs, batch, rng, hold_out), rng.integers(0, len(looks), batch)
         names = [looks[k] for k in look]
 
         def read(suffix: str) -> np.ndarray:
@@ -81,8 +81,8 @@ def style_source(pairs: Pairs, exemplars: Exemplars, looks: Sequence[str], per_l
 
         index = per_look * look + read("style")
         structure, color = (torch.from_numpy(read(axis)).float().to(device) for axis in ("structure", "color"))
-        drawn = data.load(pairs, entries, names, device)
-        x, y, photo, parsing = data.augment(drawn, g, repainted=color)
+        drawn = augment.load(pairs, entries, names, device)
+        x, y, photo, parsing = augment.augment_batch(drawn, g, repainted=color)
         order = Order(exemplars.draw(index, rng, device), torch.from_numpy(index).to(device), structure, color)
         if table is not None:
             told = torch.from_numpy((rng.random(batch) < 0.5) | (i < told_until)).to(device)
@@ -95,9 +95,9 @@ def style_source(pairs: Pairs, exemplars: Exemplars, looks: Sequence[str], per_l
 def portrait_source(pairs: Pairs, exemplars: Exemplars, looks: Sequence[str], per_look: int, batch: int, size: int,
                     hold_out: int = 256, seed: int = 12, device: str | torch.device = "cpu") -> Callable[[int], Lesson]:
     """Lessons for DualStyleGAN at `size` pixels: aligned portraits in front of calm backgrounds, iteration → Lesson."""
-    index = data.portrait_pool(pairs, max(size, STYLE_IMAGE), hold_out)
-    photos = data.aligned(pairs, index, "photo", STYLE_IMAGE)
-    targets = np.stack([data.aligned(pairs, index, look, size, calm=True) for look in looks])
+    index = augment.portrait_pool(pairs, max(size, STYLE_IMAGE), hold_out)
+    photos = augment.aligned(pairs, index, "photo", STYLE_IMAGE)
+    targets = np.stack([augment.aligned(pairs, index, look, size, calm=True) for look in looks])
     style, structure, color = (np.stack([np.array(pairs[f"{look}_{name}"])[index] for look in looks])
                                for name in ("style", "structure", "color"))
 
@@ -108,7 +108,7 @@ def portrait_source(pairs: Pairs, exemplars: Exemplars, looks: Sequence[str], pe
         side = torch.rand(batch, 1, 1, 1, generator=g, device=g.device) < 0.5
         plain = [torch.where(side, x.flip(3), x) for x in
                  (to_tensor(photos[who], device), to_tensor(targets[look, who], device))]
-        photo, target = data.tint(plain, g, strength=0.4)
+        photo, target = augment.tint(plain, g, strength=0.4)
         target = torch.lerp(target, plain[1], degrees[1].view(-1, 1, 1, 1))  # colours of a style are not tinted
         number = per_look * look + style[look, who]
         return photo, target, Order(exemplars.draw(number, rng, device), torch.from_numpy(number).to(device), *degrees)

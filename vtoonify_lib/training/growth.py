@@ -18,7 +18,7 @@ from ..config import INPUT_CHANNELS, VToonifyConfig, VToonifyError
 from ..models.layers import SLOPE
 from ..models.vtoonify import STEM
 from ..models.vtoonify_d import build_vtoonify
-from .encoder import Students
+from .vtoonify import Students
 
 RGB = 3
 REST = 0.1  # of their usual size: what new channels add to old ones at the start

@@ -28,7 +28,7 @@ from ..studio.kit import find_kit
 from ..studio.people import LAYOUT, Person, person, sample_z
 from ..studio.shards import in_processes, studio_of
 from ..studio.styles import PHOTO, Style, at
-from . import data, loop
+from . import augment, loop
 
 KEPT = ("shape", "asymmetry", "macro", "hair", "skin", "face_hair", "eyes")
 """Parts of z that say who it is; pose, expression, gaze, light, backdrop, clothes and glasses are of the moment."""
@@ -192,7 +192,7 @@ def _two_views(views: np.ndarray, n: int, i: int, seed: int, hold_out: int, devi
     x = to_tensor(np.concatenate([views[who, chosen[:, k]] for k in (0, 1)]), device)
     side = torch.rand(len(x), 1, 1, 1, generator=g, device=g.device) < 0.5
     x = torch.where(side, x.flip(3), x)
-    return data.degrade(data.tint([x], g, strength=0.6)[0], g).chunk(2)
+    return augment.degrade(augment.tint([x], g, strength=0.6)[0], g).chunk(2)
 
 
 # -- how well it tells people apart -----------------------------------------------------------------------------------

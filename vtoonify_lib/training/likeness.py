@@ -18,7 +18,7 @@ from ..media.images import to_image
 from ..models.encoders import ParsingNet
 from ..models.perceptual import VGGFeatures
 from ..studio.shards import Pairs
-from .encoder import Order, Pair, Students, stylise
+from .vtoonify import Order, Pair, Students, stylise
 from .windows import whole
 
 SEEN = 512  # px: what VGG compares is no larger

@@ -30,11 +30,11 @@ from ..models.vtoonify import VToonify
 from ..studio.shards import Pairs
 from ..weights.bundle import Bundle, load_bundle, save_bundle
 from ..weights.downloads import write_json
-from . import encoder, loop
-from .criteria import Criterion, PublishedLosses, load_lpips
+from . import loop, vtoonify
 from .default import Plan as DefaultPlan
 from .default import measure
-from .encoder import Pair
+from .objectives import Criterion, PublishedLosses, load_lpips
+from .vtoonify import Pair
 
 EDIT = 0.3  # how far the random edit of synthetic codes goes on its way to another person
 
@@ -142,7 +142,7 @@ def train_paper(bundle: Bundle, folder: str | Path, out: str | Path, plan: Plan 
     made = bundle.info["models"]["style_encoder"]
     size = {key: made[key] for key in ("image_size", "width") if key in made}
     torch.manual_seed(0)
-    students = encoder.Students(config, **size)
+    students = vtoonify.Students(config, **size)
     students.style.load_state_dict(style.state_dict())
     students.vtoonify.generator.load_state_dict(stylised.state_dict())
     students.to(device)
@@ -152,12 +152,12 @@ def train_paper(bundle: Bundle, folder: str | Path, out: str | Path, plan: Plan 
     def pairs(seed: int) -> Callable[[int], Pair]:
         return generator_source(base, stylised, style, config, plan.batch, seed=seed)
 
-    shown, square = pairs(9)(0), min(encoder.SQUARE, config.out_size)
-    students = encoder.train(pairs(4), parsing, config, folder / "pairs", plan.pairs, "paper", students.state_dict(),
+    shown, square = pairs(9)(0), min(vtoonify.SQUARE, config.out_size)
+    students = vtoonify.train(pairs(4), parsing, config, folder / "pairs", plan.pairs, "paper", students.state_dict(),
                              sample_pairs=shown, criterion=criterion, device=device, **size)[1]
-    students = encoder.train(pairs(41), parsing, config, folder / "sharpen", plan.sharpen, "paper",
+    students = vtoonify.train(pairs(41), parsing, config, folder / "sharpen", plan.sharpen, "paper",
                              students.state_dict(), lr=5e-4, flicker_from=0.0, sample_pairs=shown, square=square,
-                             judge=lambda: encoder.stylegan_judge(square, device), criterion=criterion, device=device,
+                             judge=lambda: vtoonify.stylegan_judge(square, device), criterion=criterion, device=device,
                              **size)[1]
     parsing.cpu()
     report = measure(renders, parsing, students.cpu(), bundle.path("landmarks"), people) if renders else {}

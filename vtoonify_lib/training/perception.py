@@ -21,10 +21,10 @@ from ..media.images import to_image
 from ..models.devices import autocast
 from ..models.encoders import PARSING_WIDTHS, ParsingNet
 from ..studio.shards import Pairs
-from . import data, loop
+from . import augment, loop
 
 STYLED_SHARE = 0.25  # of the parsing batch: the net is also the yardstick of stylised pictures
-SMALL_PARTS_WEIGHT = 3.0  # of data.SMALL_PARTS in the cross-entropy
+SMALL_PARTS_WEIGHT = 3.0  # of augment.SMALL_PARTS in the cross-entropy
 
 
 def train_parsing(pairs: Pairs, folder: str | os.PathLike, iterations: int, batch: int = 16, hold_out: int = 256,
@@ -67,7 +67,7 @@ def train_parsing(pairs: Pairs, folder: str | os.PathLike, iterations: int, batc
 def class_weights() -> Tensor:
     """Loss weight of each of the 19 classes."""
     weights = torch.ones(PARSING_CLASSES)
-    weights[list(data.SMALL_PARTS)] = SMALL_PARTS_WEIGHT
+    weights[list(augment.SMALL_PARTS)] = SMALL_PARTS_WEIGHT
     return weights
 
 
@@ -75,11 +75,12 @@ def _parsing_batch(pairs: Pairs, n: int, i: int, seed: int, hold_out: int, devic
                    ) -> tuple[Tensor, Tensor]:
     """Augmented pictures of both styles at half size [n,3,S/2,S/2], and their classes [n,S/2,S/2]."""
     g = loop.generator(seed, i, device)
-    batch = data.move(data.draw(pairs, n, i, seed, hold_out, device=device), g, zoom=(0.55, 1.5), turn=0.5, shift=0.2)
+    batch = augment.draw(pairs, n, i, seed, hold_out, device=device)
+    batch = augment.move(batch, g, zoom=(0.55, 1.5), turn=0.5, shift=0.2)
     styled = torch.rand(n, generator=g, device=g.device) < STYLED_SHARE
     image = torch.where(styled[:, None, None, None], batch.styled, batch.photo)
     label = torch.where(styled[:, None, None], batch.styled_parsing, batch.parsing)
-    x = data.degrade(data.half(data.tint([image], g, strength=1.6)[0]), g)
+    x = augment.degrade(augment.half(augment.tint([image], g, strength=1.6)[0]), g)
     return x, label[:, ::2, ::2]
 
 
@@ -89,8 +90,8 @@ def parsing_iou(net: Callable[[Tensor], Tensor], pairs: Pairs, hold_out: int = 2
     inter, union = np.zeros(PARSING_CLASSES), np.zeros(PARSING_CLASSES)
     index = pairs.ready[pairs.ready < hold_out]
     for part in np.array_split(index, max(1, len(index) // 16)):
-        batch = data.load(pairs, part, "storybook")
-        guess, label = net(data.half(batch.photo)).argmax(1).numpy(), batch.parsing[:, ::2, ::2].numpy()
+        batch = augment.load(pairs, part, "storybook")
+        guess, label = net(augment.half(batch.photo)).argmax(1).numpy(), batch.parsing[:, ::2, ::2].numpy()
         for c in range(PARSING_CLASSES):
             inter[c] += ((guess == c) & (label == c)).sum()
             union[c] += ((guess == c) | (label == c)).sum()

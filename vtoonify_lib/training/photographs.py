@@ -52,11 +52,11 @@ from ..studio.exemplars import EXEMPLARS, LOOKS
 from ..studio.packing import held_out, unpack
 from ..studio.shards import Pairs
 from ..weights.bundle import Bundle, load_bundle, save_bundle, save_tensors
-from . import encoder, loop, report
-from .criteria import OurLosses, SharpLosses
+from . import loop, report, vtoonify
+from .adversary import Judge
 from .exemplars import Exemplars
-from .judge import Judge
 from .likeness import Trial, contact_sheets, score
+from .objectives import OurLosses, SharpLosses
 from .starting import first_students, is_dual
 from .vgg import load_vgg
 from .windows import NATURAL, Feed, Framing, Source, Windows, natural_side
@@ -93,7 +93,7 @@ class Job:
     vgg: str | None = None  # a file; "none": without; None: the installed package
     vgg_square: int = 256
     judge_from: float = 2 / 3
-    square: int = encoder.SQUARE
+    square: int = vtoonify.SQUARE
     sharpen: float = 0.05
     r1: float = 0.5
     flicker_from: float = 0.5
@@ -112,7 +112,7 @@ def train_photographs(job: Job, device: str | torch.device = "cpu") -> dict:
     shown = _exemplars(sources, job.looks, students.style.image_size) if is_dual(job.config) else None
     trials = _trials(datasets[0], job, shown, students.style.image_size)
 
-    def judged(model: encoder.Students, until: float) -> dict:
+    def judged(model: vtoonify.Students, until: float) -> dict:
         return score(model.eval(), parsing, vgg, trials, until, device)
 
     clocked = time.monotonic()
@@ -132,9 +132,9 @@ def train_photographs(job: Job, device: str | torch.device = "cpu") -> dict:
         "job": {name: value for name, value in asdict(job).items() if isinstance(value, int | float)}})
 
 
-def _train(job: Job, sources: Sequence[Source], students: encoder.Students, parsing: ParsingNet,
+def _train(job: Job, sources: Sequence[Source], students: vtoonify.Students, parsing: ParsingNet,
            vgg: VGGFeatures | None, shown: Exemplars | None, clock: loop.Clock, device: str | torch.device
-           ) -> encoder.Students:
+           ) -> vtoonify.Students:
     flow = job.config.in_size // (2 * HANDOFF) if job.config.detail else 0
     framing = Framing(job.window, job.config.scale, job.zoom, face=students.style.image_size, detail=flow)
     numbers = [EXEMPLARS * k for k in range(len(job.looks))] if shown else []
@@ -144,11 +144,11 @@ def _train(job: Job, sources: Sequence[Source], students: encoder.Students, pars
 
     def judge() -> Judge:
         if shown is None:
-            return encoder.stylegan_judge(job.square, device, job.r1)
-        net = ConditionalDiscriminator(replace(encoder.JUDGE, size=job.square), EXEMPLARS * len(job.looks))
+            return vtoonify.stylegan_judge(job.square, device, job.r1)
+        net = ConditionalDiscriminator(replace(vtoonify.JUDGE, size=job.square), EXEMPLARS * len(job.looks))
         return Judge(net, device, r1_weight=job.r1, mixed=True)
 
-    return encoder.train(
+    return vtoonify.train(
         feed, parsing, job.config, job.work / "run", job.iterations, start=students.state_dict(), lr=job.lr,
         flicker_from=job.flicker_from, seed=job.seed, image_size=students.style.image_size,
         width=students.style.body[0].out_channels, judge=judge if job.judge_from < 1 else None, square=job.square,
@@ -233,20 +233,20 @@ def _trials(pairs: Pairs, job: Job, shown: Exemplars | None, face: int) -> list[
     return [Trial(pairs, int(entry), job.looks[n % len(job.looks)], *framed) for n, entry in enumerate(there)]
 
 
-def _orders(pairs: Pairs, job: Job, shown: Exemplars) -> Callable[[int, str], encoder.Order]:
+def _orders(pairs: Pairs, job: Job, shown: Exemplars) -> Callable[[int, str], vtoonify.Order]:
     table = _codes(job, [pairs])
 
-    def order(entry: int, look: str) -> encoder.Order:
+    def order(entry: int, look: str) -> vtoonify.Order:
         index = np.array([EXEMPLARS * job.looks.index(look) + int(pairs[f"{look}_style"][entry])])
         degrees = (torch.tensor([float(pairs[f"{look}_{axis}"][entry])]) for axis in ("structure", "color"))
         told = () if table is None else (torch.from_numpy(table[index]), torch.from_numpy(table[-1:]),
                                          torch.ones(1, dtype=torch.bool))
-        return encoder.Order(shown.draw(index, np.random.default_rng(0)), torch.from_numpy(index), *degrees, *told)
+        return vtoonify.Order(shown.draw(index, np.random.default_rng(0)), torch.from_numpy(index), *degrees, *told)
 
     return order
 
 
-def _write(job: Job, students: encoder.Students, sheets: Sequence[Image.Image], told: dict) -> dict:
+def _write(job: Job, students: vtoonify.Students, sheets: Sequence[Image.Image], told: dict) -> dict:
     """Write the files of `--out`."""
     job.out.mkdir(parents=True, exist_ok=True)
     students.vtoonify.for_inference()

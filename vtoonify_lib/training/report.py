@@ -30,9 +30,9 @@ from ..studio.exemplars import EXEMPLARS, LOOKS, exemplar
 from ..studio.people import person
 from ..studio.shards import Pairs
 from ..studio.styles import at
-from . import data
-from .encoder import STYLE_IMAGE, DualStudents, Order, Pair, stylise
+from . import augment
 from .identity import embed, ranks
+from .vtoonify import STYLE_IMAGE, DualStudents, Order, Pair, stylise
 
 DEGREES = (0.0, 0.5, 1.0)  # at which the truth is rendered
 LADDER = (0.0, 0.25, 0.5, 0.75, 1.0)  # at which the rise of the degree is followed
@@ -95,7 +95,7 @@ class Trials:
         photo, degrees = to_tensor(self.photo[who], device), torch.full((len(who),), float(degree), device=device)
         index = torch.from_numpy(look * EXEMPLARS + self.number[who]).to(device)
         order = Order(to_tensor(self.exemplar[who, look], device), index, degrees, degrees)
-        return Pair(data.half(photo), photo, photo, None, order)
+        return Pair(augment.half(photo), photo, photo, None, order)
 
     def batches(self) -> list[np.ndarray]:
         """Everybody's index, BATCH at a time."""

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from ..config import VToonifyConfig, VToonifyError
 from ..weights.bundle import Bundle
-from .encoder import DualStudents, Students
 from .exemplars import dual_students
 from .growth import grown_students
+from .vtoonify import DualStudents, Students
 
 
 def students_of(bundle: Bundle) -> Students:

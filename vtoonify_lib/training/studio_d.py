@@ -24,11 +24,11 @@ from ..studio.codes import style_codes
 from ..studio.exemplars import EXEMPLARS, LOOKS
 from ..studio.shards import Pairs, render_styles
 from ..weights.bundle import Bundle, load_bundle, save_bundle, save_tensors
-from . import data, encoder, identity, report
+from . import augment, identity, report, vtoonify
+from .adversary import Judge
 from .dual_stage import DualPlan, measure_dual, train_dual
 from .dualstylegan import DualDistilled, fit_sampler
 from .exemplars import Exemplars, style_source
-from .judge import Judge
 from .starting import first_students
 
 TITLE = "Four looks of 24 exemplars (VToonify-D, trained on our own renders)"
@@ -58,7 +58,7 @@ class Plan:
     trials: int = 24  # held-out people who are drawn in every look for the numbers
 
 
-def exemplar_pictures(pairs: Pairs, hold_out: int, size: int = encoder.STYLE_IMAGE) -> Exemplars:
+def exemplar_pictures(pairs: Pairs, hold_out: int, size: int = vtoonify.STYLE_IMAGE) -> Exemplars:
     """What VToonify-D is asked with: every style's own picture, and everybody it draws at full degree."""
     def own(look: str, number: int) -> np.ndarray:
         return report.shrunk(pairs.exemplars(look)[number], size)
@@ -67,21 +67,21 @@ def exemplar_pictures(pairs: Pairs, hold_out: int, size: int = encoder.STYLE_IMA
 
 
 def held_out_pair(pairs: Pairs, shown: Exemplars, entries: np.ndarray, look: str, codes: np.ndarray,
-                  device: str | torch.device = "cpu") -> encoder.Pair:
+                  device: str | torch.device = "cpu") -> vtoonify.Pair:
     """Entries in one look as they are, without augmentation, at the degrees at which they were rendered."""
-    batch = data.load(pairs, entries, look, device)
+    batch = augment.load(pairs, entries, look, device)
     index = LOOKS.index(look) * EXEMPLARS + np.array(pairs[f"{look}_style"])[entries].astype(int)
     exemplar = shown.draw(index, np.random.default_rng(0), device)
     structure, color = (torch.from_numpy(np.array(pairs[f"{look}_{axis}"])[entries]).float().to(device)
                         for axis in ("structure", "color"))
     table, told = torch.from_numpy(codes).to(device), torch.ones(len(index), dtype=torch.bool, device=device)
-    order = encoder.Order(exemplar, torch.from_numpy(index).to(device), structure, color, table[index],
+    order = vtoonify.Order(exemplar, torch.from_numpy(index).to(device), structure, color, table[index],
                           table[-1:].expand(len(index), -1, -1), told)
-    return encoder.Pair(data.half(batch.photo), batch.styled, batch.photo, None, order)
+    return vtoonify.Pair(augment.half(batch.photo), batch.styled, batch.photo, None, order)
 
 
 def train_student(pairs: Pairs, start: Bundle, folder: Path, plan: Plan, device: str | torch.device = "cpu"
-                  ) -> encoder.DualStudents:
+                  ) -> vtoonify.DualStudents:
     """VToonify-D on exact renders, then sharpened against the conditional discriminator → its moving average.
 
     The flicker loss rises from 0 twice: towards the end of the training, and all through the sharpening.
@@ -89,23 +89,23 @@ def train_student(pairs: Pairs, start: Bundle, folder: Path, plan: Plan, device:
     students, codes = first_students(start), style_codes(start.config.generator.style_dim)
     shown = exemplar_pictures(pairs, plan.hold_out, students.style.image_size)
 
-    def source(seed: int, told_until: int) -> Callable[[int], encoder.Pair]:
+    def source(seed: int, told_until: int) -> Callable[[int], vtoonify.Pair]:
         return style_source(pairs, shown, LOOKS, EXEMPLARS, plan.batch, plan.hold_out, seed, plan.window, codes,
                             told_until, device)
 
     def judge() -> Judge:
-        net = ConditionalDiscriminator(replace(encoder.JUDGE, size=plan.judge), len(LOOKS) * EXEMPLARS)
+        net = ConditionalDiscriminator(replace(vtoonify.JUDGE, size=plan.judge), len(LOOKS) * EXEMPLARS)
         return Judge(net, device, r1_weight=plan.sharpen_r1, mixed=True)
 
     few = min(3, plan.hold_out // len(LOOKS))
-    samples = encoder.joined([held_out_pair(pairs, shown, np.arange(few * k, few * (k + 1)), look, codes, device)
+    samples = vtoonify.joined([held_out_pair(pairs, shown, np.arange(few * k, few * (k + 1)), look, codes, device)
                               for k, look in enumerate(LOOKS)])
     more = {"sample_pairs": samples, "image_size": students.style.image_size,
             "width": students.style.body[0].out_channels, "device": device}
     parsing, config = start.network("parsing").to(device), students.vtoonify.config
-    trained = encoder.train(source(3, int(plan.told_until * plan.vtoonify)), parsing, config, folder / "vtoonify",
+    trained = vtoonify.train(source(3, int(plan.told_until * plan.vtoonify)), parsing, config, folder / "vtoonify",
                             plan.vtoonify, start=students.state_dict(), flicker_from=plan.flicker_from, **more)[1]
-    return encoder.train(source(31, 0), parsing, config, folder / "sharpen", plan.sharpen, start=trained.state_dict(),
+    return vtoonify.train(source(31, 0), parsing, config, folder / "sharpen", plan.sharpen, start=trained.state_dict(),
                          lr=plan.sharpen_lr, flicker_from=0.0, seed=31, judge=judge, square=plan.judge,
                          sharpen=plan.sharpen_weight, **more)[1]
 
@@ -128,7 +128,7 @@ def train_studio_d(folder: str | Path, out: str | Path, plan: Plan | None = None
     write_bundle(out, bundle, students, dual, judge, numbers, plan)
 
 
-def measure(start: Bundle, students: encoder.DualStudents, judge: StyleEncoder, trials: report.Trials) -> dict:
+def measure(start: Bundle, students: vtoonify.DualStudents, judge: StyleEncoder, trials: report.Trials) -> dict:
     """The bundle's numbers on people it never saw, see `report.measure`.
 
     read         means when it is asked by the exemplars' pictures instead of by the codes of their styles
@@ -145,7 +145,7 @@ def measure(start: Bundle, students: encoder.DualStudents, judge: StyleEncoder, 
             "input_feature": full["input_feature"], **told, "read": read["mean"], "masks_open": opened["mean"]}
 
 
-def write_bundle(out: str | Path, start: Bundle, students: encoder.DualStudents, dual: DualDistilled,
+def write_bundle(out: str | Path, start: Bundle, students: vtoonify.DualStudents, dual: DualDistilled,
                  judge: StyleEncoder, numbers: dict, plan: Plan, history: str | None = None) -> None:
     """Save, with what trained what. judge: the identity encoder."""
     out, codes = Path(out), torch.from_numpy(style_codes(start.config.generator.style_dim))

@@ -33,11 +33,11 @@ from ..models.devices import autocast
 from ..models.encoders import ParsingNet, StyleEncoder
 from ..models.stylegan2 import MAPPING_LR, Discriminator, Generator
 from ..studio.shards import Pairs
-from . import data, loop
+from . import augment, loop
 from .ada import AdaptiveStrength
-from .criteria import FEATURE_WEIGHT, picture_loss
-from .encoder import STYLE_IMAGE, detail_mask, rows
-from .judge import Judge
+from .adversary import Judge
+from .objectives import FEATURE_WEIGHT, picture_loss
+from .vtoonify import STYLE_IMAGE, detail_mask, rows
 
 NORM_WEIGHT = 0.001  # keeps codes near unit size, where the mapping network can reach them
 CODE_NOISE = 0.1  # standard deviation of the noise on codes in training
@@ -102,10 +102,10 @@ def distill(pairs: Pairs, parsing: ParsingNet, config: GeneratorConfig, folder: 
     parsing = parsing.eval().requires_grad_(False)
 
     @cache  # a finished run never asks for them
-    def portraits() -> data.Portraits:
+    def portraits() -> augment.Portraits:
         size = until or config.size
-        index = data.portrait_pool(pairs, max(size, image_size), hold_out)
-        return data.Portraits(pairs, index, target, size, image_size)
+        index = augment.portrait_pool(pairs, max(size, image_size), hold_out)
+        return augment.Portraits(pairs, index, target, size, image_size)
 
     def step(i: int) -> dict[str, float]:
         x, y = portraits().batch(batch, i, seed, device)
@@ -134,7 +134,7 @@ def _losses(model: Distilled, parsing: ParsingNet, x: Tensor, y: Tensor, until: 
             w = model.code(x)
         noise = torch.randn(w.shape, generator=rng, device=w.device)
         out = draw(model.generator, w + CODE_NOISE * noise, until)
-        a, b = (data.half(p) if p.shape[-1] > 128 else p for p in (out, y.to(out.dtype)))  # half: for speed
+        a, b = (augment.half(p) if p.shape[-1] > 128 else p for p in (out, y.to(out.dtype)))  # half: for speed
         parts = {"picture": picture_loss(out.float(), y, detail_mask(None, y)),
                  "feature": FEATURE_WEIGHT * feature_distance(parsing, a, b).mean()}
         if joint:
@@ -146,7 +146,7 @@ def _losses(model: Distilled, parsing: ParsingNet, x: Tensor, y: Tensor, until: 
 def code_bank(model: Distilled, pairs: Pairs, hold_out: int = 256) -> Tensor:
     """Codes of the aligned portraits and of their mirror images, [N,D]: where the mapping network should send z."""
     side = model.encoder.image_size
-    photos = data.aligned(pairs, data.portrait_pool(pairs, side, hold_out), "photo", side)
+    photos = augment.aligned(pairs, augment.portrait_pool(pairs, side, hold_out), "photo", side)
     device = model.generator.input.input.device
     codes = []
     for part in np.array_split(photos, max(1, len(photos) // 64)):

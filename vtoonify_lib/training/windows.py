@@ -3,8 +3,8 @@
 An entry of a data set is a photograph of S px and its drawing of S px; the network reads the photograph at S/scale.
 A worker reads both memory maps only where the window lies, resamples them (or, for half of the entries, cuts them out
 as they are, so that the drawing keeps its sharpness), covers a part of some faces, compresses some inputs, and hands
-over bytes. What is cheap on a GPU, light and camera (`data.tint`, `data.degrade`), happens there. A batch depends on
-(seed, iteration) alone.
+over bytes. What is cheap on a GPU, light and camera (`augment.tint`, `augment.degrade`), happens there. A batch
+depends on (seed, iteration) alone.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from ..config import VToonifyError
 from ..faces.crop import eye_distance
 from ..models.layers import channels_last
 from ..studio.shards import Pairs
-from . import data, loop
-from .encoder import Order, Pair
+from . import augment, loop
 from .exemplars import Exemplars
+from .vtoonify import Order, Pair
 
 JPEG_SHARE, JPEG_QUALITY = 0.4, (30, 95)  # of the inputs that are compressed
 COARSE_SHARE, COARSE = 0.25, (1.3, 4.0)  # of the detailed inputs that are enlarged ones, and how far
@@ -44,10 +44,10 @@ class Framing:
 
     side        of the window, in pixels of the input: a multiple of 8
     scale       output pixels per input pixel
-    zoom, turn, shift  of the entries that are moved, see `data.placements`
+    zoom, turn, shift  of the entries that are moved, see `augment.placements`
     moved       share of the entries that are; the others are cut out as they are, or mirrored
     face        side of the whole photograph that the style encoder sees
-    detail      for a network that carries detail over (see `encoder.Pair`): input pixels per pixel of its flow; else 0
+    detail      for a network that carries detail over (see `vtoonify.Pair`): input pixels per pixel of its flow; else 0
     """
 
     side: int
@@ -116,8 +116,8 @@ class Windows(Dataset):
         pictures = [F.avg_pool2d(fetch(pairs[name][entry], grid, mode), k) for name in ("photo", look)]
         classes, drawn = (fetch(pairs[f"{name}_parsing"][entry][..., None], grid[::k, ::k], "nearest")[0].long()
                           for name in ("photo", look))
-        if data.mirrored(theta[None])[0]:
-            classes = data.MIRROR[classes]
+        if augment.mirrored(theta[None])[0]:
+            classes = augment.MIRROR[classes]
         x, y, cover = self._cover(*pictures, rng)
         x = _coarse(x, rng) if framing.detail else F.avg_pool2d(x[None], framing.scale)[0]
         x = _compressed(x, rng)
@@ -156,7 +156,7 @@ class Windows(Dataset):
         """
         framing, g = self.framing, torch.Generator().manual_seed(int(rng.integers(2**62)))
         if moved:
-            theta = data.placements(1, g, framing.zoom, framing.turn, framing.shift)[0]
+            theta = augment.placements(1, g, framing.zoom, framing.turn, framing.shift)[0]
         else:
             theta = torch.tensor([[1.0 if rng.random() < 0.5 else -1.0, 0, 0], [0, 1, 0]])
         room = size // framing.scale - framing.side
@@ -262,7 +262,7 @@ def _number(pairs: Pairs, name: str, entry: int) -> float:
 
 
 class Feed:
-    """Pairs for `encoder.train`: iteration → Pair, prepared ahead by worker processes.
+    """Pairs for `vtoonify.train`: iteration → Pair, prepared ahead by worker processes.
 
     workers  0: in this process
     codes    of all styles, then of the photograph [N+1,2,D], where they are known; half of the orders tell them, all of
@@ -294,11 +294,11 @@ class Feed:
         there = {name: value.to(self.device, non_blocking=True) for name, value in found.items()}
         g = loop.generator(self.windows.seed, i, self.device)
         plain = [channels_last(there[name].float().div_(127.5).sub_(1)) for name in ("x", "y", "face")]
-        x, y, face = data.tint(plain, g)
+        x, y, face = augment.tint(plain, g)
         # what wears colours of the style instead of its own is tinted so much less
         y = torch.lerp(y, plain[1], there["color"].float().view(-1, 1, 1, 1) * there["person"][:, None])
         order = self._order(there, i) if "index" in there else None
-        worn = data.degrade(x, g)
+        worn = augment.degrade(x, g)
         if "flow" not in there:
             return Pair(worn, y, face, there["parsing"].long(), order)
         kept = torch.rand(len(x), 1, 1, 1, generator=g, device=self.device) >= WORN_SHARE

@@ -18,7 +18,7 @@ from ...models.latents import layer_names
 from ...styles.recipe import Recipe
 from ...styles.request import ALL, LARGEST, Degree, Keyframes, Look
 from ...styles.table import STYLE_SUFFIX, Part, StyleCode
-from ...training.refinement import fitter
+from ...training.style_fitting import fitter
 from ..notebook_setup import Picker, offer
 from ..plotting import video
 from .parts import DegreePad, Gallery, Status, jpeg

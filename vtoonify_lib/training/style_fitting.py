@@ -22,9 +22,9 @@ from ..models.encoders import ParsingNet, StyleEncoder
 from ..styles.table import StyleTable
 from ..weights.bundle import Bundle
 from . import loop
-from .criteria import Criterion, OurLosses
 from .dualstylegan import DualDistilled
-from .encoder import detail_mask
+from .objectives import Criterion, OurLosses
+from .vtoonify import detail_mask
 
 IDENTITY_WEIGHT = 0.1  # as in DualStyleGAN's destylisation (arXiv 2203.13248, §3.2)
 NEAR_WEIGHT = 0.01  # keeps a person's code near the encoder's, where the generator draws faces
@@ -37,7 +37,7 @@ def destylise(model: DualDistilled, picture: Tensor, parsing: ParsingNet, iterat
     """The person in an aligned artwork [1,3,S,S]: the intrinsic code [1,D] whose drawing in its own style matches it.
 
     identity   identity encoder: its code of the drawing is held to the artwork's (weight IDENTITY_WEIGHT)
-    criterion  the perceptual loss; None: ours, see `criteria`
+    criterion  the perceptual loss; None: ours, see `objectives`
 
     The paper also ties the codes of z+ to each other (their spread over the layers) and keeps noise maps noise (1e5):
     our one w feeds all layers, and no noise is fitted. A penalty on the distance to the encoder's code remains.

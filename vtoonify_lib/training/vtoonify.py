@@ -4,7 +4,7 @@ Two recipes share every line but the source of pairs. `paper`: pairs come from t
 VToonify is frozen (see `paper`). `renders`: pairs are exact renders of the same person in both styles, and the
 generator's fine layers learn along, which is what makes a small generator crisp. The default bundle says which one
 made it. Unlike the paper's, the pixel loss is L1 on colours and edges, and the adversarial loss is left to a last
-stage (`judge`), when there is little left to win but sharpness.
+stage (`adversary`), when there is little left to win but sharpness.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from ..models.stylegan2 import Discriminator
 from ..models.vtoonify import Drawn
 from ..models.vtoonify_d import build_vtoonify
 from ..studio.shards import Pairs
-from . import data, loop
-from .criteria import Criterion, OurLosses
-from .judge import Judge
+from . import augment, loop
+from .adversary import Judge
+from .objectives import Criterion, OurLosses
 
 RECIPES = ("renders", "paper")
 FLICKER_WEIGHT = 4.0
-DETAILS = (*data.SMALL_PARTS, CLASS_NAMES.index("nose"))
+DETAILS = (*augment.SMALL_PARTS, CLASS_NAMES.index("nose"))
 DETAIL_WEIGHT, BACKDROP_WEIGHT = 3.0, 0.5  # of the pixels of DETAILS, and of the background
 MASK_WEIGHT = 0.0005
 FLOW_WEIGHT = 0.3  # of an error of one input pixel; the picture alone finds the flow, much later
@@ -185,7 +185,7 @@ def render_source(pairs: Pairs, batch: int, hold_out: int = 256, seed: int = 3, 
             picture; cuts cost less and make every batch more varied.
     """
     def source(i: int) -> Pair:
-        x, y, photo, parsing = data.prepare(pairs, batch, i, seed, hold_out, style, device=device)
+        x, y, photo, parsing = augment.prepare(pairs, batch, i, seed, hold_out, style, device=device)
         return cut_out(Pair(x, y, photo, parsing), window, loop.generator(seed + 200, i))
 
     return source
@@ -220,7 +220,7 @@ def train(pairs: Callable[[int], Pair], parsing: ParsingNet, config: VToonifyCon
     judge          makes the adversary that sharpens squares of the output, `square` pixels wide; None: no game. Where
                    the pairs have orders, it is asked about structure degrees and styles
     sharpen        weight of its verdict
-    criterion      the losses of the pictures; None: ours. See `criteria` for the published ones
+    criterion      the losses of the pictures; None: ours. See `objectives` for the published ones
     judge_from     share of the run from which the adversary plays; before that there is more to win than sharpness
     clock          the run ends with it, and shares of the run are shares of its time instead of the iterations
     device         where the networks are; the pairs must come there

@@ -21,7 +21,7 @@ from ..models.encoders import ParsingNet
 from ..models.paired_crop import Crop, crop
 from ..models.perceptual import LPIPS, VGGFeatures, unit
 from ..weights.unpickling import read_checkpoint
-from . import data
+from . import augment
 
 FEATURE_WEIGHT, EDGE_WEIGHT = 0.25, 0.5
 VGG_WEIGHT = 0.1  # pulls at a drawing blurred by 4 px as hard as colours and edges do (gradients' L1: 1.5 each)
@@ -31,7 +31,7 @@ RELU2, RELU3 = 1, 2  # of VGG's five feature maps
 Criterion = Callable[..., dict[str, Tensor]]
 """(out, y, mask, exemplar=None, rng=None) → parts: out, y [B,3,H,W] in [−1,1]; mask [B,1,H,W], how much pixels count;
 exemplar [B,3,·,·], a picture in the wanted style; rng: random numbers of the iteration, for those that need some.
-`.flicker`: weight of the flicker loss beside it, None: that of `encoder`."""
+`.flicker`: weight of the flicker loss beside it, None: that of `vtoonify`."""
 
 
 class OurLosses:
@@ -44,7 +44,7 @@ class OurLosses:
 
     def __call__(self, out: Tensor, y: Tensor, mask: Tensor, exemplar: Tensor | None = None,
                  rng: torch.Generator | None = None) -> dict[str, Tensor]:
-        a, b = (data.half(p) if p.shape[-1] > self.whole else p for p in (out, y.to(out.dtype)))  # half: for speed
+        a, b = (augment.half(p) if p.shape[-1] > self.whole else p for p in (out, y.to(out.dtype)))  # half: for speed
         return {"picture": picture_loss(out.float(), y, mask),
                 "feature": FEATURE_WEIGHT * feature_distance(self.parsing, a, b).mean()}
 

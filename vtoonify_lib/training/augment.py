@@ -239,11 +239,11 @@ def prepare(pairs: Pairs, n: int, iteration: int, seed: int, hold_out: int, styl
     degraded  put the input, and only the input, through :func:`degrade`
     → photo at half size [B,3,S/2,S/2], styled [B,3,S,S], photo at full size, parsing at half size [B,S/2,S/2]
     """
-    return augment(draw(pairs, n, iteration, seed, hold_out, style, device), generator(seed, iteration, device),
-                   degraded)
+    batch = draw(pairs, n, iteration, seed, hold_out, style, device)
+    return augment_batch(batch, generator(seed, iteration, device), degraded)
 
 
-def augment(batch: Batch, g: torch.Generator, degraded: bool = True, repainted: Tensor | None = None
+def augment_batch(batch: Batch, g: torch.Generator, degraded: bool = True, repainted: Tensor | None = None
             ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What `prepare` does to a batch.
 
