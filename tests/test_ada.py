@@ -17,11 +17,11 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def pictures(n: int = 6, side: int = 16) -> torch.Tensor:
-    return torch.rand(n, 3, side, side, generator=loop.generator(0, 0)) * 2 - 1
+    return torch.rand(n, 3, side, side, generator=loop.rng_for(0, 0)) * 2 - 1
 
 
 def rng(seed: int = 1) -> torch.Generator:
-    return loop.generator(seed, 0)
+    return loop.rng_for(seed, 0)
 
 
 # -- augmentations ----------------------------------------------------------------------------------------------------
@@ -175,7 +175,7 @@ def test_a_head_start_leaves_the_generator_alone_and_until_what_is_above(tmp_pat
 
 
 def test_the_path_length_begins_at_what_it_is():
-    generator, steps = fresh(Generator, config=TINY.generator), stylegan.EvenSteps()
+    generator, steps = fresh(Generator, config=TINY.generator), stylegan.PathLengthRegularizer()
     z = torch.randn(4, TINY.generator.style_dim, generator=rng())
     first = steps(generator, z, 16, rng())
     begun = float(steps.mean)

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fake_pairs import styled
-from tiny_training import HOLD_OUT, SMALL, changed, distilled, fresh, log_of, parsing_net, state, students
+from tiny_training import HOLD_OUT, SMALL, changed, distilled, fresh, log_of, parsing_net, state, task
 
 from vtoonify_lib.config import TINY, VToonifyError
 from vtoonify_lib.models import losses
@@ -14,7 +14,7 @@ from vtoonify_lib.models.encoders import StyleEncoder
 from vtoonify_lib.models.perceptual import LPIPS
 from vtoonify_lib.models.stylegan2 import Discriminator
 from vtoonify_lib.training import dualstylegan, exemplars, objectives, style_fitting, vtoonify
-from vtoonify_lib.training.adversary import Judge
+from vtoonify_lib.training.adversary import Adversary
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LOOKS = ("storybook", "comic")
@@ -31,7 +31,7 @@ def lpips() -> LPIPS:
 @pytest.fixture(scope="module")
 def lessons(pairs):
     many = styled(pairs, LOOKS)
-    shown = exemplars.Exemplars.of(many, LOOKS, 2, HOLD_OUT, 32)
+    shown = exemplars.Exemplars.from_pairs(many, LOOKS, 2, HOLD_OUT, 32)
     return exemplars.portrait_source(many, shown, LOOKS, 2, 2, 64, HOLD_OUT)
 
 
@@ -83,10 +83,10 @@ def test_large_pictures_are_compared_at_512(lpips, monkeypatch):
 
 
 def test_vtoonify_learns_by_the_published_losses(pairs, lpips, tmp_path):
-    before = state(students())
+    before = state(task())
     source = vtoonify.render_source(pairs, 2, HOLD_OUT)
     learnt, _ = vtoonify.train(source, parsing_net(), TINY, tmp_path, 3, flicker_from=0.0, **SMALL,
-                              start=students().state_dict(), criterion=objectives.PublishedLosses(lpips))
+                               start=task().state_dict(), criterion=objectives.PublishedLosses(lpips))
     assert any(name.startswith("0.vtoonify.encoder") for name in changed(before, state(learnt)))
     row = log_of(tmp_path)[-1]
     assert float(row["picture"]) < 0.1 and {"feature", "flicker"} <= row.keys()
@@ -94,16 +94,16 @@ def test_vtoonify_learns_by_the_published_losses(pairs, lpips, tmp_path):
 
 def test_dualstylegan_learns_by_the_published_losses(lessons, lpips, tmp_path):
     who = fresh(StyleEncoder, 5, n_latent=1, style_dim=16, **SMALL).requires_grad_(False)
-    dual = dualstylegan.DualDistilled.on(distilled())
+    dual = dualstylegan.DualDistilled.from_base(distilled())
     before = state(dual)
     made = []
 
-    def judge():
-        made.append(Judge(fresh(Discriminator, 4, config=TINY.generator)))
+    def make_adversary():
+        made.append(Adversary(fresh(Discriminator, 4, config=TINY.generator)))
         return made[-1]
 
-    dualstylegan.teach(dual, lessons, parsing_net(), tmp_path, 2, judge=judge, norm=0.01,
-                       criterion=objectives.PublishedStyleLosses(lpips, who))
+    dualstylegan.train_styles(dual, lessons, parsing_net(), tmp_path, 2, make_adversary=make_adversary, norm=0.01,
+                              criterion=objectives.PublishedStyleLosses(lpips, who))
     names = {name.split(".")[2] for name in changed(before, state(dual)) if name.startswith("0.generator")}
     assert names == {"style", "res"} and len(made) == 1
     row = log_of(tmp_path)[-1]
@@ -113,7 +113,7 @@ def test_dualstylegan_learns_by_the_published_losses(lessons, lpips, tmp_path):
 
 
 def test_artworks_are_read_by_the_published_likeness(lessons, lpips):
-    dual = dualstylegan.DualDistilled.on(distilled())
+    dual = dualstylegan.DualDistilled.from_base(distilled())
     picture, criterion = lessons(0)[1][:1], objectives.PublishedLosses(lpips)
     ours, theirs = (style_fitting.destylise(dual, picture, parsing_net(), 3, criterion=c) for c in (None, criterion))
     assert ours.shape == theirs.shape and not torch.equal(ours, theirs)

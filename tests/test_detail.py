@@ -17,7 +17,7 @@ from vtoonify_lib.faces.crop import cut
 from vtoonify_lib.inference.toonifier import Toonifier
 from vtoonify_lib.media.video import read_frames
 from vtoonify_lib.models.detail import detail_of, warp, with_detail
-from vtoonify_lib.training.starting import first_students
+from vtoonify_lib.training.starting import initial_task
 from vtoonify_lib.weights.bundle import load_bundle
 
 BOTH = pytest.mark.parametrize("backbone", ["toonify", "dualstylegan"])
@@ -74,11 +74,11 @@ def test_input_without_detail_is_refused():
 @BOTH
 def test_training_begins_with_the_photograph_and_a_quarter_of_the_drawing(backbone):
     bundle = load_bundle("studio-t")
-    students = first_students(bundle, replace(bundle.config, detail=4, backbone=backbone)).vtoonify.eval()
-    x, photo, _ = frame(students, 64, 64)
-    w = torch.zeros(1, students.generator.n_latent, 128)
+    network = initial_task(bundle, replace(bundle.config, detail=4, backbone=backbone)).vtoonify.eval()
+    x, photo, _ = frame(network, 64, 64)
+    w = torch.zeros(1, network.generator.n_latent, 128)
     with torch.no_grad():
-        picture, _, flow = students.draw(x[:1], w)
+        picture, _, flow = network.draw(x[:1], w)
     drawn = 4 * picture - 3 * photo[:1]
     halves = F.avg_pool2d(drawn, 2)
     assert not flow.any()

@@ -32,7 +32,7 @@ def styles(pairs):
 
 @pytest.fixture(scope="module")
 def shown(styles):
-    return exemplars.Exemplars.of(styles, LOOKS, PER_LOOK, HOLD_OUT, 32)
+    return exemplars.Exemplars.from_pairs(styles, LOOKS, PER_LOOK, HOLD_OUT, 32)
 
 
 @pytest.fixture(scope="module")
@@ -110,14 +110,14 @@ def test_half_of_the_orders_tell_the_code_of_their_style(styles, shown):
     codes, told = np.random.default_rng(0).normal(size=(5, 2, D)).astype(np.float32), []
 
     def source(known):
-        return dual_stage.told_lessons(styles, shown, LOOKS, PER_LOOK, Stage(32, 0, 4), HOLD_OUT, known, 1, "cpu")
+        return dual_stage.style_examples(styles, shown, LOOKS, PER_LOOK, Stage(32, 0, 4), HOLD_OUT, known, 1, "cpu")
 
     for i in range(16):
-        _, target, order = source(codes)(i)
-        assert torch.equal(order.codes, torch.from_numpy(codes)[order.index]) and target.shape[-1] == 32
-        told += order.told.tolist()
+        _, target, condition = source(codes)(i)
+        assert torch.equal(condition.codes, torch.from_numpy(codes)[condition.index]) and target.shape[-1] == 32
+        told += condition.use_table_code.tolist()
     assert 0.3 < np.mean(told) < 0.7
-    assert torch.equal(source(codes)(3)[2].told, source(codes)(3)[2].told) and source(None)(3)[2].codes is None
+    assert torch.equal(*(source(codes)(3)[2].use_table_code for _ in range(2))) and source(None)(3)[2].codes is None
 
 
 class Grey(torch.nn.Module):
@@ -127,8 +127,8 @@ class Grey(torch.nn.Module):
         super().__init__()
         self.generator, self.encoder, self.asked = SimpleNamespace(config=TINY.generator), distilled().encoder, []
 
-    def forward(self, photo, order):
-        self.asked.append((photo, order))
+    def forward(self, photo, condition):
+        self.asked.append((photo, condition))
         return torch.zeros(len(photo), 3, TINY.generator.size, TINY.generator.size)
 
 
@@ -146,10 +146,10 @@ def test_measured_on_held_out_people_at_their_own_degrees(styles, shown):
     assert report["comic"]["input_feature"] == pytest.approx(
         metrics.feature_distance(parsing_net(), photo, comic).mean().item(), abs=1e-3)
     assert "input_psnr" not in report["base"] and report["comic"]["feature"] > 0
-    orders = [order for _, order in model.asked]
-    assert [float(o.structure) for o in orders] == pytest.approx([0, 0, 1, 1, 0.1, 0.3])
-    assert [float(o.color) for o in orders] == pytest.approx([0, 0, 1, 1, 0.4, 0.6])
-    assert [int(o.index) for o in orders] == [0, 0, 0, 1, 2, 3]
+    conditions = [condition for _, condition in model.asked]
+    assert [float(o.structure) for o in conditions] == pytest.approx([0, 0, 1, 1, 0.1, 0.3])
+    assert [float(o.color) for o in conditions] == pytest.approx([0, 0, 1, 1, 0.4, 0.6])
+    assert [int(o.index) for o in conditions] == [0, 0, 0, 1, 2, 3]
     assert all(photo.shape == (1, 3, 32, 32) for photo, _ in model.asked)
 
 

@@ -252,7 +252,7 @@ def test_openness_falls_to_next_to_nothing_when_lids_are_shut():
 def test_training_goes_on_and_stops_in_time(tmp_path, monkeypatch, one_thread):
     monkeypatch.setattr(landmarks, "MINE_EVERY", 2)
     monkeypatch.setattr(landmarks, "MINED", 2)
-    faces = landmarks.Faces([example()], [example()], np.ones(1), [np.full((64, 64, 3), GREY, np.uint8)])
+    faces = landmarks.LandmarkExamples([example()], [example()], np.ones(1), [np.full((64, 64, 3), GREY, np.uint8)])
     first = landmarks.train(faces, tmp_path, iterations=3, batch=4)
     assert landmarks.train(faces, tmp_path, iterations=3, batch=4).face.mean.equal(first.face.mean)
     assert "nan" not in (tmp_path / "log.csv").read_text()

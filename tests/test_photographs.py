@@ -36,7 +36,7 @@ from vtoonify_lib.models.perceptual import SLICES, VGGFeatures
 from vtoonify_lib.models.vtoonify import VToonify
 from vtoonify_lib.models.vtoonify_d import build_vtoonify
 from vtoonify_lib.training import default, growth, likeness, loop, objectives, photographs, starting, vgg, vtoonify
-from vtoonify_lib.training.adversary import Judge
+from vtoonify_lib.training.adversary import Adversary
 from vtoonify_lib.training.photographs import Job, train_photographs
 from vtoonify_lib.weights.bundle import load_bundle, save_bundle
 
@@ -58,7 +58,7 @@ def test_the_large_network_keeps_to_its_budget():
 
 
 def test_a_last_stage_that_leaves_layers_untrained():
-    for stages in (default.Plan().base, default.Plan().storybook):
+    for stages in (default.DefaultPlan().base, default.DefaultPlan().storybook):
         default.check_stages(stages, 512)
     assert default.Stage(256, 1).until(512) == 256 and default.Stage(512, 1).until(512) is None
     with pytest.raises(VToonifyError, match="trains up to 256 px and the generator has 512, whose finest layers"):
@@ -75,11 +75,11 @@ def test_every_layer_that_draws_learns(backbone, tmp_path):
     job = Job((), ("storybook", "comic")[: 1 + (backbone != "toonify")], config, tmp_path, tmp_path, window=48)
     source = photographs._source(pairs, job)
     shown = photographs._exemplars([source], job.looks, 32) if backbone != "toonify" else None
-    students = fresh((vtoonify.Students if shown is None else vtoonify.DualStudents), config=config, image_size=32,
-                     width=8)
-    before = state(students.vtoonify)
+    task = fresh((vtoonify.VToonifyTask if shown is None else vtoonify.DualVToonifyTask), config=config, image_size=32,
+                 width=8)
+    before = state(task.vtoonify)
     learnt = photographs._train(replace(job, iterations=3, batch=1, lr=0.1, judge_from=0.0, square=32), [source],
-                                students, parsing_net(), None, shown, loop.Clock(60), "cpu")
+                                task, parsing_net(), None, shown, loop.Clock(60), "cpu")
     still = set(before) - changed(before, state(learnt.vtoonify))
     unread = tuple(f"0.{part}" for part in learnt.vtoonify.unread())
     mapping = ("0.generator.style.", "0.generator.generator.style.")
@@ -97,17 +97,17 @@ def test_every_layer_that_draws_learns(backbone, tmp_path):
 # -- growth ------------------------------------------------------------------------------------------------------------
 def test_a_grown_network_draws_what_the_small_one_drew():
     bundle = load_bundle("studio-t")
-    simple, parsing = starting.students_of(bundle).eval(), bundle.network("parsing")
+    simple, parsing = starting.task_from_bundle(bundle).eval(), bundle.network("parsing")
     photo = to_tensor(photograph())[..., :256, :256]
-    grown = starting.first_students(bundle, MEDIUM).eval()
-    new = fresh(vtoonify.Students, config=MEDIUM).eval()
+    grown = starting.initial_task(bundle, MEDIUM).eval()
+    new = fresh(vtoonify.VToonifyTask, config=MEDIUM).eval()
     new.style.load_state_dict(simple.style.state_dict())
     pair = vtoonify.Pair(photo, None, photo, None)
 
-    def draw(students, side):
+    def draw(task, side):
         x = F.interpolate(photo, (side, side), mode="area")
         with torch.no_grad():
-            out = students(network_input(x, parsing(x)), pair)[0].clamp(-1, 1)
+            out = task(network_input(x, parsing(x)), pair)[0].clamp(-1, 1)
         return F.interpolate(out, (256, 256), mode="area")
 
     small, large, blank = draw(simple, 128), draw(grown, 256), draw(new, 256)
@@ -119,12 +119,12 @@ def test_a_grown_network_draws_what_the_small_one_drew():
 
 def test_what_does_not_grow():
     bundle = load_bundle("studio-t")
-    simple = starting.students_of(bundle)
+    simple = starting.task_from_bundle(bundle)
     with pytest.raises(VToonifyError, match="a network grows from a smaller one of its kind"):
-        growth.grown_students(simple, TINY)
+        growth.grown_task(simple, TINY)
     with pytest.raises(VToonifyError, match="has to start from a bundle with a VToonify-T"):
-        starting.first_students(load_bundle("studio-d"), LARGE)
-    dual = starting.first_students(bundle)
+        starting.initial_task(load_bundle("studio-d"), LARGE)
+    dual = starting.initial_task(bundle)
     assert dual.vtoonify.config == replace(bundle.config, backbone="dualstylegan")
 
 
@@ -140,15 +140,15 @@ def test_vgg_compares_a_square_at_full_size(random_vgg, monkeypatch):
     y, mask = torch.rand(1, 3, 96, 96) * 2 - 1, torch.ones(1, 1, 96, 96)
     out = (0.5 * y).requires_grad_()
     monkeypatch.setattr(random_vgg, "forward", lambda x: seen.append(x.shape[2:]) or VGGFeatures.forward(random_vgg, x))
-    parts = loss(out, y, mask, rng=loop.generator(0, 0))
+    parts = loss(out, y, mask, rng=loop.rng_for(0, 0))
     assert set(seen) == {(32, 32)} and parts.keys() == {"picture", "feature", "vgg"}
     parts["vgg"].backward()
     touched = out.grad.abs().amax((0, 1)) > 0
     assert touched.any(1).sum() == touched.any(0).sum() == 32
     assert loss(y, y, mask)["vgg"] == 0
-    again = [loss(out, y, mask, rng=loop.generator(0, i))["vgg"].item() for i in (0, 0, 1)]
+    again = [loss(out, y, mask, rng=loop.rng_for(0, i))["vgg"].item() for i in (0, 0, 1)]
     assert again[0] == again[1] != again[2]
-    double = objectives.SharpLosses(parsing, random_vgg, 32, 4.0)(out, y, mask, rng=loop.generator(0, 0))["vgg"]
+    double = objectives.SharpLosses(parsing, random_vgg, 32, 4.0)(out, y, mask, rng=loop.rng_for(0, 0))["vgg"]
     assert double.item() == pytest.approx(2 * again[0], rel=1e-5)
 
 
@@ -199,7 +199,7 @@ def test_the_package_holds_a_vgg_that_sees():
     assert right > 1.5 and right > edges(misread) + 0.3 and right > edges(unscaled) + 0.3
     # a face and the same pixels shuffled look different, a face and itself a grey level brighter do not
     face = to_tensor(photograph()[40:168, 150:278])
-    mixed = face.flatten(2)[..., torch.randperm(128 * 128, generator=loop.generator(0, 0))].reshape(face.shape)
+    mixed = face.flatten(2)[..., torch.randperm(128 * 128, generator=loop.rng_for(0, 0))].reshape(face.shape)
     assert float(net.distance(face, mixed)) > 100 * float(net.distance(face, face + 1 / 127.5))
 
 
@@ -262,12 +262,12 @@ def test_the_job_on_a_cpu(backbone, start, random_vgg, tmp_path):
         for name, value in made.network("vtoonify").state_dict().items():
             assert torch.allclose(value, last[f"vtoonify.{name}"], rtol=2e-3, atol=1e-4)
         assert Toonifier.load(made.folder, "cpu").image(photograph()).shape[2] == 3
-        assert starting.first_students(made, config).vtoonify.config == config
+        assert starting.initial_task(made, config).vtoonify.config == config
         told["job"]["eyes"] = 32.0  # trained on faces twice as large as the network's size says
         (job.out / "metrics.json").write_text(json.dumps(told))
         large = photographs.make_bundle(job.out, tmp_path / "large", str(start.folder))
         assert (made.config.framing_size, large.config.framing_size) == (64, 128)
-        again = starting.first_students(large, config).vtoonify.config
+        again = starting.initial_task(large, config).vtoonify.config
         assert replace(again, face_size=None) == config
     else:
         with pytest.raises(VToonifyError, match="has no styles for the VToonify-D"):
@@ -286,8 +286,8 @@ def test_the_job_stops_by_itself(start, tmp_path, monkeypatch):
     pairs = write_looks(tmp_path / "pairs", ("storybook",), 8, 64)
     job = Job((pairs.folder,), ("storybook",), start.config, tmp_path / "out", tmp_path / "work", str(start.folder),
               24.0, window=24, batch=2, vgg="none", judge_from=0.5, square=32, judged=2)
-    played, learn = [], Judge.learn
-    monkeypatch.setattr(Judge, "learn", lambda *a: played.append(a[3]) or learn(*a))
+    played, step = [], Adversary.step
+    monkeypatch.setattr(Adversary, "step", lambda *a: played.append(a[3]) or step(*a))
     told = train_photographs(job)
     assert 24 - photographs.WRITING - 2 < now[0] < 24 and told["iterations"] > 5
     assert told["seconds"] <= now[0] and told["trained_seconds"] > 8 and told["sides"] == [64]

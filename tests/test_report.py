@@ -27,10 +27,10 @@ PAIR_LOOKS = ("storybook", "comic")
 PAINT = torch.tensor([[0.9, -0.8, -0.6], [-0.8, 0.7, -0.2], [-0.5, -0.5, 0.9], [0.8, 0.8, -0.9]])
 
 
-def toon(photo: torch.Tensor, order: vtoonify.Order) -> torch.Tensor:
+def toon(photo: torch.Tensor, condition: vtoonify.StyleCondition) -> torch.Tensor:
     """A way of drawing that knows no place: paint in the look's colour over the person."""
-    share = 0.7 * order.structure.view(-1, 1, 1, 1)
-    return torch.lerp(photo, PAINT[order.index // EXEMPLARS][..., None, None].expand_as(photo), share)
+    share = 0.7 * condition.structure.view(-1, 1, 1, 1)
+    return torch.lerp(photo, PAINT[condition.index // EXEMPLARS][..., None, None].expand_as(photo), share)
 
 
 def enlarged(x: torch.Tensor) -> torch.Tensor:
@@ -38,7 +38,7 @@ def enlarged(x: torch.Tensor) -> torch.Tensor:
 
 
 def knows(x, pair):
-    return toon(enlarged(x), pair.order), []
+    return toon(enlarged(x), pair.condition), []
 
 
 def copies(x, pair):
@@ -46,16 +46,17 @@ def copies(x, pair):
 
 
 def one_face(x, pair):
-    return toon(torch.linspace(-1, 1, 2 * x.shape[3]).expand(len(x), 3, 2 * x.shape[2], -1), pair.order), []
+    return toon(torch.linspace(-1, 1, 2 * x.shape[3]).expand(len(x), 3, 2 * x.shape[2], -1), pair.condition), []
 
 
 @pytest.fixture(scope="module")
-def trials() -> report.Trials:
+def trials() -> report.HeldOutPeople:
     """Four people of patches of colour, two exemplars, two looks whose truth is `toon`."""
     patches = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3))
     photo = patches.repeat(8, 1).repeat(8, 2).astype(np.uint8)
     number = np.arange(4) // 2
-    empty = report.Trials(np.arange(0, 8, 2), number, photo, None, np.full((4, 2, 64, 64, 3), 128, np.uint8), LOOKS[:2])
+    grey = np.full((4, 2, 64, 64, 3), 128, np.uint8)
+    empty = report.HeldOutPeople(np.arange(0, 8, 2), number, photo, None, grey, LOOKS[:2])
     truth = np.stack([np.stack([to_image(knows(to_tensor(photo)[..., ::2, ::2], empty.pair(np.arange(4), j, d))[0])
                                 for d in report.DEGREES], 1) for j in range(2)], 1)
     return replace(empty, truth=truth)
@@ -66,8 +67,8 @@ def who() -> torch.nn.Module:
     return fresh(identity.identity_net, dim=16, width=8, size=32).eval()
 
 
-def measured(students, trials, who) -> dict:
-    found = report.measure(students, parsing_net(), who, trials)
+def measured(task, trials, who) -> dict:
+    found = report.measure(task, parsing_net(), who, trials)
     assert json.loads(json.dumps(found)) == found
     return found
 
@@ -105,9 +106,9 @@ def test_numbers_of_one_face_for_everybody(trials, who):
 
 def test_degrees_that_go_back_are_not_monotone(trials, who):
     def wavers(x, pair):  # one look turns back after half of the way
-        d = pair.order.structure
-        back = torch.where(pair.order.index < EXEMPLARS, d, torch.where(d > 0.6, 1 - d, d))
-        return toon(enlarged(x), pair.order._replace(structure=back)), []
+        d = pair.condition.structure
+        back = torch.where(pair.condition.index < EXEMPLARS, d, torch.where(d > 0.6, 1 - d, d))
+        return toon(enlarged(x), pair.condition._replace(structure=back)), []
 
     found = measured(wavers, trials, who)
     assert found["monotone"] == 0.5 and 0.4 < found["rank"] < 0.8
@@ -127,27 +128,27 @@ def test_people_without_a_shared_exemplar(trials, who):
 
 
 # -- VToonify-D ------------------------------------------------------------------------------------------------------
-def duals() -> vtoonify.DualStudents:
+def duals() -> vtoonify.DualVToonifyTask:
     """Random weights, with every part of them at work: masks, exemplars, degrees."""
-    students = fresh(vtoonify.DualStudents, config=TINY_D, **SMALL).eval()
+    task = fresh(vtoonify.DualVToonifyTask, config=TINY_D, **SMALL).eval()
     torch.manual_seed(0)
     with torch.no_grad():
-        for module in (students.style.head[-1], *(f.conv2 for f in students.vtoonify.fusion_out)):
+        for module in (task.style.head[-1], *(f.conv2 for f in task.vtoonify.fusion_out)):
             module.weight.normal_(0, 0.2)
-    return students
+    return task
 
 
 def test_a_network_is_asked_by_pictures_or_by_codes(trials, who):
-    students, few = duals(), np.arange(2)
+    task, few = duals(), np.arange(2)
     pair, darker = trials.pair(few, 1, 1.0), replace(trials, exemplar=trials.exemplar // 4).pair(few, 1, 1.0)
     table = torch.randn(2 * EXEMPLARS + 1, 2, 32, generator=torch.Generator().manual_seed(0))
-    coded = report.Coded(students, table)
+    coded = report.TableCodedTask(task, table)
     with torch.no_grad():
         by_picture, by_other, by_code, by_same = (
-            vtoonify.stylise(net, parsing_net(), p) for net in (students, coded) for p in (pair, darker))
+            vtoonify.stylise(net, parsing_net(), p) for net in (task, coded) for p in (pair, darker))
         plain, layers = table[-1:].expand(2, -1, -1), latents.n_latent(TINY.out_size)
-        w = latents.styled(plain, table[pair.order.index], pair.order.structure, pair.order.color, layers)
-        by_hand = students.vtoonify(network_input(pair.x, parsing_net()(pair.x)), w, 1.0).clamp(-1, 1)
+        w = latents.styled(plain, table[pair.condition.index], pair.condition.structure, pair.condition.color, layers)
+        by_hand = task.vtoonify(network_input(pair.x, parsing_net()(pair.x)), w, 1.0).clamp(-1, 1)
     assert torch.equal(by_code, by_same) and torch.allclose(by_code, by_hand, atol=1e-5)
     assert not torch.allclose(by_picture, by_other, atol=1e-3) and not torch.allclose(by_picture, by_code, atol=1e-3)
 
@@ -168,31 +169,31 @@ def test_sheet_has_a_block_a_look(trials):
         assert np.array_equal(truth, trials.truth[:3, j, -1])
 
 
-def masks_of(students, trials, degree=1.0) -> torch.Tensor:
+def masks_of(task, trials, degree=1.0) -> torch.Tensor:
     pair = trials.pair(np.arange(2), 0, degree)
-    masks = students(network_input(pair.x, parsing_net()(pair.x)), pair)[1]
+    masks = task(network_input(pair.x, parsing_net()(pair.x)), pair)[1]
     return torch.cat([m.flatten() for m in masks])
 
 
 @torch.no_grad()
 def test_masks_can_be_opened_for_a_while(trials):
-    students = duals()
-    before, weights = masks_of(students, trials), state(students)
-    with pytest.raises(KeyError), report.masks_open(students.vtoonify):
-        assert (masks_of(students, trials) == 1).all() and (masks_of(students, trials, 0.0) == 1).all()
+    task = duals()
+    before, weights = masks_of(task, trials), state(task)
+    with pytest.raises(KeyError), report.masks_open(task.vtoonify):
+        assert (masks_of(task, trials) == 1).all() and (masks_of(task, trials, 0.0) == 1).all()
         raise KeyError
-    assert before.min() < 0.9 and torch.equal(masks_of(students, trials), before)
-    assert all(torch.equal(weights[name], value) for name, value in state(students).items())
+    assert before.min() < 0.9 and torch.equal(masks_of(task, trials), before)
+    assert all(torch.equal(weights[name], value) for name, value in state(task).items())
 
 
 def test_open_masks_stay_open_in_training(trials, tmp_path):
     pairs = styled(write_pairs(tmp_path / "styles"), PAIR_LOOKS)
-    shown = exemplars.Exemplars.of(pairs, PAIR_LOOKS, 2, HOLD_OUT, 32)
+    shown = exemplars.Exemplars.from_pairs(pairs, PAIR_LOOKS, 2, HOLD_OUT, 32)
     source = exemplars.style_source(pairs, shown, PAIR_LOOKS, 2, 4, HOLD_OUT, window=24)
     start = duals()
     report.open_masks(start.vtoonify)
     trained, average = vtoonify.train(source, parsing_net(), TINY_D, tmp_path / "run", 3, start=start.state_dict(),
-                                     flicker_from=0.0, **SMALL)
+                                      flicker_from=0.0, **SMALL)
     assert not torch.equal(trained.vtoonify.fusion_out[0].conv.weight, start.vtoonify.fusion_out[0].conv.weight)
     with torch.no_grad():
         assert (masks_of(trained, trials) == 1).all() and (masks_of(average, trials) == 1).all()
@@ -217,25 +218,26 @@ def test_trials_are_rendered_once(tmp_path, monkeypatch):
         return np.full((len(z), len(LOOKS), 3, size, size, 3), 9, np.uint8)
 
     monkeypatch.setattr(report, "_truth", truth)
-    first = report.Trials.render(pairs, tmp_path / "trials.npz", people=4, hold_out=9)
-    again = report.Trials.render(pairs, tmp_path / "trials.npz", people=4, hold_out=9)
+    first = report.HeldOutPeople.render(pairs, tmp_path / "trials.npz", people=4, hold_out=9)
+    again = report.HeldOutPeople.render(pairs, tmp_path / "trials.npz", people=4, hold_out=9)
     assert len(asked) == 1 and np.array_equal(asked[0][0], pairs["z"][[0, 2, 4, 6]]) and asked[0][2] == 64
     for trials in (first, again):
         assert trials.entries.tolist() == [0, 2, 4, 6] and trials.number.tolist() == [0, 0, 1, 1]
         assert np.array_equal(trials.photo, pairs["photo"][[0, 2, 4, 6]]) and (trials.truth == 9).all()
         assert trials.exemplar.shape == (4, 4, 64, 64, 3) and trials.exemplar[:, 2, 0, 0, 0].tolist() == [0, 0, 10, 10]
     with pytest.raises(VToonifyError, match="holds trials of other people or exemplars; remove it"):
-        report.Trials.render(pairs, tmp_path / "trials.npz", people=4, hold_out=9, number=[0, 1, 2, 3])
+        report.HeldOutPeople.render(pairs, tmp_path / "trials.npz", people=4, hold_out=9, number=[0, 1, 2, 3])
     with pytest.raises(VToonifyError, match="5 people with 5 exemplars are asked for, and 4 are held out"):
-        report.Trials.render(pairs, tmp_path / "more.npz", people=5, hold_out=8)
+        report.HeldOutPeople.render(pairs, tmp_path / "more.npz", people=5, hold_out=8)
     assert [p.name for p in tmp_path.glob("*.*")] == ["trials.npz"]
 
 
 def test_orders_of_trials(trials):
     pair = trials.pair(np.array([3, 0]), 1, 0.25)
-    assert pair.order.index.tolist() == [EXEMPLARS + 1, EXEMPLARS] and pair.x.shape == (2, 3, 32, 32)
-    assert pair.order.structure.tolist() == pair.order.color.tolist() == [0.25, 0.25]
-    assert torch.equal(pair.aligned, to_tensor(trials.photo[[3, 0]])) and pair.order.exemplar.shape == (2, 3, 64, 64)
+    assert pair.condition.index.tolist() == [EXEMPLARS + 1, EXEMPLARS] and pair.x.shape == (2, 3, 32, 32)
+    assert pair.condition.structure.tolist() == pair.condition.color.tolist() == [0.25, 0.25]
+    assert torch.equal(pair.aligned, to_tensor(trials.photo[[3, 0]]))
+    assert pair.condition.exemplar.shape == (2, 3, 64, 64)
 
 
 def test_truth_of_the_studio_begins_at_the_photograph(tmp_path):
@@ -250,6 +252,6 @@ def test_truth_of_the_studio_begins_at_the_photograph(tmp_path):
     for i in (0, 2):
         photos[i] = studio.portrait(person(pairs["z"][i]), truth=False).image
     pairs = replace(pairs, arrays={**pairs.arrays, "photo": photos})
-    trials = report.Trials.render(pairs, tmp_path / "trials.npz", people=2, hold_out=8, progress=False)
+    trials = report.HeldOutPeople.render(pairs, tmp_path / "trials.npz", people=2, hold_out=8, progress=False)
     away = np.abs(trials.truth.astype(float) - trials.photo[:, None, None]).mean((3, 4, 5))  # [people,looks,degrees]
     assert (away[..., 0] < 0.5).all() and (away[..., 1] > 2).all() and (away[..., 2] > away[..., 1]).all()

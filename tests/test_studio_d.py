@@ -82,9 +82,9 @@ def test_from_a_bundle_to_a_bundle(start, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "_truth", lambda z, number, size, kit, progress: np.random.default_rng(1).integers(
         0, 255, (len(z), len(LOOKS), 3, size, size, 3), dtype=np.uint8))
     monkeypatch.setattr(identity.train_identity, "__defaults__", (8, 3, 2, 2, 2, None, None, "cpu"))
-    plan = studio_d.Plan(people=12, hold_out=HOLD_OUT, vtoonify=2, batch=2, window=24, identities=8,
-                         identity=2, trials=2, sharpen=2, judge=32,
-                         dual=DualPlan(HOLD_OUT, None, (Stage(None, 2, 2),)))
+    plan = studio_d.StudioDPlan(people=12, hold_out=HOLD_OUT, vtoonify=2, batch=2, window=24, identities=8,
+                                identity=2, trials=2, sharpen=2, judge=32,
+                                dual=DualPlan(HOLD_OUT, None, (Stage(None, 2, 2),)))
     out = tmp_path / "wide-d"
     studio_d.train_studio_d(tmp_path / "runs", out, plan, str(start.folder))
     made = load_bundle(out)
@@ -99,7 +99,7 @@ def test_from_a_bundle_to_a_bundle(start, tmp_path, monkeypatch):
     assert torch.equal(toonifier.networks.styles.codes("comic-03"), table[2 * EXEMPLARS + 3])
     assert torch.equal(toonifier.networks.styles.null_code, table[-1])
     # what was made can be trained further, and fits styles to pictures
-    again = studio_d.first_students(made)
+    again = studio_d.initial_task(made)
     weights = made.network("vtoonify").state_dict()
     assert all(torch.equal(again.vtoonify.state_dict()[name], value) for name, value in weights.items())
     assert torch.equal(dual_stage.base_of(made).generator.input.input, start.network("base").input.input)

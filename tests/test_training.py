@@ -20,7 +20,7 @@ from tiny_training import (
     fresh,
     log_of,
     state,
-    students,
+    task,
 )
 from torch import nn
 
@@ -29,27 +29,27 @@ from vtoonify_lib.models import latents
 from vtoonify_lib.models.stylegan2 import Discriminator, Generator
 from vtoonify_lib.models.vtoonify import VToonify
 from vtoonify_lib.training import augment, loop, paper, perception, stylegan, vtoonify
-from vtoonify_lib.training.adversary import Judge
+from vtoonify_lib.training.adversary import Adversary
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # -- every kind of run, on one footing: start(folder, iterations) → the state it ends in ------------------------------
-def judge_on(device="cpu"):
-    return Judge(Discriminator(GeneratorConfig(32, channels=tuple((r, 8) for r in (4, 8, 16, 32)))), device)
+def make_adversary(device="cpu"):
+    return Adversary(Discriminator(GeneratorConfig(32, channels=tuple((r, 8) for r in (4, 8, 16, 32)))), device)
 
 
 @pytest.fixture(scope="module")
 def runs(pairs, parsing, base, stylised):
     def renders(folder, n, **more):
         return state(*vtoonify.train(vtoonify.render_source(pairs, BATCH, HOLD_OUT), parsing, TINY, folder, n,
-                                    **SMALL, **more))
+                                     **SMALL, **more))
 
     def sharpen(folder, n, **more):
-        return renders(folder, n, judge=judge_on, square=32, flicker_from=0.0, **more)
+        return renders(folder, n, make_adversary=make_adversary, square=32, flicker_from=0.0, **more)
 
     def pure(folder, n, **more):
-        source = paper.generator_source(base, stylised, students().style, TINY, BATCH)
+        source = paper.generator_source(base, stylised, task().style, TINY, BATCH)
         return state(*vtoonify.train(source, parsing, TINY, folder, n, recipe="paper", **SMALL, **more))
 
     def parse(folder, n, **more):
@@ -83,15 +83,15 @@ KINDS = ("renders", "sharpen", "pure", "parse", "distill", "tune", "pretrain", "
 def test_a_killed_run_ends_in_the_same_weights(runs, kind, tmp_path, monkeypatch):
     whole = runs[kind](tmp_path / "whole", 6)
     monkeypatch.setattr(loop, "SAVE_SECONDS", -1)  # a checkpoint after each step
-    steps, descend = [], loop.descend
+    steps, optimizer_step = [], loop.optimizer_step
     with monkeypatch.context() as patch:
         def killed(*arguments, **more):
-            descend(*arguments, **more)
+            optimizer_step(*arguments, **more)
             steps.append(1)
             if len(steps) > 3 * (2 if kind in ("sharpen", "game") else 1):
                 raise KeyboardInterrupt  # in the middle of the fourth step, which is lost
 
-        patch.setattr(loop, "descend", killed)
+        patch.setattr(loop, "optimizer_step", killed)
         with pytest.raises(KeyboardInterrupt):
             runs[kind](tmp_path / "killed", 6)
     assert torch.load(tmp_path / "killed" / "last.pt")["iteration"] == 3
@@ -139,7 +139,7 @@ def test_a_run_begun_on_a_gpu_goes_on_on_a_cpu(pairs, tmp_path):
                                  device=device, **SMALL)
         source = vtoonify.render_source(pairs, BATCH, HOLD_OUT, device=device)
         student, _ = vtoonify.train(source, net, TINY, tmp_path / "renders", n, flicker_from=0.0, square=32,
-                                   judge=partial(judge_on, device), device=device, **SMALL)
+                                    make_adversary=partial(make_adversary, device), device=device, **SMALL)
         assert stylegan.code_bank(model, pairs, HOLD_OUT).device.type == device
         assert all(v.isfinite().all() for v in state(net, model, student).values())
     assert torch.load(tmp_path / "renders" / "last.pt", weights_only=True)["iteration"] == 3
@@ -240,7 +240,7 @@ def test_learning_rate():
 
 def test_random_numbers_of_an_iteration():
     def draw(seed, i):
-        return torch.rand(4, generator=loop.generator(seed, i)).tolist()
+        return torch.rand(4, generator=loop.rng_for(seed, i)).tolist()
 
     assert draw(1, 2) == draw(1, 2)
     assert len({tuple(draw(seed, i)) for seed in range(3) for i in range(3)}) == 9
@@ -255,9 +255,9 @@ NOISE = ".noise.weight"  # none is drawn, so its strength is never learnt
 
 
 def of_students(recipe, pairs, parsing, base, stylised, folder) -> tuple[dict, dict]:
-    start = students().state_dict()
+    start = task().state_dict()
     source = vtoonify.render_source(pairs, BATCH, HOLD_OUT) if recipe == "renders" else \
-        paper.generator_source(base, stylised, students().style, TINY, BATCH)
+        paper.generator_source(base, stylised, task().style, TINY, BATCH)
     trained, _ = vtoonify.train(source, parsing, TINY, folder, 3, recipe, start, seed=9, **SMALL)
     return start, trained.state_dict()
 
@@ -268,7 +268,7 @@ def test_three_steps_change_only_what_should_change(recipe, pairs, parsing, base
     before, after = of_students(recipe, pairs, parsing, base, stylised, tmp_path)
     trainable = {k for k in before if k.startswith(("vtoonify.encoder.", "vtoonify.fusion_"))}
     if recipe == "renders":
-        trainable |= {k for k, _ in students().vtoonify.generator.named_parameters(prefix="vtoonify.generator")
+        trainable |= {k for k, _ in task().vtoonify.generator.named_parameters(prefix="vtoonify.generator")
                       if not k.startswith(STRUCTURE) and not k.endswith(NOISE)}
     assert changed(before, after) == trainable
     assert not changed(kept, state(parsing, base, stylised))
@@ -277,7 +277,7 @@ def test_three_steps_change_only_what_should_change(recipe, pairs, parsing, base
 def test_a_frozen_generator_gathers_no_gradients(pairs, parsing, tmp_path):
     """They would count in the norm that is clipped, and grow from step to step."""
     trained, _ = vtoonify.train(vtoonify.render_source(pairs, BATCH, HOLD_OUT), parsing, TINY, tmp_path, 2, "paper",
-                               **SMALL)
+                                **SMALL)
     assert all(p.grad is None for p in [*trained.vtoonify.generator.parameters(), *trained.style.parameters()])
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from fake_pairs import styled, write_pairs
-from tiny_training import HOLD_OUT, SMALL, changed, equal, fresh, log_of, parsing_net, state, students
+from tiny_training import HOLD_OUT, SMALL, changed, equal, fresh, log_of, parsing_net, state, task
 
 from vtoonify_lib.config import TINY, VToonifyError
 from vtoonify_lib.media.images import to_image
@@ -16,7 +16,7 @@ from vtoonify_lib.models import latents
 from vtoonify_lib.models.conditional import ConditionalPatches
 from vtoonify_lib.studio.shards import Pairs
 from vtoonify_lib.training import augment, exemplars, loop, vtoonify
-from vtoonify_lib.training.adversary import Judge
+from vtoonify_lib.training.adversary import Adversary
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LOOKS, PER_LOOK = ("storybook", "comic"), 2
@@ -30,7 +30,7 @@ def pairs(tmp_path_factory) -> Pairs:
 
 @pytest.fixture(scope="module")
 def shown(pairs) -> exemplars.Exemplars:
-    return exemplars.Exemplars.of(pairs, LOOKS, PER_LOOK, HOLD_OUT, 32)
+    return exemplars.Exemplars.from_pairs(pairs, LOOKS, PER_LOOK, HOLD_OUT, 32)
 
 
 @pytest.fixture
@@ -38,8 +38,8 @@ def source(pairs, shown):
     return exemplars.style_source(pairs, shown, LOOKS, PER_LOOK, 4, HOLD_OUT, window=24)
 
 
-def duals() -> vtoonify.DualStudents:
-    return fresh(vtoonify.DualStudents, config=TINY_D, **SMALL)
+def duals() -> vtoonify.DualVToonifyTask:
+    return fresh(vtoonify.DualVToonifyTask, config=TINY_D, **SMALL)
 
 
 def train(source, folder, n, **more):
@@ -54,23 +54,23 @@ def test_exemplars_show_their_style_at_full_degree(pairs, shown):
         plain, red = colours[look], colours[look + 1]
         assert red[0] > 2 * red[1] and plain[0] < 2 * plain[1]
     assert colours[2].mean() < 0.7 * colours[0].mean()
-    with_own = exemplars.Exemplars.of(pairs, LOOKS, PER_LOOK, HOLD_OUT, 32,
-                                      own=lambda look, n: np.full((32, 32, 3), 7, np.uint8))
+    with_own = exemplars.Exemplars.from_pairs(pairs, LOOKS, PER_LOOK, HOLD_OUT, 32,
+                                              own=lambda look, n: np.full((32, 32, 3), 7, np.uint8))
     assert [len(p) for p in with_own.pictures] == [3, 2, 3, 2] and (with_own.pictures[3][0] == 7).all()
 
 
 def test_a_style_without_a_picture_is_refused(pairs):
     with pytest.raises(VToonifyError, match="no picture of style 2; render more people, or give its exemplar"):
-        exemplars.Exemplars.of(pairs, LOOKS, 3, HOLD_OUT, 32)
+        exemplars.Exemplars.from_pairs(pairs, LOOKS, 3, HOLD_OUT, 32)
 
 
 def test_orders_name_the_style_that_the_target_has(pairs, shown, source):
     seen = set()
     for i in range(12):
         pair = source(i)
-        order = pair.order
+        condition = pair.condition
         assert (pair.x.shape, pair.y.shape, pair.parsing.shape) == ((4, 3, 24, 24), (4, 3, 48, 48), (4, 24, 24))
-        for picture, index, structure, color in zip(*order[:4], strict=True):
+        for picture, index, structure, color in zip(*condition[:4], strict=True):
             choices = shown.pictures[int(index)]
             found = to_image(picture[None])[0]
             assert any(np.array_equal(found, c) or np.array_equal(found, c[:, ::-1]) for c in choices)
@@ -81,7 +81,7 @@ def test_orders_name_the_style_that_the_target_has(pairs, shown, source):
 
 def test_source_depends_on_seed_and_iteration_alone(pairs, shown, source):
     again = exemplars.style_source(pairs, shown, LOOKS, PER_LOOK, 4, HOLD_OUT, window=24)
-    flat = [torch.cat([t.flatten() for t in (*s(5)[:3], *s(5).order[:4])]) for s in (source, again)]
+    flat = [torch.cat([t.flatten() for t in (*s(5)[:3], *s(5).condition[:4])]) for s in (source, again)]
     assert torch.equal(*flat) and not torch.equal(source(5).x, source(6).x)
 
 
@@ -101,8 +101,8 @@ def test_tint_leaves_repainted_people_alone(pairs, monkeypatch):
 
 # -- where it starts ---------------------------------------------------------------------------------------------------
 def test_dual_students_begin_as_the_simple_ones():
-    simple = students()
-    dual = exemplars.dual_students(simple, TINY_D)
+    simple = task()
+    dual = exemplars.dual_task(simple, TINY_D)
     x = torch.randn(2, 3, 32, 32)
     assert torch.equal(dual.style(x), simple.style(x).expand(-1, 2, -1))
     for name in ("encoder", "fusion_skip"):
@@ -127,23 +127,25 @@ def test_codes_take_structure_from_the_exemplar_and_colours_from_both():
 
 def test_known_codes_draw_the_picture_and_teach_the_style_encoder(pairs, shown):
     table = np.random.default_rng(0).normal(size=(5, 2, 32)).astype(np.float32)
-    source = exemplars.style_source(pairs, shown, LOOKS, PER_LOOK, 4, HOLD_OUT, window=24, codes=table, told_until=3)
+    source = exemplars.style_source(pairs, shown, LOOKS, PER_LOOK, 4, HOLD_OUT, window=24, codes=table,
+                                    table_code_until=3)
     pair, later = source(0), source(3)
-    assert pair.order.told.all() and 0 < later.order.told.sum() < 4
-    assert np.array_equal(pair.order.codes.numpy(), table[pair.order.index.numpy()])
-    assert np.array_equal(pair.order.plain.numpy(), np.broadcast_to(table[-1:], (4, 2, 32)))
+    assert pair.condition.use_table_code.all() and 0 < later.condition.use_table_code.sum() < 4
+    assert np.array_equal(pair.condition.codes.numpy(), table[pair.condition.index.numpy()])
+    assert np.array_equal(pair.condition.null_code.numpy(), np.broadcast_to(table[-1:], (4, 2, 32)))
     net = duals()
     w, loss = net.read(pair)
     layers = latents.n_latent(TINY.out_size)
-    told = latents.styled(pair.order.plain, pair.order.codes, pair.order.structure, pair.order.color, layers)
-    assert torch.equal(w, told) and loss > 0
+    known = pair.condition
+    drawn_by = latents.styled(known.null_code, known.codes, known.structure, known.color, layers)
+    assert torch.equal(w, drawn_by) and loss > 0
     loss.backward()
     assert net.style.head[-1].weight.grad.abs().max() > 0
     w, _ = net.read(later)
     assert not w.requires_grad  # drawing does not bend the style encoder
-    seen = net.style(later.order.exemplar)[:, 0]
-    for k, known in enumerate(later.order.told):
-        assert torch.allclose(w[k, 0], later.order.codes[k, 0] if known else seen[k])
+    seen = net.style(later.condition.exemplar)[:, 0]
+    for k, known in enumerate(later.condition.use_table_code):
+        assert torch.allclose(w[k, 0], later.condition.codes[k, 0] if known else seen[k])
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
@@ -172,22 +174,22 @@ def test_one_batch_is_learnt(pairs, shown, tmp_path):
 
 
 def test_sharpening_asks_about_degree_and_style_and_resumes_to_the_bit(source, tmp_path, monkeypatch):
-    def judge():
-        return Judge(ConditionalPatches(len(LOOKS) * PER_LOOK, width=8), r1_weight=0.0)
+    def make_adversary():
+        return Adversary(ConditionalPatches(len(LOOKS) * PER_LOOK, width=8), r1_weight=0.0)
 
-    more = {"start": duals().state_dict(), "judge": judge, "square": 32}
+    more = {"start": duals().state_dict(), "make_adversary": make_adversary, "square": 32}
     whole = train(source, tmp_path / "a", 3, **more)
-    calls, descend = [], loop.descend
+    calls, optimizer_step = [], loop.optimizer_step
 
     def killed(*a, **k):
         calls.append(1)
         if len(calls) > 2:  # in the second step: each has two descents
             raise KeyboardInterrupt
-        descend(*a, **k)
+        optimizer_step(*a, **k)
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "SAVE_SECONDS", -1)
-        patch.setattr(loop, "descend", killed)
+        patch.setattr(loop, "optimizer_step", killed)
         with pytest.raises(KeyboardInterrupt):
             train(source, tmp_path / "b", 3, **more)
     assert torch.load(tmp_path / "b" / "last.pt", weights_only=True)["iteration"] == 1

@@ -151,7 +151,7 @@ def test_a_batch_depends_on_seed_and_iteration_alone(pairs):
 def test_a_change_does_not_reach_its_source():
     batch = coded(4)
     copies = [getattr(batch, f.name).clone() for f in fields(Batch)]
-    g = loop.generator(1, 2)
+    g = loop.rng_for(1, 2)
     augment.move(batch, g), augment.flip(batch, g)
     augment.tint([batch.photo, batch.styled], g), augment.degrade(batch.photo, g)
     assert all(torch.equal(a, getattr(batch, f.name)) for a, f in zip(copies, fields(Batch), strict=True))

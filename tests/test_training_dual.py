@@ -13,7 +13,7 @@ from vtoonify_lib.config import TINY, VToonifyError
 from vtoonify_lib.models import latents
 from vtoonify_lib.models.encoders import StyleEncoder
 from vtoonify_lib.training import augment, dualstylegan, exemplars, loop, style_fitting
-from vtoonify_lib.training.vtoonify import Order
+from vtoonify_lib.training.vtoonify import StyleCondition
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LOOKS, PER_LOOK = ("storybook", "comic"), 2
@@ -22,13 +22,13 @@ LOOKS, PER_LOOK = ("storybook", "comic"), 2
 @pytest.fixture(scope="module")
 def lessons(pairs):
     pairs = styled(pairs, LOOKS)
-    shown = exemplars.Exemplars.of(pairs, LOOKS, PER_LOOK, HOLD_OUT, 32)
+    shown = exemplars.Exemplars.from_pairs(pairs, LOOKS, PER_LOOK, HOLD_OUT, 32)
     return exemplars.portrait_source(pairs, shown, LOOKS, PER_LOOK, 4, 64, HOLD_OUT)
 
 
 @pytest.fixture
 def dual():
-    return dualstylegan.DualDistilled.on(distilled())
+    return dualstylegan.DualDistilled.from_base(distilled())
 
 
 def two_codes(style_dim: int = TINY.generator.style_dim, n_latent: int = 2) -> StyleEncoder:
@@ -45,8 +45,8 @@ def bank():
 
 def test_it_begins_as_the_base(dual):
     base, photo = distilled(), torch.randn(2, 3, 32, 32)
-    order = Order(torch.randn(2, 3, 32, 32), torch.zeros(2).long(), torch.zeros(2), torch.zeros(2))
-    assert torch.allclose(dual(photo, order), base(photo), atol=1e-5)
+    condition = StyleCondition(torch.randn(2, 3, 32, 32), torch.zeros(2).long(), torch.zeros(2), torch.zeros(2))
+    assert torch.allclose(dual(photo, condition), base(photo), atol=1e-5)
     assert torch.equal(dual.extrinsic(dual.style(photo))[:, 0], base.code(photo))
 
 
@@ -54,19 +54,19 @@ def test_it_draws_by_the_codes_that_an_order_tells(dual, monkeypatch):
     seen = []
     monkeypatch.setattr(dual, "extrinsic", lambda codes, structure: (seen.append(codes), latents.spread(codes, 10))[1])
     exemplar, codes, one = torch.randn(2, 3, 32, 32), torch.randn(2, 2, TINY.generator.style_dim), torch.ones(2)
-    dual(exemplar, Order(exemplar, one.long(), one, one, codes, None, torch.tensor([True, False])))
+    dual(exemplar, StyleCondition(exemplar, one.long(), one, one, codes, None, torch.tensor([True, False])))
     assert torch.equal(seen[0][0], codes[0]) and torch.equal(seen[0][1], dual.style(exemplar)[1])
 
 
 def test_it_can_begin_with_a_style_encoder_of_its_own():
     base, style, photo = distilled(), two_codes(), torch.randn(2, 3, 32, 32)
-    dual = dualstylegan.DualDistilled.on(base, style)
+    dual = dualstylegan.DualDistilled.from_base(base, style)
     assert torch.equal(dual.style(photo), style(photo)) and dual.style is not style
     assert torch.equal(dual.encoder(photo)[:, 0], base.code(photo))
     with pytest.raises(VToonifyError, match="gives 1 codes of 32 numbers; expected 2 of 32: take the one of"):
-        dualstylegan.DualDistilled.on(base, two_codes(n_latent=1))
+        dualstylegan.DualDistilled.from_base(base, two_codes(n_latent=1))
     with pytest.raises(VToonifyError, match="gives 2 codes of 16 numbers"):
-        dualstylegan.DualDistilled.on(base, two_codes(16))
+        dualstylegan.DualDistilled.from_base(base, two_codes(16))
 
 
 def test_equalised_layers_learn_at_a_rate_that_moves_them(dual):
@@ -110,9 +110,9 @@ def test_pretraining_mixes_better_and_touches_the_extrinsic_path_alone(dual, ban
 
 
 def test_teaching_can_leave_the_style_encoder_alone(lessons, tmp_path):
-    dual = dualstylegan.DualDistilled.on(distilled(), two_codes())
+    dual = dualstylegan.DualDistilled.from_base(distilled(), two_codes())
     before = state(dual)
-    averaged = dualstylegan.teach(dual, lessons, parsing_net(), tmp_path, 12, fixed_style=True, lr=5e-3)
+    averaged = dualstylegan.train_styles(dual, lessons, parsing_net(), tmp_path, 12, fixed_style=True, lr=5e-3)
     for model in (dual, averaged):
         moved = {name.split(".", 1)[1] for name in changed(before, state(model))}
         assert moved and all(name.startswith(("generator.res.", "generator.style.")) for name in moved)
@@ -121,7 +121,7 @@ def test_teaching_can_leave_the_style_encoder_alone(lessons, tmp_path):
 def test_the_norm_is_that_of_the_convolutions_of_modres(dual, lessons, tmp_path):
     kernels = [conv[0].weight for block in dual.generator.res[:7] for conv in (block.conv, block.conv2)]
     norm = sum(float(p.detach().square().mean()) for p in kernels) / len(kernels)
-    dualstylegan.teach(dual, lessons, parsing_net(), tmp_path, 1)
+    dualstylegan.train_styles(dual, lessons, parsing_net(), tmp_path, 1)
     assert float(log_of(tmp_path)[0]["norm"]) == pytest.approx(dualstylegan.NORM_WEIGHT * norm, rel=1e-4)
 
 
@@ -131,25 +131,25 @@ def test_teaching_lowers_the_loss_and_leaves_the_base_and_the_person_encoder_alo
         whole, lessons_at = lessons, augment.half
         lessons = lambda i: (whole(i)[0], lessons_at(whole(i)[1]), whole(i)[2])  # noqa: E731
     before = state(dual)
-    averaged = dualstylegan.teach(dual, lessons, parsing_net(), tmp_path, 60, until)
+    averaged = dualstylegan.train_styles(dual, lessons, parsing_net(), tmp_path, 60, until)
     first, last = (float(row["picture"]) for row in (log_of(tmp_path)[0], log_of(tmp_path)[-1]))
     assert last < 0.95 * first
     moved = {name.split(".", 1)[1] for name in changed(before, state(dual))}
     assert all(name.startswith(("generator.res.", "generator.style.", "style.")) for name in moved)
     assert {name.split(".")[0] for name in moved} == {"generator", "style"}
-    photo, target, order = lessons(0)
-    assert averaged(photo, order, until).shape == target.shape
+    photo, target, condition = lessons(0)
+    assert averaged(photo, condition, until).shape == target.shape
     assert (tmp_path / "samples" / "0000060.jpg").is_file()
 
 
 @pytest.mark.parametrize("kind", ["pretrain", "teach", "fixed"])
 def test_resume_is_exact(kind, lessons, bank, tmp_path):
     def run(folder, **more):
-        dual = dualstylegan.DualDistilled.on(distilled())
+        dual = dualstylegan.DualDistilled.from_base(distilled())
         if kind == "pretrain":
             return state(dual, dualstylegan.pretrain(dual, bank, folder, 4, 4, **more))
-        return state(dual, dualstylegan.teach(dual, lessons, parsing_net(), folder, 4,
-                                              fixed_style=kind == "fixed", **more))
+        return state(dual, dualstylegan.train_styles(dual, lessons, parsing_net(), folder, 4,
+                                                     fixed_style=kind == "fixed", **more))
 
     whole = run(tmp_path / "a")
     with pytest.MonkeyPatch.context() as patch:
@@ -163,18 +163,18 @@ def test_resume_is_exact(kind, lessons, bank, tmp_path):
 def test_lessons_show_aligned_people_in_the_ordered_style(pairs, lessons):
     numbers = set()
     for i in range(8):
-        photo, target, order = lessons(i)
+        photo, target, condition = lessons(i)
         assert (photo.shape, target.shape) == ((4, 3, 64, 64), (4, 3, 64, 64))
-        numbers |= set(order.index.tolist())
+        numbers |= set(condition.index.tolist())
         red = target[:, 0].mean((1, 2)) - target[:, 1].mean((1, 2))
-        full = order.color == 1
-        assert all(red[full & (order.index % 2 == 1)] > 0.1)
+        full = condition.color == 1
+        assert all(red[full & (condition.index % 2 == 1)] > 0.1)
     assert numbers == {0, 1, 2, 3}
     assert torch.equal(lessons(3)[1], lessons(3)[1]) and not torch.equal(lessons(3)[0], lessons(4)[0])
 
 
 def test_destylise_and_refine_come_nearer_to_an_artwork(dual, lessons):
-    _, target, order = lessons(0)
+    _, target, condition = lessons(0)
     picture, net = target[:1], parsing_net()
     guess, likeness = dual.encoder(picture)[:, 0], likeness_of(dual, picture, net)
     person = style_fitting.destylise(dual, picture, net, 30)
@@ -223,16 +223,16 @@ def test_the_colour_layers_read_as_much_structure_as_is_asked_for(dual):
 
 def test_destylise_can_be_held_to_the_same_person(dual, lessons, monkeypatch):
     picture, net = lessons(0)[1][:1], parsing_net()
-    judge = two_codes(8, 1)
+    encoder = two_codes(8, 1)
     full = dual.generator.degrees(1.0, 1.0)
 
     @torch.no_grad()
     def alike(who):
         out = dual.generator(who, dual.extrinsic(dual.style(picture)), full, space="w")
-        return float(torch.cosine_similarity(judge(out)[:, 0], judge(picture)[:, 0]))
+        return float(torch.cosine_similarity(encoder(out)[:, 0], encoder(picture)[:, 0]))
 
     monkeypatch.setattr(style_fitting, "IDENTITY_WEIGHT", 10.0)
-    free, held = (style_fitting.destylise(dual, picture, net, 20, identity=who) for who in (None, judge))
+    free, held = (style_fitting.destylise(dual, picture, net, 20, identity=who) for who in (None, encoder))
     assert alike(held) > alike(free) + 0.01
 
 

@@ -21,7 +21,7 @@ from tiny_training import (
     fresh,
     log_of,
     state,
-    students,
+    task,
 )
 from torch import nn
 
@@ -33,7 +33,7 @@ from vtoonify_lib.models.encoders import ParsingNet
 from vtoonify_lib.models.stylegan2 import Discriminator, Generator
 from vtoonify_lib.models.vtoonify import VToonify
 from vtoonify_lib.training import augment, default, landmarks, loop, objectives, paper, perception, stylegan, vtoonify
-from vtoonify_lib.training.adversary import Judge
+from vtoonify_lib.training.adversary import Adversary
 from vtoonify_lib.weights.bundle import load_bundle, save_bundle
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -42,8 +42,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def test_a_judge_larger_than_the_pairs(pairs, parsing, tmp_path):
     source = vtoonify.render_source(pairs, BATCH, HOLD_OUT, window=24)
     with pytest.raises(VToonifyError, match="squares of 64 px and the pairs are only 48×48"):
-        vtoonify.train(source, parsing, TINY, tmp_path, 1, judge=lambda: vtoonify.stylegan_judge(64), square=64,
-                       **SMALL)
+        vtoonify.train(source, parsing, TINY, tmp_path, 1, make_adversary=lambda: vtoonify.stylegan_adversary(64),
+                       square=64, **SMALL)
 
 
 # -- learning ---------------------------------------------------------------------------------------------------------
@@ -119,7 +119,7 @@ def test_generators_grow_and_share_codes_and_mapping(pairs, parsing, tmp_path, m
 
     monkeypatch.setattr(stylegan, "distill", noted)
     stages = (default.Stage(32, 1, 2), default.Stage(64, 1, 2))
-    plan = default.Plan(hold_out=HOLD_OUT, base=stages, storybook=stages)
+    plan = default.DefaultPlan(hold_out=HOLD_OUT, base=stages, storybook=stages)
     base, story = default.train_generators(pairs, parsing, tmp_path, plan, TINY)
     assert [g[:2] for g in grown] == [("photo", 32), ("photo", None), ("storybook", 32), ("storybook", None)]
     assert grown[0][2] != grown[1][2]  # or the second would see the first one's batches again
@@ -134,7 +134,7 @@ def test_the_default_bundle_from_nothing(pairs, tmp_path, monkeypatch):
     monkeypatch.setattr(landmarks, "make", lambda folder, out, plan: shutil.copy(shipped, out) and {"all": 0.05})
     monkeypatch.setattr(stylegan, "fit_mapping", partial(stylegan.fit_mapping, iterations=2, batch=8))
     stages = (default.Stage(None, 1, 2),)
-    plan = default.Plan(12, HOLD_OUT, 1, 1, stages, stages, 1, 1, BATCH, window=24, judge=32)
+    plan = default.DefaultPlan(12, HOLD_OUT, 1, 1, stages, stages, 1, 1, BATCH, window=24, judge=32)
     default.train_default(tmp_path / "runs", tmp_path / "ours", plan, TINY)
     bundle = load_bundle(tmp_path / "ours")
     assert bundle.info["provenance"]["plan"]["base"] == [{"size": None, "iterations": 1, "batch": 2}]
@@ -152,7 +152,7 @@ def test_the_default_bundle_from_nothing(pairs, tmp_path, monkeypatch):
 def test_a_bundle_is_trained_further(pairs, teachers, tmp_path, monkeypatch):
     asked = {}
     monkeypatch.setattr(default, "render_pairs", lambda _, people, **how: asked.update(how, people=people) or pairs)
-    plan = default.Plan(12, HOLD_OUT, sharpen=2, batch=BATCH, window=24, judge=32)
+    plan = default.DefaultPlan(12, HOLD_OUT, sharpen=2, batch=BATCH, window=24, judge=32)
     default.train_further(tmp_path / "run", tmp_path / "further", str(teachers.folder), plan)
     made = load_bundle(tmp_path / "further")
     assert asked["people"] == 12 and asked["size"] == 64
@@ -171,7 +171,7 @@ def test_a_bundle_is_trained_further(pairs, teachers, tmp_path, monkeypatch):
 def teachers(parsing, base, stylised, landmark_file, tmp_path):
     """A bundle whose generators can teach."""
     networks = {"vtoonify": fresh(VToonify, config=TINY), "parsing": parsing, "base": base, "stylized": stylised,
-                "style_encoder": students().style}
+                "style_encoder": task().style}
     style = {"image_size": 32, "n_latent": 1, "style_dim": TINY.generator.style_dim, "width": 8}
     models = {"parsing": {"widths": list(WIDTHS)}, "style_encoder": style}
     return save_bundle(tmp_path / "teachers", name="teachers", title="", config=TINY, networks=networks,
@@ -180,8 +180,8 @@ def teachers(parsing, base, stylised, landmark_file, tmp_path):
 
 
 def test_the_paper_recipe_from_a_bundle(pairs, teachers, parsing, tmp_path, monkeypatch):
-    monkeypatch.setattr(paper, "measure", lambda pairs, parsing, students, marks, people: {"people": people})
-    plan = paper.Plan(1, 1, 1, BATCH)
+    monkeypatch.setattr(paper, "measure", lambda pairs, parsing, task, marks, people: {"people": people})
+    plan = paper.PaperPlan(1, 1, 1, BATCH)
     few = replace(pairs, ready=pairs.ready[4:])
     with pytest.raises(VToonifyError, match="has only 0 of its first people; render 8 or more"):
         paper.train_paper(teachers, tmp_path / "run", tmp_path / "taught", plan, few)
@@ -211,7 +211,7 @@ def test_render_source_cuts_input_and_target_alike(pairs):
 
 
 def test_generator_source(base, stylised):
-    style = students().style
+    style = task().style
     source = paper.generator_source(base, stylised, style, TINY, 4)
     first = source(5)
     assert (first.x.shape, first.y.shape, first.parsing) == ((4, 3, 32, 32), (4, 3, 64, 64), None)
@@ -224,7 +224,7 @@ def test_generator_source(base, stylised):
 
 
 def test_generator_source_moves_both_pictures_alike(base, stylised):
-    style = students().style
+    style = task().style
     plain = paper.generator_source(base, stylised, style, TINY, 4, transform=None)
     mirror = partial(paper.generator_source, transform=lambda both, g: [p.flip(3) for p in both])
     moved = mirror(base, stylised, style, TINY, 4)
@@ -232,19 +232,19 @@ def test_generator_source_moves_both_pictures_alike(base, stylised):
     assert torch.equal(moved(1).aligned, plain(1).aligned)  # the code that y was made with
     usual = paper.generator_source(base, stylised, style, TINY, 4)
     assert any(not torch.equal(usual(i).y, plain(i).y) for i in range(3))
-    picture = torch.rand(8, 3, 32, 32, generator=loop.generator(0, 0))
-    a, b = paper.same_affine([picture, 2 * picture], loop.generator(0, 1))
+    picture = torch.rand(8, 3, 32, 32, generator=loop.rng_for(0, 0))
+    a, b = paper.same_affine([picture, 2 * picture], loop.rng_for(0, 1))
     assert torch.allclose(2 * a, b, atol=1e-5) and not torch.equal(a, picture)
 
 
 def test_synthetic_codes_are_edited_where_structure_is(base):
-    centre = base.mean_w(64, loop.generator(0, 0))
-    w = paper._edited_codes(base, 3, 1.0, centre, loop.generator(0, 1))
-    plain = base.to_w(torch.randn(3, TINY.generator.style_dim, generator=loop.generator(0, 1)))
+    centre = base.mean_w(64, loop.rng_for(0, 0))
+    w = paper._edited_codes(base, 3, 1.0, centre, loop.rng_for(0, 1))
+    plain = base.to_w(torch.randn(3, TINY.generator.style_dim, generator=loop.rng_for(0, 1)))
     differs = (w - plain).abs().amax((0, 2)) > 1e-4
     layers = latents.edit_layers()
     assert differs[layers].all() and differs.sum() == layers.stop - layers.start
-    near = paper._edited_codes(base, 3, 0.5, centre, loop.generator(0, 1))
+    near = paper._edited_codes(base, 3, 0.5, centre, loop.rng_for(0, 1))
     assert torch.allclose(near - centre, 0.5 * (w - centre), atol=1e-5)
 
 
@@ -278,16 +278,16 @@ def test_picture_loss_sees_colours_and_edges():
 
 def test_the_judge_learns_and_its_verdict_leaves_it_alone():
     torch.manual_seed(0)
-    critic = Judge(Discriminator(GeneratorConfig(8, channels=((4, 8), (8, 8)))), lr=0.01, r1_every=2)
+    critic = Adversary(Discriminator(GeneratorConfig(8, channels=((4, 8), (8, 8)))), lr=0.01, r1_every=2)
     real, fake = torch.ones(4, 3, 8, 8), (-torch.ones(4, 3, 8, 8)).requires_grad_()
-    history = [critic.learn(real, fake, i) for i in range(1, 40, 2)]  # odd: without R1
+    history = [critic.step(real, fake, i) for i in range(1, 40, 2)]  # odd: without R1
     assert history[-1] < 0.5 * history[0] and fake.grad is None
     before = state(critic.net)
     critic.optimizer.zero_grad()
-    critic.verdict(fake).backward()
+    critic.generator_loss(fake).backward()
     assert fake.grad.abs().sum() > 0 and all(p.grad is None for p in critic.net.parameters())
     assert equal(before, state(critic.net)) and all(p.requires_grad for p in critic.net.parameters())
-    assert critic.verdict(fake) > critic.verdict(real)
+    assert critic.generator_loss(fake) > critic.generator_loss(real)
 
 
 def test_class_weights():

@@ -14,7 +14,7 @@ from vtoonify_lib.studio.packing import held_out, pack, unpack
 from vtoonify_lib.studio.shards import Pairs
 from vtoonify_lib.training import augment, loop, windows
 from vtoonify_lib.training.exemplars import Exemplars
-from vtoonify_lib.training.windows import Feed, Framing, Source, Windows
+from vtoonify_lib.training.windows import Framing, PairLoader, PatchDataset, Source
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PLAIN = {"JPEG_SHARE": 0.0, "COVER_SHARE": 0.0, "COARSE_SHARE": 0.0}
@@ -27,7 +27,7 @@ def looks(tmp_path_factory):
 
 def made(pairs, looks=("storybook",), batch=6, **framing):
     pool = np.setdiff1d(pairs.ready, held_out(pairs.folder))
-    return Windows([Source(pairs, pool, 64)], looks, Framing(16, 2, **framing), batch, seed=3)
+    return PatchDataset([Source(pairs, pool, 64)], looks, Framing(16, 2, **framing), batch, seed=3)
 
 
 def test_windows_that_are_not_moved_keep_every_pixel(looks, monkeypatch):
@@ -49,7 +49,7 @@ def test_windows_that_are_not_moved_keep_every_pixel(looks, monkeypatch):
 
 def test_a_window_is_a_part_of_the_moved_picture(looks):
     picture = np.array(looks["photo"][5])
-    theta = augment.placements(1, loop.generator(1, 0))[0]
+    theta = augment.placements(1, loop.rng_for(1, 0))[0]
     grid = F.affine_grid(theta[None], [1, 3, 64, 64], align_corners=False)
     whole = F.grid_sample(torch.from_numpy(picture).permute(2, 0, 1)[None].float(), grid, padding_mode="reflection",
                           align_corners=False)[0]
@@ -82,7 +82,7 @@ def test_the_flow_says_where_a_drawing_has_its_pixels_from(looks, moved, monkeyp
 def test_faces_are_as_large_as_asked_for(looks, side, monkeypatch):
     for name, value in PLAIN.items():
         monkeypatch.setattr(windows, name, value)
-    many = Windows([Source(looks, looks.ready[5:6], side)], ("storybook",), Framing(16, 2, moved=0.0), 1, 3)
+    many = PatchDataset([Source(looks, looks.ready[5:6], side)], ("storybook",), Framing(16, 2, moved=0.0), 1, 3)
     y = many[2]["y"][0].float()
     picture = torch.from_numpy(np.array(looks["storybook"][5])).permute(2, 0, 1)[None].float()
     ways = [F.interpolate(p, (side, side), mode="bicubic", antialias=side < 64) for p in (picture, picture.flip(3))]
@@ -119,7 +119,7 @@ def test_held_out_people_are_never_seen_and_folders_take_turns(looks, tmp_path):
     other = write_pairs(tmp_path / "renders", 6)
     asked = {id(looks): [], id(other): []}
 
-    class Noted(Windows):
+    class Noted(PatchDataset):
         def _entry(self, source, rng):
             asked[id(source.pairs)].append(1)
             assert int(source.pool.min()) >= (3 if source.pairs is looks else 0)
@@ -137,33 +137,34 @@ def test_batches_depend_on_the_iteration_alone(looks):
     shown = Exemplars([np.full((1, 32, 32, 3), 40 * k, np.uint8) for k in range(4)])
 
     def feed(workers):
-        many = Windows([Source(looks, looks.ready[3:], 64)], ("storybook", "comic"), Framing(16, 2, face=32), 2, 3,
-                       shown, (0, 2))
-        return Feed(many, workers=workers, codes=np.arange(20, dtype=np.float32).reshape(5, 2, 2), told_until=1)
+        many = PatchDataset([Source(looks, looks.ready[3:], 64)], ("storybook", "comic"), Framing(16, 2, face=32), 2, 3,
+                            shown, (0, 2))
+        codes = np.arange(20, dtype=np.float32).reshape(5, 2, 2)
+        return PairLoader(many, workers=workers, codes=codes, table_code_until=1)
 
     alone, helped = feed(0), feed(1)
     for i in (0, 1, 2, 7, 8, 3):
         a, b = alone(i), helped(i)
-        assert all(torch.equal(p, q) for p, q in zip((*a[:4], *a.order), (*b[:4], *b.order), strict=True))
+        assert all(torch.equal(p, q) for p, q in zip((*a[:4], *a.condition), (*b[:4], *b.condition), strict=True))
         assert a.x.shape == (2, 3, 16, 16) and a.y.shape == (2, 3, 32, 32) and a.aligned.shape[-1] == 32
-        assert torch.equal(a.order.codes[:, 0, 0], 4.0 * a.order.index) and a.order.plain[0, 0, 0] == 16
-        assert torch.allclose((a.order.exemplar[:, 0, 0, 0] + 1) * 127.5, 40.0 * a.order.index, atol=0.5)
-    assert alone(0).order.told.all() and not torch.equal(alone(1).y, alone(2).y)
+        assert torch.equal(a.condition.codes[:, 0, 0], 4.0 * a.condition.index) and a.condition.null_code[0, 0, 0] == 16
+        assert torch.allclose((a.condition.exemplar[:, 0, 0, 0] + 1) * 127.5, 40.0 * a.condition.index, atol=0.5)
+    assert alone(0).condition.use_table_code.all() and not torch.equal(alone(1).y, alone(2).y)
 
 
 def test_colours_of_the_style_are_not_tinted(looks, monkeypatch):
     monkeypatch.setattr(windows, "COVER_SHARE", 0.0)
     for degree, kept in ((1.0, True), (0.0, False)):
         looks.arrays["storybook_color"] = np.full(12, degree, "f4")
-        feed = Feed(made(looks, moved=0.0))
-        plain, tinted = feed.windows[4], feed(4).y
+        feed = PairLoader(made(looks, moved=0.0))
+        plain, tinted = feed.patches[4], feed(4).y
         same = ((tinted + 1) * 127.5 - plain["y"].float()).abs().amax(1) < 0.6
         assert bool(same[plain["person"]].all()) == kept and not same[~plain["person"]].all()
 
 
 def test_windows_larger_than_the_pictures(looks):
     with pytest.raises(VToonifyError, match="entries of 64 px to train on; windows need one of 128 px"):
-        Windows([Source(looks, looks.ready, 64)], ("storybook",), Framing(64, 2), 1, 0)
+        PatchDataset([Source(looks, looks.ready, 64)], ("storybook",), Framing(64, 2), 1, 0)
 
 
 # -- packed data sets --------------------------------------------------------------------------------------------------

@@ -32,8 +32,8 @@ def frozen_generator(seed: int) -> Generator:
     return fresh(Generator, seed, config=TINY.generator).requires_grad_(False)
 
 
-def students() -> vtoonify.Students:
-    return fresh(vtoonify.Students, config=TINY, **SMALL)
+def task() -> vtoonify.VToonifyTask:
+    return fresh(vtoonify.VToonifyTask, config=TINY, **SMALL)
 
 
 def distilled() -> stylegan.Distilled:

@@ -1,10 +1,10 @@
-"""Adaptive discriminator augmentation, ADA (Karras et al. 2020, arXiv 2006.06676): games on a few hundred pictures.
+"""Adaptive discriminator augmentation, ADA (Karras et al. 2020, arXiv 2006.06676), to train on a few hundred pictures.
 
-With few pictures a discriminator soon knows them by heart, and its verdict is worth nothing. So every picture that it
+With few pictures a discriminator soon overfits, and its gradients become useless. So every picture that it
 sees, real or drawn, is first changed at random, each change with probability p; the generator learns through the
 changes and, while p stays well below 1, draws what they were made from. How much is needed is read off the
-discriminator itself: r_t = E[sign D(real)] is 0 when it can only guess and 1 when it knows every real picture, and p is
-raised while r_t is above a target, lowered while it is below.
+discriminator itself: r_t = E[sign D(real)] is 0 when it can only guess and 1 when it recognises every real picture, and
+p is raised while r_t is above a target, lowered while it is below.
 
 Three of the paper's groups are here: pixel blits (mirror, quarter turns, whole-pixel shifts), geometry and colours, at
 the paper's ranges. Not here: its frequency filters, noise and cutout, which it did not end up using either. Geometry is

@@ -1,6 +1,6 @@
-"""The adversary of every game here: a discriminator with StyleGAN2's logistic loss and lazy R1 (arXiv 1912.04958).
+"""Adversarial training: a discriminator with StyleGAN2's logistic loss and lazy R1 (arXiv 1912.04958).
 
-It learns to tell drawn pictures from real ones; what the other side does with its verdict is that side's business.
+It is trained to separate generated pictures from real ones, and gives the loss of the generator that faces it.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from ..models.devices import autocast
 from . import loop
 
 
-class Judge:
+class Adversary:
     """A discriminator and its optimiser.
 
-    net        the discriminator: pictures in [−1,1] → logits of any shape. One that is asked about more than pictures
-               (see `models.conditional`) gets it as `about` from the methods
-    r1_weight  of R1, which is taken every r1_every iterations and counts r1_every times; 0: never
+    net        the discriminator: pictures in [−1,1] → logits of any shape. A conditional one (see
+               `models.conditional`) gets its condition as `about`
+    r1_weight  of R1, which is computed every r1_every iterations and weighted r1_every times; 0: never
     mixed      ordinary passes in mixed precision where it is faster; R1's second derivatives are taken in float32
-    on_real    (attribute) its logits of the last real pictures that it learnt from
+    on_real    (attribute) logits of the real pictures of the last step
     """
 
     def __init__(self, net: nn.Module, device: str | torch.device = "cpu", lr: float = 1e-3,
@@ -33,25 +33,25 @@ class Judge:
         self.on_real = torch.empty(0)
 
     def parts(self) -> dict:
-        """What a checkpoint must hold."""
+        """Parts of a checkpoint by name."""
         return {"judge": self.net, "judge_optimizer": self.optimizer}
 
-    def verdict(self, fake: Tensor, *about: Tensor) -> Tensor:
-        """The other side's loss: small when the judge takes `fake` for real. Its own weights get no gradient."""
+    def generator_loss(self, fake: Tensor, *about: Tensor) -> Tensor:
+        """Non-saturating loss of the generator, whose pictures are `fake`. The discriminator gets no gradient."""
         self.net.requires_grad_(False)
         loss = losses.generator_nonsaturating(self._logits(fake, *about))
         self.net.requires_grad_(True)
         return loss
 
-    def learn(self, real: Tensor, fake: Tensor, iteration: int, *about: Tensor) -> Tensor:
-        """One step of its own → its loss."""
+    def step(self, real: Tensor, fake: Tensor, iteration: int, *about: Tensor) -> Tensor:
+        """One step of the discriminator → its loss."""
         found = self._logits(real, *about)
         loss = losses.discriminator_logistic(found, self._logits(fake.detach(), *about))
         self.on_real = found.detach()
         if self.r1_weight and iteration % self.r1_every == 0:
             penalty = losses.r1_penalty(lambda x: self.net(x, *about), real.float())
             loss = loss + 0.5 * self.r1_weight * self.r1_every * penalty
-        loop.descend(loss, self.optimizer)
+        loop.optimizer_step(loss, self.optimizer)
         return loss.detach()
 
     def _logits(self, pictures: Tensor, *about: Tensor) -> Tensor:

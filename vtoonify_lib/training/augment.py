@@ -23,7 +23,7 @@ from ..faces.crop import align_face, ffhq_quad
 from ..faces.parsing_maps import CLASS_NAMES, calm_background
 from ..media.images import to_tensor
 from ..studio.shards import Pairs
-from .loop import generator
+from .loop import rng_for
 
 SMALL_PARTS = tuple(CLASS_NAMES.index(name) for name in (
     "l_brow", "r_brow", "l_eye", "r_eye", "eye_g", "mouth", "u_lip", "l_lip"))
@@ -92,9 +92,9 @@ class Portraits:
         self.target = aligned(pairs, index, style, size, calm=True)
 
     def batch(self, n: int, iteration: int, seed: int, device: str | torch.device = "cpu") -> tuple[Tensor, Tensor]:
-        """n random portraits, mirrored and tinted alike: (photo, half of them worn; target), both in [−1,1]."""
+        """n random portraits, mirrored and tinted alike: (photos, half of them degraded; targets), both in [−1,1]."""
         index = np.random.default_rng([seed, iteration]).integers(0, len(self.photo), n)
-        g = generator(seed, iteration, device)
+        g = rng_for(seed, iteration, device)
         side = _share(g, n) < 0.5
         both = [to_tensor(pictures[index], device) for pictures in (self.photo, self.target)]
         photo, target = tint([torch.where(side, x.flip(3), x) for x in both], g, strength=0.4)
@@ -240,15 +240,15 @@ def prepare(pairs: Pairs, n: int, iteration: int, seed: int, hold_out: int, styl
     → photo at half size [B,3,S/2,S/2], styled [B,3,S,S], photo at full size, parsing at half size [B,S/2,S/2]
     """
     batch = draw(pairs, n, iteration, seed, hold_out, style, device)
-    return augment_batch(batch, generator(seed, iteration, device), degraded)
+    return augment_batch(batch, rng_for(seed, iteration, device), degraded)
 
 
 def augment_batch(batch: Batch, g: torch.Generator, degraded: bool = True, repainted: Tensor | None = None
             ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What `prepare` does to a batch.
 
-    repainted  how far [B] the target's people wear colours of the style instead of their own: so much less does the
-               tint of the photograph change them. Backgrounds always stay those of the photograph.
+    repainted  colour degrees [B] of the targets: people in the style's colours are tinted that much less along with the
+               photograph. Backgrounds always have the photograph's colours.
     """
     batch = move(batch, g) if bool(_share(g, 1) < 0.5) else flip(batch, g)
     photo, styled = tint([batch.photo, batch.styled], g)

@@ -27,7 +27,7 @@ from ..models.encoders import ParsingNet
 from ..studio.shards import Pairs, render_pairs
 from ..weights.bundle import load_bundle, save_bundle
 from . import augment, landmarks, loop, perception, stylegan, vtoonify
-from .starting import students_of
+from .starting import task_from_bundle
 
 TITLE = "Storybook (VToonify-T, trained on our own renders)"
 SHARPEN_LR = 5e-4
@@ -35,14 +35,14 @@ SHARPEN_LR = 5e-4
 
 @dataclass(frozen=True)
 class Stage:
-    """Part of a generator's training: up to which resolution (None: its own), how long, how many pictures a step."""
+    """Part of a generator's training: resolution (None: full), iterations, batch."""
 
     size: int | None
     iterations: int
     batch: int = 32
 
     def until(self, full: int) -> int | None:
-        """What training takes: the resolution, None for that of a generator of `full` pixels. VToonifyError beyond."""
+        """The argument `until` of training: the resolution, None for `full`. VToonifyError above `full`."""
         if self.size is not None and self.size > full:
             raise VToonifyError(f"a stage trains up to {self.size} px and the generator has {full}; leave its size out")
         return None if self.size == full else self.size
@@ -56,51 +56,51 @@ def check_stages(stages: Sequence[Stage], full: int) -> None:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How much of everything; the defaults are those of the shipped bundle (its provenance says what else happened)."""
+class DefaultPlan:
+    """Sizes of all stages; the defaults are those of the shipped bundle (its provenance tells its further history)."""
 
     people: int = 5824
     hold_out: int = 256
     parsing: int = 2200
-    landmarks: int = landmarks.Plan.iterations
+    landmarks: int = landmarks.LandmarkPlan.iterations
     base: tuple[Stage, ...] = (Stage(32, 6000), Stage(64, 4000), Stage(None, 800, 16))
     storybook: tuple[Stage, ...] = (Stage(64, 600), Stage(None, 500, 16))
     vtoonify: int = 1900
     sharpen: int = 1500
     batch: int = 16
-    window: int = 96  # side of the cuts that VToonify trains on
-    judge: int = 128  # side of the squares of its output that the discriminator sees
+    window: int = 96  # side of the windows that VToonify trains on
+    judge: int = 128  # side of the squares of its output that the discriminator takes
 
 
-def train_default(folder: str | Path, out: str | Path, plan: Plan | None = None, config: VToonifyConfig = STUDIO,
+def train_default(folder: str | Path, out: str | Path, plan: DefaultPlan | None = None, config: VToonifyConfig = STUDIO,
                   kit: str | None = None, device: str | torch.device = "cpu") -> None:
     """Train everything in `folder` and write the bundle to `out`."""
-    plan, folder = plan or Plan(), Path(folder)
+    plan, folder = plan or DefaultPlan(), Path(folder)
     pairs = render_pairs(folder / "pairs", plan.people, size=config.out_size, kit=kit)
     parsing = perception.train_parsing(pairs, folder / "parsing", plan.parsing, hold_out=plan.hold_out, device=device)
     marks = folder / "landmarks.safetensors"
     if not marks.exists():
-        report = landmarks.make(folder / "landmarks", marks, landmarks.Plan(iterations=plan.landmarks, kit=kit,
-                                                                             device=device))
+        report = landmarks.make(folder / "landmarks", marks, landmarks.LandmarkPlan(iterations=plan.landmarks, kit=kit,
+                                                                                    device=device))
         marks.with_suffix(".json").write_text(json.dumps(report))
     base, story = train_generators(pairs, parsing, folder, plan, config, device)
-    students = train_student(pairs, parsing, story, folder, plan, config, device)
-    write_bundle(out, pairs, parsing, students, (base, story), marks, plan, config)
+    task = train_vtoonify(pairs, parsing, story, folder, plan, config, device)
+    write_bundle(out, pairs, parsing, task, (base, story), marks, plan, config)
 
 
-def train_further(folder: str | Path, out: str | Path, start: str = "studio-t", plan: Plan | None = None,
+def train_further(folder: str | Path, out: str | Path, start: str = "studio-t", plan: DefaultPlan | None = None,
                   kit: str | None = None, device: str | torch.device = "cpu") -> None:
     """Sharpen the VToonify-T of the bundle `start` in `folder` and write the bundle to `out`; see `sharpen`.
 
     VToonifyError for a bundle of VToonify-D.
     """
-    plan, folder, bundle = plan or Plan(people=4096), Path(folder), load_bundle(start)
+    plan, folder, bundle = plan or DefaultPlan(people=4096), Path(folder), load_bundle(start)
     if bundle.config.backbone != "toonify":
         raise VToonifyError(f"{bundle.name} is a VToonify-D; train it further with python -m "
                             "vtoonify_lib.training.studio_d --start")
     pairs = render_pairs(folder / "pairs", plan.people, size=bundle.config.out_size, kit=kit)
     parsing, marks = bundle.network("parsing").to(device), bundle.path("landmarks")
-    students = sharpen(pairs, parsing, students_of(bundle).to(device), folder, plan, device).cpu()
+    task = sharpen(pairs, parsing, task_from_bundle(bundle).to(device), folder, plan, device).cpu()
     others = {key: bundle.network(key) for key in ("style_encoder", "base", "stylized") if key in bundle.info["files"]}
     kept, provenance = dict(bundle.metrics), dict(bundle.info["provenance"])
     kept.pop("photographs", None)  # of the drawings that were
@@ -108,12 +108,12 @@ def train_further(folder: str | Path, out: str | Path, start: str = "studio-t", 
             f"{plan.hold_out} others")
     provenance["history"] = "; ".join(filter(None, (provenance.get("history"), more)))
     save_bundle(out, name=Path(out).name, title=bundle.title, config=bundle.config,
-                networks={"vtoonify": students.vtoonify, "parsing": parsing.cpu(), **others},
+                networks={"vtoonify": task.vtoonify, "parsing": parsing.cpu(), **others},
                 files={"landmarks": marks}, models=bundle.info["models"], licence=bundle.licence,
-                metrics=kept | measure(pairs, parsing, students, marks, plan.hold_out), provenance=provenance)
+                metrics=kept | measure(pairs, parsing, task, marks, plan.hold_out), provenance=provenance)
 
 
-def train_generators(pairs: Pairs, parsing: ParsingNet, folder: Path, plan: Plan, config: VToonifyConfig,
+def train_generators(pairs: Pairs, parsing: ParsingNet, folder: Path, plan: DefaultPlan, config: VToonifyConfig,
                      device: str | torch.device = "cpu") -> tuple[stylegan.Distilled, stylegan.Distilled]:
     """Base StyleGAN of photo renders, and its storybook fine-tune, which shares its codes and mapping network."""
     model = None
@@ -134,13 +134,13 @@ def train_generators(pairs: Pairs, parsing: ParsingNet, folder: Path, plan: Plan
     return base, story
 
 
-def first_students(story: stylegan.Distilled, config: VToonifyConfig, seed: int = 0) -> vtoonify.Students:
-    """Students that start from the fine-tuned generator and its style encoder."""
+def task_from_generator(story: stylegan.Distilled, config: VToonifyConfig, seed: int = 0) -> vtoonify.VToonifyTask:
+    """A task that starts from the fine-tuned generator and its style encoder."""
     torch.manual_seed(seed)
-    students = vtoonify.Students(config)
-    students.style.load_state_dict(story.encoder.state_dict())
-    students.vtoonify.generator.load_state_dict(story.generator.state_dict())
-    return students
+    task = vtoonify.VToonifyTask(config)
+    task.style.load_state_dict(story.encoder.state_dict())
+    task.vtoonify.generator.load_state_dict(story.generator.state_dict())
+    return task
 
 
 def held_out_pair(pairs: Pairs, index: np.ndarray, device: str | torch.device = "cpu") -> vtoonify.Pair:
@@ -149,42 +149,42 @@ def held_out_pair(pairs: Pairs, index: np.ndarray, device: str | torch.device = 
     return vtoonify.Pair(augment.half(batch.photo), batch.styled, batch.photo, None)
 
 
-def train_student(pairs: Pairs, parsing: ParsingNet, story: stylegan.Distilled, folder: Path, plan: Plan,
-                  config: VToonifyConfig, device: str | torch.device = "cpu") -> vtoonify.Students:
+def train_vtoonify(pairs: Pairs, parsing: ParsingNet, story: stylegan.Distilled, folder: Path, plan: DefaultPlan,
+                   config: VToonifyConfig, device: str | torch.device = "cpu") -> vtoonify.VToonifyTask:
     """VToonify-T on exact render pairs, then sharpened against a discriminator → its moving average.
 
     The flicker loss rises from 0 twice: in the second half of the training, and all through the sharpening.
     """
     trained = vtoonify.train(_source(pairs, plan, 3, device), parsing, config, folder / "vtoonify", plan.vtoonify,
-                            start=first_students(story, config).state_dict(),
-                            sample_pairs=held_out_pair(pairs, np.arange(8), device), device=device)[1]
+                             start=task_from_generator(story, config).state_dict(),
+                             sample_pairs=held_out_pair(pairs, np.arange(8), device), device=device)[1]
     return sharpen(pairs, parsing, trained, folder, plan, device)
 
 
-def sharpen(pairs: Pairs, parsing: ParsingNet, students: vtoonify.Students, folder: Path, plan: Plan,
-            device: str | torch.device = "cpu") -> vtoonify.Students:
-    """The second part of `train_student`, from any students of T."""
-    style = students.style
-    return vtoonify.train(_source(pairs, plan, 31, device), parsing, students.vtoonify.config, folder / "sharpen",
-                         plan.sharpen, start=students.state_dict(), lr=SHARPEN_LR, flicker_from=0.0, seed=31,
-                         sample_pairs=held_out_pair(pairs, np.arange(8), device), image_size=style.image_size,
-                         width=style.body[0].out_channels, square=plan.judge,
-                         judge=lambda: vtoonify.stylegan_judge(plan.judge, device), device=device)[1]
+def sharpen(pairs: Pairs, parsing: ParsingNet, task: vtoonify.VToonifyTask, folder: Path, plan: DefaultPlan,
+            device: str | torch.device = "cpu") -> vtoonify.VToonifyTask:
+    """The second part of `train_vtoonify`, from any task of VToonify-T."""
+    style = task.style
+    return vtoonify.train(_source(pairs, plan, 31, device), parsing, task.vtoonify.config, folder / "sharpen",
+                          plan.sharpen, start=task.state_dict(), lr=SHARPEN_LR, flicker_from=0.0, seed=31,
+                          sample_pairs=held_out_pair(pairs, np.arange(8), device), image_size=style.image_size,
+                          width=style.body[0].out_channels, square=plan.judge,
+                          make_adversary=lambda: vtoonify.stylegan_adversary(plan.judge, device), device=device)[1]
 
 
-def _source(pairs: Pairs, plan: Plan, seed: int, device: str | torch.device) -> Callable[[int], vtoonify.Pair]:
+def _source(pairs: Pairs, plan: DefaultPlan, seed: int, device: str | torch.device) -> Callable[[int], vtoonify.Pair]:
     return vtoonify.render_source(pairs, plan.batch, plan.hold_out, seed, window=plan.window, device=device)
 
 
 @torch.no_grad()
-def measure(pairs: Pairs, parsing: ParsingNet, students: vtoonify.Students, marks: Path, hold_out: int) -> dict:
+def measure(pairs: Pairs, parsing: ParsingNet, task: vtoonify.VToonifyTask, marks: Path, hold_out: int) -> dict:
     """The bundle's numbers on people it never saw. Baseline "input": what the photo itself would score as a cartoon."""
     finder = FaceFinder(marks)
     scores: dict[str, list] = {"psnr": [], "feature": [], "input_psnr": [], "input_feature": []}
     shifts, natural = [], []
     for part in np.array_split(np.arange(hold_out), max(1, hold_out // 8)):
         pair = held_out_pair(pairs, part)
-        out = vtoonify.stylise(students, parsing, pair)
+        out = vtoonify.stylise(task, parsing, pair)
         for name, picture in (("", out), ("input_", pair.aligned)):
             scores[f"{name}psnr"] += metrics.psnr(picture, pair.y).tolist()
             scores[f"{name}feature"] += metrics.feature_distance(parsing, picture, pair.y).tolist()
@@ -192,8 +192,8 @@ def measure(pairs: Pairs, parsing: ParsingNet, students: vtoonify.Students, mark
             shifts.append(metrics.landmark_shift(finder, to_image(truth), to_image(drawn)))
             natural.append(metrics.landmark_shift(finder, to_image(truth), np.array(pairs["photo"][i])))
     pair = held_out_pair(pairs, np.arange(8))
-    flicker = metrics.equivariance(lambda x: students(x, pair)[0], students.input(pair.x, parsing),
-                                   loop.generator(0, 0))
+    flicker = metrics.equivariance(lambda x: task(x, pair)[0], task.input(pair.x, parsing),
+                                   loop.rng_for(0, 0))
     return {"held_out_people": hold_out, **{k: round(float(np.mean(v)), 4) for k, v in scores.items()},
             "landmarks_to_true_cartoon": metrics.mean_of(shifts),
             "landmarks_photo_to_true_cartoon": metrics.mean_of(natural), "flicker_grey_levels": round(flicker, 3),
@@ -215,7 +215,7 @@ def measure_generators(pairs: Pairs, parsing: ParsingNet, base: stylegan.Distill
     aligned = pairs.ready[pairs.ready % 2 == 0]
     unseen = aligned[aligned < hold_out]
     others, parts = aligned[aligned >= hold_out][:len(unseen)], max(1, len(unseen) // 8)
-    rng = loop.generator(11, 0)
+    rng = loop.rng_for(11, 0)
     z = torch.randn(random_faces, base.generator.config.style_dim, generator=rng)
     for name, target, model in (("base", "photo", base), ("stylized", "storybook", story)):
         people = augment.Portraits(pairs, unseen, target, base.generator.config.size, base.encoder.image_size)
@@ -247,18 +247,18 @@ def _spread(parsing: ParsingNet, batches: list[Tensor]) -> float:
     return _mean(metrics.feature_distance(parsing, batch, batch.roll(1, 0)) for batch in batches)
 
 
-def write_bundle(out: str | Path, pairs: Pairs, parsing: ParsingNet, students: vtoonify.Students,
-                 generators: tuple[stylegan.Distilled, stylegan.Distilled], marks: Path, plan: Plan,
+def write_bundle(out: str | Path, pairs: Pairs, parsing: ParsingNet, task: vtoonify.VToonifyTask,
+                 generators: tuple[stylegan.Distilled, stylegan.Distilled], marks: Path, plan: DefaultPlan,
                  config: VToonifyConfig) -> None:
     """Measure and save, with what trained what. generators: base and stylised."""
-    parsing, students, base, story = (model.cpu() for model in (parsing, students, *generators))
-    report = measure(pairs, parsing, students, marks, plan.hold_out)
+    parsing, task, base, story = (model.cpu() for model in (parsing, task, *generators))
+    report = measure(pairs, parsing, task, marks, plan.hold_out)
     report["generators"] = measure_generators(pairs, parsing, base, story, plan.hold_out)
     landmark_report = marks.with_suffix(".json")
     if landmark_report.exists():
         report["landmark_model"] = json.loads(landmark_report.read_text())
-    networks: dict[str, nn.Module] = {"vtoonify": students.vtoonify, "parsing": parsing,
-                                      "style_encoder": students.style, "base": base.generator,
+    networks: dict[str, nn.Module] = {"vtoonify": task.vtoonify, "parsing": parsing,
+                                      "style_encoder": task.style, "base": base.generator,
                                       "stylized": story.generator}
     style = {"image_size": vtoonify.STYLE_IMAGE, "n_latent": 1, "style_dim": config.generator.style_dim}
     provenance = {

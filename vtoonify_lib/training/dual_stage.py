@@ -1,6 +1,6 @@
 """The DualStyleGAN of bundle studio-d: on the base StyleGAN of studio-t, read by the style encoder of VToonify-D.
 
-style mixing → lessons at low resolution → lessons at full size, see `dualstylegan`. The style encoder stays as it
+style mixing → styles at low resolution → styles at full size, see `dualstylegan`. The style encoder stays as it
 is, so one table of codes serves both networks. Every stage can be stopped and goes on where it was.
 """
 
@@ -25,15 +25,15 @@ from ..studio.shards import Pairs
 from ..weights.bundle import Bundle
 from . import augment, loop
 from .default import Stage, check_stages
-from .dualstylegan import DualDistilled, Lesson, pretrain, teach
+from .dualstylegan import DualDistilled, StyleExample, pretrain, train_styles
 from .exemplars import Exemplars, portrait_source
 from .stylegan import Distilled, code_bank
-from .vtoonify import Order
+from .vtoonify import StyleCondition
 
 
 @dataclass(frozen=True)
 class DualPlan:
-    """How much of everything; the defaults are meant for 25 minutes on two CPU cores."""
+    """Sizes of all stages; the defaults are meant for 25 minutes on two CPU cores."""
 
     hold_out: int = 256
     mixing: Stage | None = None  # codes of styles are no codes of faces (`studio.codes`): mixing faces teaches nothing
@@ -56,21 +56,21 @@ def base_of(bundle: Bundle) -> Distilled:
     return base
 
 
-def train_dual(pairs: Pairs, start: Bundle, style: StyleEncoder, shown: Exemplars, folder: str | os.PathLike,
+def train_dual(pairs: Pairs, start: Bundle, style: StyleEncoder, exemplars: Exemplars, folder: str | os.PathLike,
                plan: DualPlan | None = None, seconds: float | None = None, looks: Sequence[str] = LOOKS,
                per_look: int = EXEMPLARS, codes: np.ndarray | None = None,
                device: str | torch.device = "cpu") -> DualDistilled | None:
     """All stages in `folder` → the moving average of the last one.
 
     start    bundle with a base StyleGAN, its person encoder as style encoder, and a parsing net
-    style    two codes a picture, frozen;  shown: pictures of every style of the looks
-    codes    what the style encoder should read from each style, [N,2,D] or more (`studio.codes.style_codes`): every
-             other picture is drawn by them; None: all by what it does read
+    style    two codes a picture, frozen;  exemplars: pictures of every style of the looks
+    codes    table of the styles' codes, [N,2,D] or more (`studio.codes.style_codes`): half of the pictures are drawn by
+             them; None: all by the style encoder's codes
     seconds  stop after this long in all; → None when that was too short: call it again
     """
     plan, began = plan or DualPlan(), time.monotonic()
     base, parsing = base_of(start).to(device), start.network("parsing").to(device)
-    model = DualDistilled.on(base, style).to(device)
+    model = DualDistilled.from_base(base, style).to(device)
 
     full = start.config.generator.size
     check_stages(plan.lessons, full)
@@ -84,8 +84,9 @@ def train_dual(pairs: Pairs, start: Bundle, style: StyleEncoder, shown: Exemplar
                 "sample_every": plan.sample_every, "seed": 13 + number,
                 "seconds": None if seconds is None else seconds - (time.monotonic() - began)}
         if number:
-            lessons = told_lessons(pairs, shown, looks, per_look, stage, plan.hold_out, codes, 23 + number, device)
-            model = teach(model, lessons, parsing, where, stage.iterations, fixed_style=True, **more)
+            examples = style_examples(pairs, exemplars, looks, per_look, stage, plan.hold_out, codes, 23 + number,
+                                      device)
+            model = train_styles(model, examples, parsing, where, stage.iterations, fixed_style=True, **more)
         else:
             bank = code_bank(base, pairs, plan.hold_out)
             model = pretrain(model, bank, where, stage.iterations, stage.batch, **more)
@@ -94,30 +95,30 @@ def train_dual(pairs: Pairs, start: Bundle, style: StyleEncoder, shown: Exemplar
     return model
 
 
-def told_lessons(pairs: Pairs, shown: Exemplars, looks: Sequence[str], per_look: int, stage: Stage, hold_out: int,
-                 codes: np.ndarray | None, seed: int, device: str | torch.device) -> Callable[[int], Lesson]:
-    """`exemplars.portrait_source`, half of whose orders tell the codes if they are known.
+def style_examples(pairs: Pairs, exemplars: Exemplars, looks: Sequence[str], per_look: int, stage: Stage, hold_out: int,
+                   codes: np.ndarray | None, seed: int, device: str | torch.device) -> Callable[[int], StyleExample]:
+    """`exemplars.portrait_source`; half of the pictures are drawn by the table's codes where these are known.
 
-    The data is read when it is first asked for: a finished stage never asks.
+    The data is read at the first call: a finished stage makes none.
     """
     @cache
-    def source() -> Callable[[int], Lesson]:
-        return portrait_source(pairs, shown, looks, per_look, stage.batch, stage.size, hold_out, seed, device)
+    def source() -> Callable[[int], StyleExample]:
+        return portrait_source(pairs, exemplars, looks, per_look, stage.batch, stage.size, hold_out, seed, device)
 
     table = None if codes is None else torch.from_numpy(codes).to(device)
 
-    def lesson(i: int) -> Lesson:
-        photo, target, order = source()(i)
+    def example(i: int) -> StyleExample:
+        photo, target, condition = source()(i)
         if table is not None:
-            told = torch.rand(len(photo), generator=loop.generator(seed + 100, i)) < 0.5
-            order = order._replace(codes=table[order.index], told=told.to(device))
-        return photo, target, order
+            use_table_code = torch.rand(len(photo), generator=loop.rng_for(seed + 100, i)) < 0.5
+            condition = condition._replace(codes=table[condition.index], use_table_code=use_table_code.to(device))
+        return photo, target, condition
 
-    return lesson
+    return example
 
 
 @torch.no_grad()
-def measure_dual(model: DualDistilled, pairs: Pairs, hold_out: int, parsing: ParsingNet, shown: Exemplars,
+def measure_dual(model: DualDistilled, pairs: Pairs, hold_out: int, parsing: ParsingNet, exemplars: Exemplars,
                  looks: Sequence[str] = LOOKS, per_look: int = EXEMPLARS, batch: int = 8) -> dict:
     """Numbers on held-out, aligned people, against their renders in front of calm backgrounds.
 
@@ -140,9 +141,10 @@ def measure_dual(model: DualDistilled, pairs: Pairs, hold_out: int, parsing: Par
         rng, scores = np.random.default_rng(0), {}
         for part in parts:
             axes = (torch.from_numpy(axis[part]).float().to(device) for axis in degrees)
-            order = Order(shown.draw(index[part], rng, device), torch.from_numpy(index[part]).to(device), *axes)
+            condition = StyleCondition(exemplars.draw(index[part], rng, device),
+                                       torch.from_numpy(index[part]).to(device), *axes)
             target, photo = to_tensor(truth[part], device), to_tensor(photos[part], device)
-            drawn = model(to_tensor(seen[part], device), order).float().clamp(-1, 1)
+            drawn = model(to_tensor(seen[part], device), condition).float().clamp(-1, 1)
             for name, picture in (("", drawn), *([] if look is None else [("input_", photo)])):
                 scores.setdefault(f"{name}psnr", []).append(metrics.psnr(picture, target))
                 scores.setdefault(f"{name}feature", []).append(metrics.feature_distance(parsing, picture, target))

@@ -1,10 +1,10 @@
 """DualStyleGAN from zero (Yang et al. 2022, arXiv 2203.13248), on top of a trained base StyleGAN.
 
-The base stays as it is, so that degree 0 gives every face back. First the extrinsic path learns StyleGAN's own style
-mixing: colours, then ever more structure (`pretrain`). Then it learns styles. The authors had only the artworks, and
-played against a discriminator; here the renderer says what everybody looks like in every style at every degree, so
-the path is taught by regression (`teach`), together with the encoder that reads a style from a picture. `fit_sampler`
-learns to draw new codes; what is left of their recipe, for pictures without a twin, is in `style_fitting`.
+The base is frozen, so that degree 0 reproduces every face. First the extrinsic path learns StyleGAN's own style mixing:
+colours, then more and more structure (`pretrain`). Then it learns styles. The authors had only the artworks and trained
+against a discriminator; here the renderer provides every person in every style at every degree, so the path is trained
+by regression (`train_styles`), together with the style encoder. `fit_sampler` learns to sample new codes; fitting codes
+to artworks without a photograph is in `style_fitting`.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from ..models.encoders import ParsingNet, StyleEncoder
 from ..models.sampler import style_sampler
 from ..weights.bundle import Bundle
 from . import loop
-from .adversary import Judge
+from .adversary import Adversary
 from .objectives import Criterion, OurLosses, picture_loss
 from .stylegan import Distilled, fit_mapping
-from .vtoonify import STYLE_IMAGE, Order, detail_mask, rows
+from .vtoonify import STYLE_IMAGE, StyleCondition, detail_mask, rows
 
 WALK = (0.1, 0.2, 1.0)  # shares of the pre-training after which one more resolution of structure joins in: l = 7, 6, 5
-NORM_WEIGHT = 0.01  # of ModRes' convolutions: what a style does not need stays out
+NORM_WEIGHT = 0.01  # of the norm of ModRes' convolutions: keeps residuals small that a style does not need
 COLUMNS = 12  # of a picture of samples, at most
 
 
 class DualDistilled(nn.Module):
-    """Person encoder (frozen), style encoder and DualStyleGAN: photograph, order → picture.
+    """Person encoder (frozen), style encoder and DualStyleGAN: photograph, condition → picture.
 
     image_size, width  of both encoders; the style encoder gives a structure code and a colour code
     """
@@ -49,7 +49,7 @@ class DualDistilled(nn.Module):
         self.style = StyleEncoder(image_size, 2, config.style_dim, width)
 
     @classmethod
-    def on(cls, base: Distilled, style: StyleEncoder | None = None, seed: int = 0) -> DualDistilled:
+    def from_base(cls, base: Distilled, style: StyleEncoder | None = None, seed: int = 0) -> DualDistilled:
         """With the weights of a trained base.
 
         style  the style encoder to begin with, of two codes, as VToonify-D has it; None: the base's encoder, which then
@@ -70,7 +70,7 @@ class DualDistilled(nn.Module):
         return model
 
     @classmethod
-    def of(cls, bundle: Bundle) -> DualDistilled:
+    def from_bundle(cls, bundle: Bundle) -> DualDistilled:
         """That of a bundle, to draw with. VToonifyError when it has none."""
         if "dual" not in bundle.info["files"]:
             raise VToonifyError(f"{bundle.name} has no DualStyleGAN to fit styles with; load studio-d")
@@ -90,20 +90,20 @@ class DualDistilled(nn.Module):
         fine = codes[:, 1] + share * codes[:, 0]
         return latents.spread(torch.stack([codes[:, 0], fine], 1), self.generator.n_latent)
 
-    def forward(self, photo: Tensor, order: Order, until: int | None = None) -> Tensor:
-        """→ picture at resolution `until`, or full size; by the order's codes where it tells them."""
+    def forward(self, photo: Tensor, condition: StyleCondition, until: int | None = None) -> Tensor:
+        """→ picture at resolution `until`, or full size; by the condition's codes where `use_table_code` is set."""
         with torch.no_grad():
             w = self.encoder(photo)[:, 0]
-        codes = self.style(order.exemplar)
-        if order.codes is not None:
-            codes = torch.where(order.told[:, None, None], order.codes.to(codes.dtype), codes)
-        out = self.generator(w, self.extrinsic(codes, order.structure),
-                             self.generator.degrees(order.structure, order.color), space="w", until=until)
+        codes = self.style(condition.exemplar)
+        if condition.codes is not None:
+            codes = torch.where(condition.use_table_code[:, None, None], condition.codes.to(codes.dtype), codes)
+        out = self.generator(w, self.extrinsic(codes, condition.structure),
+                             self.generator.degrees(condition.structure, condition.color), space="w", until=until)
         return out if until is None else out[1]
 
 
 def doubled(old: dict[str, Tensor], new: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of a style encoder of one code for one of several, which gives the old code several times."""
+    """Weights of a style encoder of one code, repeated for an encoder of several codes."""
     return {name: torch.cat([value] * (len(new[name]) // len(value))) for name, value in old.items()}
 
 
@@ -116,7 +116,7 @@ def mixing_layer(i: int, iterations: int) -> int:
 def pretrain(model: DualDistilled, bank: Tensor, folder: str | os.PathLike, iterations: int, batch: int = 32,
              until: int | None = None, lr: float = 2e-3, seed: int = 12, seconds: float | None = None,
              sample_every: int = 250) -> DualDistilled:
-    """Teach the extrinsic path what StyleGAN's style mixing does: a face in another's colours, later in its shape.
+    """Train the extrinsic path to do StyleGAN's style mixing: a face in another's colours, later in its shape.
 
     bank   codes of faces [N,D] (see `stylegan.code_bank`), of which every picture takes two
     until  resolution to train at; None: full size
@@ -126,8 +126,8 @@ def pretrain(model: DualDistilled, bank: Tensor, folder: str | os.PathLike, iter
     optimizer, ema = _learner([dual.style, dual.res], model, lr)
 
     def mixture(net: DualStyleGAN, i: int, layer: int) -> tuple[Tensor, Tensor, Tensor]:
-        """What the path draws, what style mixing draws, and who is who: w+ [2,B,L,D]."""
-        g = loop.generator(seed, i, bank.device)
+        """The path's drawing, that of style mixing, and the w+ of both faces [2,B,L,D]."""
+        g = loop.rng_for(seed, i, bank.device)
         index = torch.randint(len(bank), (2, batch), generator=g, device=bank.device)
         own, other = (net.generator.to_w(bank[chosen], "w") for chosen in index)
         with torch.no_grad():
@@ -139,7 +139,7 @@ def pretrain(model: DualDistilled, bank: Tensor, folder: str | os.PathLike, iter
         with autocast(bank.device):
             out, target, _ = mixture(dual, i, mixing_layer(i, iterations))
             loss = picture_loss(out, target, detail_mask(None, target))
-        loop.descend(loss, optimizer, loop.warm_cosine(lr, i, iterations, warmup=50, floor=0.05), clip=1.0)
+        loop.optimizer_step(loss, optimizer, loop.warm_cosine(lr, i, iterations, warmup=50, floor=0.05), clip=1.0)
         ema.update(model, i)
         return {"mixing": float(loss.detach())}
 
@@ -156,52 +156,53 @@ def pretrain(model: DualDistilled, bank: Tensor, folder: str | os.PathLike, iter
 
 
 # -- stage 3: the styles ---------------------------------------------------------------------------------------------
-Lesson = tuple[Tensor, Tensor, Order]  # photograph, what it looks like in the order's style, order
+StyleExample = tuple[Tensor, Tensor, StyleCondition]  # photograph, its render in the style, condition
 
 
-def teach(model: DualDistilled, lessons: Callable[[int], Lesson], parsing: ParsingNet, folder: str | os.PathLike,
-          iterations: int, until: int | None = None, lr: float = 2e-3, seed: int = 13, seconds: float | None = None,
-          sample_every: int = 250, fixed_style: bool = False, criterion: Criterion | None = None,
-          judge: Callable[[], Judge] | None = None, norm: float | None = None) -> DualDistilled:
-    """Teach the extrinsic path and the style encoder the styles → the moving average, resumable in `folder`.
+def train_styles(model: DualDistilled, examples: Callable[[int], StyleExample], parsing: ParsingNet,
+                 folder: str | os.PathLike, iterations: int, until: int | None = None, lr: float = 2e-3,
+                 seed: int = 13, seconds: float | None = None, sample_every: int = 250, fixed_style: bool = False,
+                 criterion: Criterion | None = None, make_adversary: Callable[[], Adversary] | None = None,
+                 norm: float | None = None) -> DualDistilled:
+    """Train the extrinsic path and the style encoder on styles → the moving average, resumable in `folder`.
 
-    lessons      iteration → photograph [B,3,·,·], its render in the style at the order's degrees [B,3,S,S], order; see
-                 `exemplars.portrait_source`
-    fixed_style  leave the style encoder as it is, whose codes another network reads too
-    criterion    the losses of the pictures; None: ours. The published stage: `objectives.PublishedStyleLosses`, a judge
-                 (its verdict counts 1), and norm 0.01
-    judge        makes the adversary that sees all of the picture; None: no game
-    norm         weight of Σ‖ModRes weights‖; None: ours, NORM_WEIGHT times the mean square of each kernel
+    examples        iteration → photograph [B,3,·,·], its render in the condition's style and degrees [B,3,S,S],
+                    condition; see `exemplars.portrait_source`
+    fixed_style     freeze the style encoder, whose codes another network reads too
+    criterion       the losses of the pictures; None: ours. The published stage: `objectives.PublishedStyleLosses`, an
+                    adversary (its loss weighs 1), and norm 0.01
+    make_adversary  makes the adversary, which sees whole pictures; None: no adversarial loss
+    norm            weight of Σ‖ModRes weights‖; None: ours, NORM_WEIGHT times the mean square of each kernel
     """
     dual = model.generator
     optimizer, ema = _learner([dual.style, dual.res, *([] if fixed_style else [model.style])], model, lr)
     kernels = [p for p in dual.res.parameters() if p.ndim == 4]
     criterion = criterion or OurLosses(parsing.eval().requires_grad_(False), whole=128)
-    rival = judge() if judge else None
+    adversary = make_adversary() if make_adversary else None
 
     def step(i: int) -> dict[str, float]:
-        photo, target, order = lessons(i)
+        photo, target, condition = examples(i)
         with autocast(photo.device):
-            out = model(photo, order, until)
-            parts = criterion(out, target, detail_mask(None, target), order.exemplar)
+            out = model(photo, condition, until)
+            parts = criterion(out, target, detail_mask(None, target), condition.exemplar)
             parts["norm"] = (NORM_WEIGHT * torch.stack([p.float().square().mean() for p in kernels]).mean()
                              if norm is None else norm * sum(p.float().norm() for p in dual.res.parameters()))
-        if rival:
-            parts["sharp"] = rival.verdict(out.float())
+        if adversary:
+            parts["sharp"] = adversary.generator_loss(out.float())
         rate = loop.warm_cosine(lr, i, iterations, warmup=100, floor=0.03)
-        loop.descend(sum(parts.values()), optimizer, rate, clip=1.0)
+        loop.optimizer_step(sum(parts.values()), optimizer, rate, clip=1.0)
         ema.update(model, i)
         values = {name: float(value.detach()) for name, value in parts.items()}
-        return values | ({"judge": rival.learn(target, out.float(), i)} if rival else {})
+        return values | ({"judge": adversary.step(target, out.float(), i)} if adversary else {})
 
     @torch.no_grad()
     def sample(_: int) -> Image.Image:
-        photo, target, order = lessons(10**6)
-        out = ema.model(photo, order, until).float().clamp(-1, 1)
-        shown = (F.interpolate(p, out.shape[2:], mode="bilinear") for p in (photo, order.exemplar))
+        photo, target, condition = examples(10**6)
+        out = ema.model(photo, condition, until).float().clamp(-1, 1)
+        shown = (F.interpolate(p, out.shape[2:], mode="bilinear") for p in (photo, condition.exemplar))
         return rows([p[:COLUMNS] for p in (*shown, out, target)])
 
-    kept = {"model": model, "ema": ema, "optimizer": optimizer, **(rival.parts() if rival else {})}
+    kept = {"model": model, "ema": ema, "optimizer": optimizer, **(adversary.parts() if adversary else {})}
     loop.run(folder, iterations, step, kept, sample, sample_every, seconds=seconds,
              title=f"DualStyleGAN {until or dual.config.size} px")
     return ema.model
@@ -217,7 +218,7 @@ def _learner(learning: list[nn.Module], model: nn.Module, lr: float) -> tuple[to
 
 # -- new styles ------------------------------------------------------------------------------------------------------
 def fit_sampler(codes: Tensor, seed: int = 14, **more: int | float) -> nn.Sequential:
-    """A network from Gaussian noise [B,2D] to codes of styles that nobody drew, distributed like `codes` [N,2,D].
+    """A network from Gaussian noise [B,2D] to codes of new styles, distributed like `codes` [N,2,D].
 
     Fitted to whitened codes: they vary in few directions, and random projections of the codes themselves hardly show
     these. The last layer, which is linear, takes the whitening back. Directions in which they do not vary stay still.
@@ -229,7 +230,7 @@ def fit_sampler(codes: Tensor, seed: int = 14, **more: int | float) -> nn.Sequen
     mean, (_, spread, axes) = flat.mean(0), torch.linalg.svd(flat - flat.mean(0), full_matrices=False)
     spread = spread[spread > 1e-4 * spread[0]] / (len(flat) - 1) ** 0.5
     axes = axes[:len(spread)]
-    g, k = loop.generator(seed, 0, codes.device), len(spread)
+    g, k = loop.rng_for(seed, 0, codes.device), len(spread)
     idle = torch.randn(len(flat), len(mean) - k, generator=g, device=g.device)  # as the others, and dropped below
     torch.manual_seed(seed)
     sampler = style_sampler(len(mean)).to(codes.device)

@@ -1,8 +1,8 @@
 """Training VToonify-D on exact renders (paper §4.2): the same person in many styles, at every degree.
 
 A data set of `studio.shards.render_styles` says what each person looks like in one style of every look, at a structure
-and a colour degree of its own. The student sees the photograph and some other picture in that style, so it has to learn
-from pictures what a style is. The losses are those of `vtoonify`, and the mask loss.
+and a colour degree of its own. The network sees the photograph and another picture in that style, so it has to learn
+styles from pictures. The losses are those of `vtoonify`, and the mask loss.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from ..models.vtoonify import VToonify
 from ..models.vtoonify_d import VToonifyD
 from ..studio.shards import Pairs
 from . import augment, loop
-from .dualstylegan import Lesson, doubled
-from .vtoonify import STYLE_IMAGE, DualStudents, Order, Pair, Students, cut_out
+from .dualstylegan import StyleExample, doubled
+from .vtoonify import STYLE_IMAGE, DualVToonifyTask, Pair, StyleCondition, VToonifyTask, cut_out
 
 OPEN_MASK = 1.0  # bias of the fusion masks at the start: tanh(1) of the photograph's detail passes
 
 
 class Exemplars:
-    """Small pictures of every style, to ask for it with.
+    """Small pictures of every style: the inputs of the style encoder.
 
-    pictures  of each style, in the order of `index = look · per_look + number`: uint8 [N,S,S,3] each; whoever is in
-              them, they show the style at full degree in FFHQ's framing
+    pictures  of each style, in the order of `index = look · per_look + number`: uint8 [N,S,S,3] each, of any person, at
+              full degree, in FFHQ's framing
     """
 
     def __init__(self, pictures: Sequence[np.ndarray]):
@@ -39,9 +39,9 @@ class Exemplars:
         self.pictures = list(pictures)
 
     @classmethod
-    def of(cls, pairs: Pairs, looks: Sequence[str], per_look: int, hold_out: int, size: int = STYLE_IMAGE,
-           own: Callable[[str, int], np.ndarray] | None = None) -> Exemplars:
-        """All in the data set who are drawn at full degree; `own(look, number)`: a style's own picture, as large."""
+    def from_pairs(cls, pairs: Pairs, looks: Sequence[str], per_look: int, hold_out: int, size: int = STYLE_IMAGE,
+                   own: Callable[[str, int], np.ndarray] | None = None) -> Exemplars:
+        """All entries of the data set at full degree; `own(look, number)`: a style's own picture of the same size."""
         found = []
         for look in looks:
             full = (np.array(pairs[f"{look}_structure"]) == 1) & (np.array(pairs[f"{look}_color"]) == 1)
@@ -63,16 +63,16 @@ class Exemplars:
 
 def style_source(pairs: Pairs, exemplars: Exemplars, looks: Sequence[str], per_look: int, batch: int,
                  hold_out: int = 256, seed: int = 3, window: int | None = None, codes: np.ndarray | None = None,
-                 told_until: int = 0, device: str | torch.device = "cpu") -> Callable[[int], Pair]:
+                 table_code_until: int = 0, device: str | torch.device = "cpu") -> Callable[[int], Pair]:
     """Pairs of exact renders, each in a look of its own, augmented as `vtoonify.render_source`: iteration → Pair.
 
     codes       of all styles, then of the photograph, [N+1,2,D] (`studio.codes.style_codes`); None: not known
-    told_until  iteration before which every picture is drawn by them; from there on every other one
+    table_code_until  iteration before which every picture is drawn by them; from there on every other one
     """
     table = None if codes is None else torch.from_numpy(codes).to(device)
 
     def source(i: int) -> Pair:
-        rng, g = np.random.default_rng([seed, i]), loop.generator(seed, i, device)
+        rng, g = np.random.default_rng([seed, i]), loop.rng_for(seed, i, device)
         entries, look = augment.choose(pairs, batch, rng, hold_out), rng.integers(0, len(looks), batch)
         names = [looks[k] for k in look]
 
@@ -83,44 +83,48 @@ def style_source(pairs: Pairs, exemplars: Exemplars, looks: Sequence[str], per_l
         structure, color = (torch.from_numpy(read(axis)).float().to(device) for axis in ("structure", "color"))
         drawn = augment.load(pairs, entries, names, device)
         x, y, photo, parsing = augment.augment_batch(drawn, g, repainted=color)
-        order = Order(exemplars.draw(index, rng, device), torch.from_numpy(index).to(device), structure, color)
+        condition = StyleCondition(exemplars.draw(index, rng, device), torch.from_numpy(index).to(device),
+                                   structure, color)
         if table is not None:
-            told = torch.from_numpy((rng.random(batch) < 0.5) | (i < told_until)).to(device)
-            order = order._replace(codes=table[index], plain=table[-1:].expand(batch, -1, -1), told=told)
-        return cut_out(Pair(x, y, photo, parsing, order), window, loop.generator(seed + 200, i))
+            use_table_code = torch.from_numpy((rng.random(batch) < 0.5) | (i < table_code_until)).to(device)
+            condition = condition._replace(codes=table[index], null_code=table[-1:].expand(batch, -1, -1),
+                                           use_table_code=use_table_code)
+        return cut_out(Pair(x, y, photo, parsing, condition), window, loop.rng_for(seed + 200, i))
 
     return source
 
 
 def portrait_source(pairs: Pairs, exemplars: Exemplars, looks: Sequence[str], per_look: int, batch: int, size: int,
-                    hold_out: int = 256, seed: int = 12, device: str | torch.device = "cpu") -> Callable[[int], Lesson]:
-    """Lessons for DualStyleGAN at `size` pixels: aligned portraits in front of calm backgrounds, iteration → Lesson."""
+                    hold_out: int = 256, seed: int = 12, device: str | torch.device = "cpu"
+                    ) -> Callable[[int], StyleExample]:
+    """Examples for DualStyleGAN at `size` pixels: aligned portraits in front of calm backgrounds, by iteration."""
     index = augment.portrait_pool(pairs, max(size, STYLE_IMAGE), hold_out)
     photos = augment.aligned(pairs, index, "photo", STYLE_IMAGE)
     targets = np.stack([augment.aligned(pairs, index, look, size, calm=True) for look in looks])
     style, structure, color = (np.stack([np.array(pairs[f"{look}_{name}"])[index] for look in looks])
                                for name in ("style", "structure", "color"))
 
-    def source(i: int) -> Lesson:
-        rng, g = np.random.default_rng([seed, i]), loop.generator(seed, i, device)
+    def source(i: int) -> StyleExample:
+        rng, g = np.random.default_rng([seed, i]), loop.rng_for(seed, i, device)
         who, look = rng.integers(0, len(index), batch), rng.integers(0, len(looks), batch)
         degrees = [torch.from_numpy(axis[look, who]).float().to(device) for axis in (structure, color)]
         side = torch.rand(batch, 1, 1, 1, generator=g, device=g.device) < 0.5
-        plain = [torch.where(side, x.flip(3), x) for x in
-                 (to_tensor(photos[who], device), to_tensor(targets[look, who], device))]
-        photo, target = augment.tint(plain, g, strength=0.4)
-        target = torch.lerp(target, plain[1], degrees[1].view(-1, 1, 1, 1))  # colours of a style are not tinted
+        untinted = [torch.where(side, x.flip(3), x) for x in
+                    (to_tensor(photos[who], device), to_tensor(targets[look, who], device))]
+        photo, target = augment.tint(untinted, g, strength=0.4)
+        target = torch.lerp(target, untinted[1], degrees[1].view(-1, 1, 1, 1))  # colours of a style are not tinted
         number = per_look * look + style[look, who]
-        return photo, target, Order(exemplars.draw(number, rng, device), torch.from_numpy(number).to(device), *degrees)
+        condition = StyleCondition(exemplars.draw(number, rng, device), torch.from_numpy(number).to(device), *degrees)
+        return photo, target, condition
 
     return source
 
 
-def dual_students(simple: Students, config: VToonifyConfig, seed: int = 0) -> DualStudents:
-    """VToonify-D that begins as a trained VToonify-T: all that the two have in common, and a style encoder that gives
+def dual_task(simple: VToonifyTask, config: VToonifyConfig, seed: int = 0) -> DualVToonifyTask:
+    """VToonify-D initialised from a trained VToonify-T: all weights that the two share, and a style encoder that gives
     the old code twice. `config` is that of the T with the other backbone."""
     torch.manual_seed(seed)
-    dual = DualStudents(config, simple.style.image_size, simple.style.body[0].out_channels)
+    dual = DualVToonifyTask(config, simple.style.image_size, simple.style.body[0].out_channels)
     dual.vtoonify.load_state_dict({**dual.vtoonify.state_dict(), **_renamed(simple.vtoonify)})
     for fusion in dual.vtoonify.fusion_out:
         torch.nn.init.constant_(fusion.conv2.bias, OPEN_MASK)

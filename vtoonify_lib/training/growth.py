@@ -18,21 +18,21 @@ from ..config import INPUT_CHANNELS, VToonifyConfig, VToonifyError
 from ..models.layers import SLOPE
 from ..models.vtoonify import STEM
 from ..models.vtoonify_d import build_vtoonify
-from .vtoonify import Students
+from .vtoonify import VToonifyTask
 
 RGB = 3
 REST = 0.1  # of their usual size: what new channels add to old ones at the start
 
 
-def grown_students(simple: Students, config: VToonifyConfig, seed: int = 0) -> Students:
+def grown_task(simple: VToonifyTask, config: VToonifyConfig, seed: int = 0) -> VToonifyTask:
     """VToonify-T of `config` from a smaller one's weights, with the same style encoder; see `grown_state`."""
     check_growth(simple.vtoonify.config, config)
     torch.manual_seed(seed)
-    students = Students(config, simple.style.image_size, simple.style.body[0].out_channels)
-    students.style.load_state_dict(simple.style.state_dict())
-    students.vtoonify.load_state_dict(grown_state(
-        simple.vtoonify.state_dict(), simple.vtoonify.config, students.vtoonify.state_dict(), config))
-    return students
+    task = VToonifyTask(config, simple.style.image_size, simple.style.body[0].out_channels)
+    task.style.load_state_dict(simple.style.state_dict())
+    task.vtoonify.load_state_dict(grown_state(
+        simple.vtoonify.state_dict(), simple.vtoonify.config, task.vtoonify.state_dict(), config))
+    return task
 
 
 def grown_state(old: dict[str, Tensor], small: VToonifyConfig, fresh: dict[str, Tensor], large: VToonifyConfig
@@ -63,7 +63,7 @@ def check_growth(small: VToonifyConfig, large: VToonifyConfig) -> None:
 
 
 def _hand_down(state: dict[str, Tensor], reads: Tensor, extra: int) -> None:
-    """Make the first `extra` stages of the encoder hand the frame on to the kernel `reads` [O,22,3,3] of the next.
+    """Make the first `extra` stages of the encoder pass the frame on to the kernel `reads` [O,22,3,3] of the next.
 
     Colours pass a leaky ReLU twice, as x and as −x, whose difference is 1.2·x. Parsing logits pass it as they are: what
     lies below 0 says little. (Lifted above 0 all would pass exactly, but training stumbled: .51 after fifty steps.)

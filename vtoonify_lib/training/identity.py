@@ -1,7 +1,7 @@
-"""Our own identity encoder: who is in a portrait, whatever the pose, the light or the drawing style.
+"""Our own identity encoder: it identifies the person in a portrait in any pose, light or drawing style.
 
 It stands in for ArcFace (paper §5), whose weights are not for commercial use. It learns from the studio: the same
-person photographed and drawn again and again, told apart from everybody else by InfoNCE (van den Oord et al. 2018,
+person in many photographs and drawings, against all others by InfoNCE (van den Oord et al. 2018,
 arXiv 1807.03748). It knows the people, looks and FFHQ framing of the studio; on real photographs it is not tested.
 """
 
@@ -146,13 +146,13 @@ def train_identity(folder: str | os.PathLike, people: int = 1280, views: int = 6
     seconds        stop training early after this long; the next call goes on
     """
     seen = render_views(Path(folder) / "views", people, views, kit=kit)
-    net = learn(seen, Path(folder) / "net", iterations, batch, hold_out, seconds=seconds, device=device)
+    net = fit_encoder(seen, Path(folder) / "net", iterations, batch, hold_out, seconds=seconds, device=device)
     return net, identity_report(net, seen[:hold_out], device)
 
 
-def learn(views: np.ndarray, folder: str | os.PathLike, iterations: int, batch: int = 64, hold_out: int = 128,
-          lr: float = 1e-3, seed: int = 5, seconds: float | None = None, dim: int = 128, width: int = 24,
-          device: str | torch.device = "cpu") -> StyleEncoder:
+def fit_encoder(views: np.ndarray, folder: str | os.PathLike, iterations: int, batch: int = 64, hold_out: int = 128,
+                lr: float = 1e-3, seed: int = 5, seconds: float | None = None, dim: int = 128, width: int = 24,
+                device: str | torch.device = "cpu") -> StyleEncoder:
     """InfoNCE over `batch` people in two views each, Adam under a half cosine; resumable in `folder`.
 
     views  uint8 [N,V,S,S,3]; VToonifyError where fewer than two people remain beside `hold_out`
@@ -172,7 +172,7 @@ def learn(views: np.ndarray, folder: str | os.PathLike, iterations: int, batch: 
             codes = embed(net, torch.cat([a, b]))
         first, second = codes.chunk(2)
         loss = info_nce(first, second)
-        loop.descend(loss, optimizer, loop.warm_cosine(lr, i, iterations, warmup=50))
+        loop.optimizer_step(loss, optimizer, loop.warm_cosine(lr, i, iterations, warmup=50))
         ema.update(net, i)
         found = (first @ second.T).argmax(1) == torch.arange(len(a), device=a.device)
         return {"loss": loss.item(), "found": found.float().mean().item()}
@@ -184,9 +184,9 @@ def learn(views: np.ndarray, folder: str | os.PathLike, iterations: int, batch: 
 
 def _two_views(views: np.ndarray, n: int, i: int, seed: int, hold_out: int, device: str | torch.device
                ) -> tuple[Tensor, Tensor]:
-    """n different people (all, if there are fewer) in two different views, each mirrored, tinted and worn for itself:
+    """n different people (all, if there are fewer) in two different views, independently mirrored, tinted and degraded:
     [n,3,S,S] twice."""
-    rng, g = np.random.default_rng([seed, i]), loop.generator(seed, i, device)
+    rng, g = np.random.default_rng([seed, i]), loop.rng_for(seed, i, device)
     who = rng.permutation(np.arange(hold_out, len(views)))[:n]
     chosen = rng.random((len(who), views.shape[1])).argsort(1)[:, :2]
     x = to_tensor(np.concatenate([views[who, chosen[:, k]] for k in (0, 1)]), device)

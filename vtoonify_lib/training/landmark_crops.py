@@ -1,4 +1,4 @@
-"""What the landmark networks see in training: crops, turned and worn, with things in front of the face. NumPy only.
+"""What the landmark networks see in training: rotated and degraded crops, with things in front of the face. NumPy only.
 
 Everything is a function of a random generator. Points are in pixels of the crop, (0, 0) is the middle of its first
 pixel.
@@ -69,7 +69,7 @@ def face_sample(example: Example, rng: np.random.Generator, things: Sequence[np.
     away = np.abs((box[:2] + box[2:]) / 2 - centre).max() / (box[2] - box[0])
     off = away > FAR[0] or abs(np.log(side / (box[2] - box[0]))) > FAR[1]
     size = eye_distance_of(points[:68]) / (FACE_SIDE / 2)
-    return Sample(worn(image, rng), from_pixels(points, FACE).astype(np.float32), example.openness, size, 1.0 - off)
+    return Sample(degraded(image, rng), from_pixels(points, FACE).astype(np.float32), example.openness, size, 1.0 - off)
 
 
 def eye_sample(example: Example, rng: np.random.Generator) -> Sample:
@@ -84,8 +84,8 @@ def eye_sample(example: Example, rng: np.random.Generator) -> Sample:
     points = apply(matrix, example.points[[*range(36, 42), 68]].astype(float))
     image = crop(np.ascontiguousarray(example.image), matrix, EYE)
     size = distance * np.sqrt(abs(np.linalg.det(matrix[:, :2]))) / (EYE_WIDTH / 2)
-    return Sample(worn(image, rng, fine=True), from_pixels(points, EYE).astype(np.float32), example.openness[:1], size,
-                  1.0)
+    points = from_pixels(points, EYE).astype(np.float32)
+    return Sample(degraded(image, rng, fine=True), points, example.openness[:1], size, 1.0)
 
 
 def empty_sample(picture: np.ndarray, rng: np.random.Generator) -> Sample:
@@ -94,8 +94,8 @@ def empty_sample(picture: np.ndarray, rng: np.random.Generator) -> Sample:
     side = min(height, width) * rng.uniform(0.15, 1.1) / 1.3
     centre = np.array([rng.uniform(0, width), rng.uniform(0, height)])
     matrix = face_matrix(np.concatenate([centre - side / 2, centre + side / 2]), rng.normal(0, 0.3))
-    return Sample(worn(crop(picture, matrix, FACE), rng), np.zeros((70, 2), np.float32), np.zeros(2, np.float32), 1.0,
-                  0.0)
+    image = degraded(crop(picture, matrix, FACE), rng)
+    return Sample(image, np.zeros((70, 2), np.float32), np.zeros(2, np.float32), 1.0, 0.0)
 
 
 def hard_negative(picture: np.ndarray, box: Sequence[float]) -> np.ndarray:
@@ -110,7 +110,7 @@ def hard_sample(patch: np.ndarray, rng: np.random.Generator) -> Sample:
     centre = (patch.shape[0] - 1) / 2 + rng.normal(0, 0.07, 2) * side
     image = crop(patch, face_matrix(np.concatenate([centre - side / 2, centre + side / 2]), rng.normal(0, 0.1)), FACE)
     image = image[:, ::-1] if rng.random() < 0.5 else image
-    image = worn(image, rng) if rng.random() < 0.6 else np.ascontiguousarray(image)
+    image = degraded(image, rng) if rng.random() < 0.6 else np.ascontiguousarray(image)
     return Sample(image, np.zeros((70, 2), np.float32), np.zeros(2, np.float32), 1.0, 0.0)
 
 
@@ -126,7 +126,7 @@ def beside_sample(example: Example, rng: np.random.Generator) -> Sample:
     half = side * grow / 2
     matrix = face_matrix(np.concatenate([centre - half, centre + half]), rng.normal(0, 0.3))
     image = crop(np.ascontiguousarray(example.image), matrix, FACE)
-    return Sample(worn(image, rng), np.zeros((70, 2), np.float32), np.zeros(2, np.float32), 1.0, 0.0)
+    return Sample(degraded(image, rng), np.zeros((70, 2), np.float32), np.zeros(2, np.float32), 1.0, 0.0)
 
 
 # -- things in front of the face --------------------------------------------------------------------------------------
@@ -195,8 +195,8 @@ def obstacle(image: np.ndarray, points: np.ndarray, rng: np.random.Generator,
 
 
 # -- camera -----------------------------------------------------------------------------------------------------------
-def worn(image: np.ndarray, rng: np.random.Generator, fine: bool = False) -> np.ndarray:
-    """As cameras spoil it: light, colour, blur, resolution, noise, JPEG. uint8 → uint8. fine: milder, for eyes."""
+def degraded(image: np.ndarray, rng: np.random.Generator, fine: bool = False) -> np.ndarray:
+    """Degradations of a camera: light, colour, blur, resolution, noise, JPEG. uint8 → uint8. fine: milder, for eyes."""
     x = image.astype(np.float32) / 255
     x = x ** np.float32(np.exp(rng.normal(0, 0.3)))
     x *= np.exp(rng.normal(0, 0.1, 3)).astype(np.float32) * np.float32(np.exp(rng.normal(0, 0.2)))

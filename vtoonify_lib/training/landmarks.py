@@ -38,14 +38,14 @@ EDGE = 0.01              # error in eye distances at which the loss turns from a
 
 
 @dataclass(frozen=True)
-class Faces:
-    """What there is to learn from. Entries of `photos` are drawn by `weights`."""
+class LandmarkExamples:
+    """The training set. Entries of `photos` are sampled by `weights`."""
 
     renders: list[Example]
     photos: list[Example] = field(default_factory=list)
     weights: np.ndarray | None = None
     empty: list[np.ndarray] = field(default_factory=list)
-    hard: list[np.ndarray] = field(default_factory=list)  # what was taken for a face, see `mine`
+    hard: list[np.ndarray] = field(default_factory=list)  # false detections, see `mine_hard_negatives`
 
     def draw(self, rng: np.random.Generator) -> Example:
         """A photograph or a render, half and half; renders where there are no photographs."""
@@ -54,7 +54,7 @@ class Faces:
         return self.renders[int(rng.integers(len(self.renders)))]
 
 
-def face_batch(faces: Faces, n: int, rng: np.random.Generator) -> list[Sample]:
+def face_batch(faces: LandmarkExamples, n: int, rng: np.random.Generator) -> list[Sample]:
     """n crops of faces, and among them some of anything else."""
     out = []
     for _ in range(n):
@@ -69,8 +69,8 @@ def face_batch(faces: Faces, n: int, rng: np.random.Generator) -> list[Sample]:
     return out
 
 
-def mine(net: nn.Module, faces: Faces, rng: np.random.Generator) -> None:
-    """Search some pictures as `faces.searching` does, and keep what is taken for a face and is none."""
+def mine_hard_negatives(net: nn.Module, faces: LandmarkExamples, rng: np.random.Generator) -> None:
+    """Search some pictures as `faces.searching` does, and keep the false detections."""
     model = NetworkLandmarks(net)
     for _ in range(MINED):
         truth = None
@@ -129,7 +129,7 @@ def eye_loss(net: nn.Module, samples: Sequence[Sample], device: torch.device) ->
     return loss, {"eye": away.norm(dim=2).mean().item(), "openness": opened.item()}
 
 
-def train(faces: Faces, folder: str | Path, iterations: int = 3400, batch: int = 64, seed: int = 3,
+def train(faces: LandmarkExamples, folder: str | Path, iterations: int = 3400, batch: int = 64, seed: int = 3,
           seconds: float | None = None, device: str | torch.device = "cpu") -> LandmarkNet:
     """AdamW under a half cosine, resumable in `folder` → the moving average of the weights, in eval mode."""
     device = torch.device(device)
@@ -151,10 +151,10 @@ def train(faces: Faces, folder: str | Path, iterations: int = 3400, batch: int =
             waiting[i + 1] = worker.submit(prepared, i + 1)
             loss, first = face_loss(net.face, whole, device)
             more, second = eye_loss(net.eyes, eyes, device)
-            loop.descend(loss + more, optimizer, loop.warm_cosine(LR, i, iterations, WARMUP), clip=5.0)
+            loop.optimizer_step(loss + more, optimizer, loop.warm_cosine(LR, i, iterations, WARMUP), clip=5.0)
             ema.update(net, i)
             if i % MINE_EVERY == MINE_EVERY - 1 or (not faces.hard and i > MINE_EVERY):
-                mine(copy.deepcopy(ema.model).cpu(), faces, np.random.default_rng([seed, i, 1]))
+                mine_hard_negatives(copy.deepcopy(ema.model).cpu(), faces, np.random.default_rng([seed, i, 1]))
             return first | second
 
         loop.run(folder, iterations, step, {"net": net, "ema": ema, "optimizer": optimizer}, seconds=seconds,
@@ -162,8 +162,8 @@ def train(faces: Faces, folder: str | Path, iterations: int = 3400, batch: int =
     return ema.model
 
 
-def _start(net: LandmarkNet, faces: Faces, seed: int) -> None:
-    """Points are counted from the mean of what there is to see."""
+def _start(net: LandmarkNet, faces: LandmarkExamples, seed: int) -> None:
+    """Set the mean points, to which the networks predict offsets."""
     rng = np.random.default_rng(seed)
     known = [s.points for s in (face_sample(faces.draw(rng), rng) for _ in range(200)) if s.face > 0.5]
     net.face.mean.copy_(torch.as_tensor(np.mean(known, 0)))
@@ -189,8 +189,8 @@ def errors(model: NetworkLandmarks, examples: Sequence[Example], seed: int = 0) 
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How much of everything. The defaults are those of the shipped file (data/README.md says what it learnt from)."""
+class LandmarkPlan:
+    """Sizes of the training. The defaults are those of the shipped file (data/README.md says what it learnt from)."""
 
     renders: int = 9200
     hold_out: int = 300
@@ -201,7 +201,7 @@ class Plan:
     device: str | torch.device = "cpu"
 
 
-def make(folder: str | Path, out: str | Path, plan: Plan, photos: Sequence[tuple[str, Example, float]] = (),
+def make(folder: str | Path, out: str | Path, plan: LandmarkPlan, photos: Sequence[tuple[str, Example, float]] = (),
          empty: Sequence[np.ndarray] = ()) -> dict[str, float]:
     """Render, train in `folder`, write the safetensors file `out` → errors on renders that were held out.
 
@@ -211,8 +211,8 @@ def make(folder: str | Path, out: str | Path, plan: Plan, photos: Sequence[tuple
     drawn = landmark_data.renders(landmark_data.render(folder / "renders", plan.renders, plan.kit))
     held = landmark_data.renders(landmark_data.render(folder / "held_out", plan.hold_out, plan.kit, HELD_OUT_SEED))
     weights = np.array([weight for *_, weight in photos])
-    faces = Faces(drawn, [example for _, example, _ in photos], weights / weights.sum() if len(photos) else None,
-                  list(empty))
+    weights = weights / weights.sum() if len(photos) else None
+    faces = LandmarkExamples(drawn, [example for _, example, _ in photos], weights, list(empty))
     net = train(faces, folder, plan.iterations, plan.batch, seconds=plan.seconds, device=plan.device).cpu()
     save_tensors(net.state_dict(), Path(out), network="landmarks")
     return errors(NetworkLandmarks(net), held[: plan.hold_out])
@@ -222,13 +222,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", default="runs/landmarks", help="where the run lives; resumed when it exists")
     parser.add_argument("--out", help="safetensors file to write (default: landmarks.safetensors in the folder)")
-    parser.add_argument("--renders", type=int, default=Plan.renders, help="people to draw")
+    parser.add_argument("--renders", type=int, default=LandmarkPlan.renders, help="people to draw")
     parser.add_argument("--labels", action="append", default=[], help="labels of photographs, an .npz file; repeatable")
     parser.add_argument("--photos", help="folder that the labels' paths are in")
     parser.add_argument("--without", help="text file of paths that are not trained on")
     parser.add_argument("--empty", help="folder of pictures without people")
-    parser.add_argument("--iterations", type=int, default=Plan.iterations)
-    parser.add_argument("--batch", type=int, default=Plan.batch)
+    parser.add_argument("--iterations", type=int, default=LandmarkPlan.iterations)
+    parser.add_argument("--batch", type=int, default=LandmarkPlan.batch)
     parser.add_argument("--seconds", type=float, help="stop after this long; the next call goes on")
     parser.add_argument("--kit", help="folder of another portrait kit (default: $VTOONIFY_PORTRAIT_KIT, or ours)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
@@ -237,8 +237,8 @@ def main() -> None:
         without = set(Path(args.without).read_text().split()) if args.without else set()
         photos = [row for path in args.labels for row in landmark_data.read_labels(path, args.photos, without)]
         empty = [path for path in sorted(Path(args.empty).rglob("*")) if path.is_file()] if args.empty else []
-        plan = Plan(args.renders, iterations=args.iterations, batch=args.batch, seconds=args.seconds, kit=args.kit,
-                    device=pick_device(args.device))
+        plan = LandmarkPlan(args.renders, iterations=args.iterations, batch=args.batch, seconds=args.seconds,
+                            kit=args.kit, device=pick_device(args.device))
         out = args.out or Path(args.folder) / "landmarks.safetensors"
         print(make(args.folder, out, plan, photos, [read_image(path) for path in empty]))
     except VToonifyError as error:

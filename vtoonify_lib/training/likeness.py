@@ -1,4 +1,4 @@
-"""How close a trained VToonify comes to drawings that it never saw: numbers, and sheets to look at."""
+"""Evaluation of a trained VToonify on held-out photographs and their drawings: numbers and contact sheets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..media.images import to_image
 from ..models.encoders import ParsingNet
 from ..models.perceptual import VGGFeatures
 from ..studio.shards import Pairs
-from .vtoonify import Order, Pair, Students, stylise
+from .vtoonify import Pair, StyleCondition, VToonifyTask, stylise
 from .windows import whole
 
 SEEN = 512  # px: what VGG compares is no larger
@@ -26,10 +26,10 @@ TILE = 384  # px: side of a picture on the sheets
 
 
 @dataclass(frozen=True)
-class Trial:
+class HeldOutExample:
     """One held-out entry in one look; natural, detail: see `whole`.
 
-    order: what VToonify-D is asked for, by entry and look
+    condition: for VToonify-D, by entry and look
     """
 
     pairs: Pairs
@@ -37,15 +37,15 @@ class Trial:
     look: str
     scale: int
     multiple: int
-    order: Callable[[int, str], Order] | None = None
+    condition: Callable[[int, str], StyleCondition] | None = None
     face: int = 64
     natural: int | None = None
     detail: bool = False
 
     def pair(self) -> Pair:
         """The whole picture, without augmentation."""
-        order = None if self.order is None else lambda entries: self.order(int(entries[0]), self.look)
-        return whole(self.pairs, [self.entry], self.look, self.scale, self.multiple, order, self.face,
+        condition = None if self.condition is None else lambda entries: self.condition(int(entries[0]), self.look)
+        return whole(self.pairs, [self.entry], self.look, self.scale, self.multiple, condition, self.face,
                      self.natural, self.detail)
 
     def photo(self) -> Tensor:
@@ -60,27 +60,27 @@ class Trial:
 
 
 @torch.no_grad()
-def score(students: Students, parsing: ParsingNet, vgg: VGGFeatures | None, trials: Sequence[Trial],
+def score(task: VToonifyTask, parsing: ParsingNet, vgg: VGGFeatures | None, examples: Sequence[HeldOutExample],
           until: float = float("inf"), device: str | torch.device = "cpu") -> dict[str, float]:
-    """Means over the trials, as many as there is time for until `time.monotonic()` is `until`, one at least.
+    """Means over the examples, as many as fit until `time.monotonic()` is `until`, at least one.
 
-    psnr, vgg        to the drawing that teaches; vgg is `VGGFeatures.distance` at SEEN px or less
+    psnr, vgg        to the target drawing; vgg is `VGGFeatures.distance` at SEEN px or less
     sharpness        share of the photograph's, `metrics.sharpness` at 256 px of face; sharpness_512: at 512
-    input_…          the photograph itself in the place of ours;  drawing_…: the drawing that teaches
+    input_…          the photograph instead of ours;  drawing_…: the target drawing
     """
     rows: list[dict[str, float]] = []
-    for trial in trials:
+    for example in examples:
         if rows and time.monotonic() > until:
             break
-        pair = to_device(trial.pair(), device)
-        out, photo = stylise(students, parsing, pair), trial.photo().to(device)
+        pair = to_device(example.pair(), device)
+        out, photo = stylise(task, parsing, pair), example.photo().to(device)
         row = {}
         for name, picture in (("", out), ("input_", photo)):
             row[f"{name}psnr"] = float(metrics.psnr(picture, pair.y))
             if vgg is not None:
                 row[f"{name}vgg"] = float(vgg.distance(*map(_seen, (picture, pair.y))))
         for size, suffix in ((256, ""), (512, "_512")):
-            ours, theirs, drawn = (metrics.sharpness(to_image(p)[0], trial.landmarks, size)
+            ours, theirs, drawn = (metrics.sharpness(to_image(p)[0], example.landmarks, size)
                                    for p in (out, photo, pair.y))
             theirs = max(theirs, 1e-6)
             row |= {f"sharpness{suffix}": ours / theirs, f"drawing_sharpness{suffix}": drawn / theirs}
@@ -89,15 +89,15 @@ def score(students: Students, parsing: ParsingNet, vgg: VGGFeatures | None, tria
 
 
 @torch.no_grad()
-def contact_sheets(students: Students, parsing: ParsingNet, trials: Sequence[Trial],
+def contact_sheets(task: VToonifyTask, parsing: ParsingNet, examples: Sequence[HeldOutExample],
                    device: str | torch.device = "cpu") -> tuple[Image.Image, Image.Image]:
-    """Photograph, ours, drawing: whole pictures, and squares around the eyes, pixel by pixel; a column each trial."""
+    """Photograph, ours, drawing: whole pictures, and squares around the eyes, pixel by pixel; a column each example."""
     sheet, crops = [], []
-    for trial in trials:
-        pair = to_device(trial.pair(), device)
-        column = [to_image(p)[0] for p in (trial.photo(), stylise(students.eval(), parsing, pair), pair.y)]
+    for example in examples:
+        pair = to_device(example.pair(), device)
+        column = [to_image(p)[0] for p in (example.photo(), stylise(task.eval(), parsing, pair), pair.y)]
         sheet.append(np.concatenate([np.asarray(Image.fromarray(p).resize((TILE, TILE))) for p in column]))
-        crops.append(np.concatenate([_eyes(p, trial.landmarks) for p in column]))
+        crops.append(np.concatenate([_eyes(p, example.landmarks) for p in column]))
     return Image.fromarray(np.concatenate(sheet, 1)), Image.fromarray(np.concatenate(crops, 1))
 
 

@@ -1,8 +1,8 @@
-"""One training loop for every network: resume, average, log, sample. It knows nothing about what is trained.
+"""One training loop for every network: resume, average, log, sample. It is independent of what is trained.
 
 A run is a folder: `last.pt` (weights, optimisers, iteration), `log.csv` (mean losses) and `samples/` (pictures). Random
-numbers are a function of (seed, iteration), see `generator`, so on a CPU an interrupted run ends in the same weights as
-an uninterrupted one. Losses, precision and devices are the business of the step that the caller hands in.
+numbers are a function of (seed, iteration), see `rng_for`, so on a CPU an interrupted run ends in the same weights as
+an uninterrupted one. Losses, precision and devices are up to the step function that the caller passes.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class EMA:
         self.model.load_state_dict(state)
 
 
-def generator(seed: int, iteration: int, device: str | torch.device = "cpu") -> torch.Generator:
-    """Random numbers of one iteration."""
+def rng_for(seed: int, iteration: int, device: str | torch.device = "cpu") -> torch.Generator:
+    """The random generator of one iteration, which depends on (seed, iteration) alone."""
     return torch.Generator(device).manual_seed(seed * 1_000_003 + iteration)
 
 
@@ -61,7 +61,7 @@ def warm_cosine(lr: float, i: float, iterations: float, warmup: int = 1, floor: 
                 ) -> float:
     """Learning rate of iteration i: up to `lr` within `warmup` iterations, down a half cosine to the share `floor`.
 
-    done  iterations behind us, where i and `iterations` are seconds or shares. A plain float comes back: checkpoints
+    done  iterations done so far, where i and `iterations` are seconds or shares. A plain float comes back: checkpoints
     hold it, and torch.load(weights_only=True) refuses NumPy's numbers.
     """
     warm = min(1.0, ((i if done is None else done) + 1) / warmup)
@@ -89,8 +89,9 @@ class Clock:
         self.before, self.began = float(state["spent"]), time.monotonic()
 
 
-def descend(loss: Tensor, optimizer: torch.optim.Optimizer, lr: float | None = None, clip: float | None = None) -> None:
-    """One step of the optimiser down a scalar loss; `clip` bounds the whole gradient's norm.
+def optimizer_step(loss: Tensor, optimizer: torch.optim.Optimizer, lr: float | None = None,
+                   clip: float | None = None) -> None:
+    """One step of the optimiser on a scalar loss; `clip` bounds the whole gradient's norm.
 
     lr  learning rate, times the "lr_scale" of those parameter groups that have one
     """
@@ -105,7 +106,7 @@ def descend(loss: Tensor, optimizer: torch.optim.Optimizer, lr: float | None = N
 
 
 def equalised_rates(module: nn.Module) -> list[dict]:
-    """What learns in a module, as Adam's parameter groups for `descend`: equalised layers at a higher rate.
+    """What learns in a module, as Adam's parameter groups for `optimizer_step`: equalised layers at a higher rate.
 
     Equalised weights have unit variance, so a step moves them little. T_c and ModRes start next to nothing: at the
     rate of other layers they would hardly have left it when the training ends.

@@ -1,8 +1,8 @@
-"""Which losses teach a network to draw like its targets: ours, or the published ones (arXiv 2209.11224, 2203.13248).
+"""Reconstruction losses: ours, or the published ones (arXiv 2209.11224, 2203.13248).
 
-A criterion is called with what was drawn and what should have been, and answers with weighted parts; the adversarial,
-flicker and mask losses are not its business. Ours need nothing but the parsing net. The published ones compare what
-VGG-16 sees, whose weights are the user's own files: `load_lpips`.
+A criterion maps an output and its target to weighted terms; adversarial, flicker and mask losses are added elsewhere.
+Ours need only the parsing net. The published ones compare features of VGG-16, whose weights are files of the user's:
+`load_lpips`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from . import augment
 
 FEATURE_WEIGHT, EDGE_WEIGHT = 0.25, 0.5
 VGG_WEIGHT = 0.1  # pulls at a drawing blurred by 4 px as hard as colours and edges do (gradients' L1: 1.5 each)
-SEEN = 512  # px: what LPIPS compares is no larger
+SEEN = 512  # px: largest side that LPIPS compares
 RELU2, RELU3 = 1, 2  # of VGG's five feature maps
 
 Criterion = Callable[..., dict[str, Tensor]]
@@ -35,7 +35,7 @@ exemplar [B,3,·,·], a picture in the wanted style; rng: random numbers of the 
 
 
 class OurLosses:
-    """L1 of colours and edges, and the distance of what our parsing net sees, at half size above `whole` pixels."""
+    """L1 of colours and edges, and the distance of our parsing net's features, at half size above `whole` pixels."""
 
     flicker = None
 
@@ -52,8 +52,8 @@ class OurLosses:
 class SharpLosses:
     """Ours, and the L1 distance of VGG's unit features (relu1_2, 2_2, 3_3, 4_3) on a random square of each picture.
 
-    A square, for on the whole of 512 px VGG would cost six times what the network does; and at full size, for on a
-    shrunk picture it would not see what is to be sharp.
+    A square, because VGG on all of 512 px costs six times as much as the network; at full size, because a shrunk
+    picture does not show sharpness.
 
     square  its side in output pixels; smaller pictures are compared whole
     weight  of the features' distance
@@ -95,7 +95,7 @@ class PublishedStyleLosses:
     """DualStyleGAN's third stage: L1 on relu2 (0.5) and relu3 (1) of the pair; to the exemplar, contextual loss and
     matching of mean features (0.25 each); and the person must stay (1).
 
-    identity  network that tells people apart, picture [B,3,·,·] → code; None: nobody looks
+    identity  identity encoder, picture [B,3,·,·] → code; None: no identity loss
     """
 
     flicker = None

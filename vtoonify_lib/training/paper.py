@@ -31,8 +31,7 @@ from ..studio.shards import Pairs
 from ..weights.bundle import Bundle, load_bundle, save_bundle
 from ..weights.downloads import write_json
 from . import loop, vtoonify
-from .default import Plan as DefaultPlan
-from .default import measure
+from .default import DefaultPlan, measure
 from .objectives import Criterion, PublishedLosses, load_lpips
 from .vtoonify import Pair
 
@@ -56,11 +55,11 @@ def generator_source(base: Generator, stylised: Generator, style_encoder: Callab
     → iteration → Pair, which depends on (seed, iteration) alone
     """
     device = base.input.input.device
-    centre = base.mean_w(rng=loop.generator(seed, 0, device))
+    centre = base.mean_w(rng=loop.rng_for(seed, 0, device))
 
     @torch.no_grad()
     def source(i: int) -> Pair:
-        g = loop.generator(seed, i + 1, device)
+        g = loop.rng_for(seed, i + 1, device)
         w = _edited_codes(base, batch, truncation, centre, g)
         photo = base.synthesize(w)
         images = [photo, stylised.synthesize(latents.with_color_of(w, base.to_w(style_encoder(photo), "w")))]
@@ -80,12 +79,12 @@ def pretrain(base: Generator, stylised: Generator, parsing: ParsingNet, vtoonify
     """
     optimizer = torch.optim.Adam(vtoonify.encoder.parameters(), lr, betas=(0.9, 0.99))
     device = base.input.input.device
-    centre = base.mean_w(rng=loop.generator(seed, 0, device))
+    centre = base.mean_w(rng=loop.rng_for(seed, 0, device))
     parsing = parsing.eval().requires_grad_(False)
 
     def step(i: int) -> dict[str, float]:
         with torch.no_grad():
-            w = _edited_codes(base, batch, 0.5, centre, loop.generator(seed, i + 1, device))
+            w = _edited_codes(base, batch, 0.5, centre, loop.rng_for(seed, i + 1, device))
             photo = _shrink(base.synthesize(w), vtoonify.config.in_size)
             feature, skip = stylised.synthesize(w, until=HANDOFF)
         with autocast(photo.device):
@@ -93,7 +92,7 @@ def pretrain(base: Generator, stylised: Generator, parsing: ParsingNet, vtoonify
                 x = network_input(photo, parsing(photo))
             found = [part.float() for part in vtoonify.encode(x)]
         loss = losses.handoff_match(*found, feature, skip)
-        loop.descend(loss, optimizer)
+        loop.optimizer_step(loss, optimizer)
         return {"hand-off": float(loss.detach())}
 
     loop.run(folder, iterations, step, {"vtoonify": vtoonify, "optimizer": optimizer}, seconds=seconds,
@@ -117,8 +116,8 @@ def _shrink(pictures: Tensor, size: int) -> Tensor:
 
 # -- the script -------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
-class Plan:
-    """How much of everything: iterations, and pictures a step. The paper takes 30,000, then 2,000 of 32."""
+class PaperPlan:
+    """Iterations of the stages, and the batch. The paper takes 30,000, then 2,000 of 32."""
 
     pretrain: int = 300
     pairs: int = 600
@@ -126,15 +125,15 @@ class Plan:
     batch: int = 8
 
 
-def train_paper(bundle: Bundle, folder: str | Path, out: str | Path, plan: Plan | None = None,
+def train_paper(bundle: Bundle, folder: str | Path, out: str | Path, plan: PaperPlan | None = None,
                 renders: Pairs | None = None, criterion: Criterion | None = None,
                 device: str | torch.device = "cpu") -> Bundle:
-    """Teach a fresh VToonify-T what the two generators of `bundle` draw → a bundle in `out`; resumable in `folder`.
+    """Train a new VToonify-T on pairs from the two generators of `bundle` → a bundle in `out`; resumable in `folder`.
 
-    renders  people to measure the result on; the bundle has no numbers without
-    criterion  the losses of the pictures; None: ours, which need no foreign weights
+    renders    people to evaluate on; without them the bundle has no metrics
+    criterion  the losses of the pictures; None: ours, which need no other weights
     """
-    plan, folder, config = plan or Plan(), Path(folder), bundle.config
+    plan, folder, config = plan or PaperPlan(), Path(folder), bundle.config
     networks = {name: bundle.network(name) for name in ("base", "stylized", "parsing", "style_encoder")}
     base, stylised, parsing, style = (network.to(device) for network in networks.values())
     people = _measurable(renders) if renders else 0
@@ -142,26 +141,26 @@ def train_paper(bundle: Bundle, folder: str | Path, out: str | Path, plan: Plan 
     made = bundle.info["models"]["style_encoder"]
     size = {key: made[key] for key in ("image_size", "width") if key in made}
     torch.manual_seed(0)
-    students = vtoonify.Students(config, **size)
-    students.style.load_state_dict(style.state_dict())
-    students.vtoonify.generator.load_state_dict(stylised.state_dict())
-    students.to(device)
-    pretrain(base, stylised, parsing, students.vtoonify, folder / "pretrain", plan.pretrain, plan.batch,
+    task = vtoonify.VToonifyTask(config, **size)
+    task.style.load_state_dict(style.state_dict())
+    task.vtoonify.generator.load_state_dict(stylised.state_dict())
+    task.to(device)
+    pretrain(base, stylised, parsing, task.vtoonify, folder / "pretrain", plan.pretrain, plan.batch,
              lr=5e-4)
 
     def pairs(seed: int) -> Callable[[int], Pair]:
         return generator_source(base, stylised, style, config, plan.batch, seed=seed)
 
     shown, square = pairs(9)(0), min(vtoonify.SQUARE, config.out_size)
-    students = vtoonify.train(pairs(4), parsing, config, folder / "pairs", plan.pairs, "paper", students.state_dict(),
-                             sample_pairs=shown, criterion=criterion, device=device, **size)[1]
-    students = vtoonify.train(pairs(41), parsing, config, folder / "sharpen", plan.sharpen, "paper",
-                             students.state_dict(), lr=5e-4, flicker_from=0.0, sample_pairs=shown, square=square,
-                             judge=lambda: vtoonify.stylegan_judge(square, device), criterion=criterion, device=device,
-                             **size)[1]
+    task = vtoonify.train(pairs(4), parsing, config, folder / "pairs", plan.pairs, "paper", task.state_dict(),
+                          sample_pairs=shown, criterion=criterion, device=device, **size)[1]
+    task = vtoonify.train(pairs(41), parsing, config, folder / "sharpen", plan.sharpen, "paper",
+                          task.state_dict(), lr=5e-4, flicker_from=0.0, sample_pairs=shown, square=square,
+                          make_adversary=lambda: vtoonify.stylegan_adversary(square, device), criterion=criterion,
+                          device=device, **size)[1]
     parsing.cpu()
-    report = measure(renders, parsing, students.cpu(), bundle.path("landmarks"), people) if renders else {}
-    trained: dict[str, nn.Module] = {**networks, "vtoonify": students.vtoonify}
+    report = measure(renders, parsing, task.cpu(), bundle.path("landmarks"), people) if renders else {}
+    trained: dict[str, nn.Module] = {**networks, "vtoonify": task.vtoonify}
     return save_bundle(
         out, name=Path(out).name, title=f"VToonify-T, the paper's recipe on the generators of {bundle.name}",
         config=config, networks={name: network.cpu() for name, network in trained.items()},

@@ -47,7 +47,7 @@ def train_parsing(pairs: Pairs, folder: str | os.PathLike, iterations: int, batc
         with autocast(x.device):
             logits = net(x)
         loss = F.cross_entropy(logits.float(), label, weights)
-        loop.descend(loss, optimizer, loop.warm_cosine(lr, i, iterations, warmup=50))
+        loop.optimizer_step(loss, optimizer, loop.warm_cosine(lr, i, iterations, warmup=50))
         return {"loss": loss.item(), "accuracy": (logits.argmax(1) == label).float().mean().item()}
 
     def sample(i: int) -> Image.Image:
@@ -74,7 +74,7 @@ def class_weights() -> Tensor:
 def _parsing_batch(pairs: Pairs, n: int, i: int, seed: int, hold_out: int, device: str | torch.device
                    ) -> tuple[Tensor, Tensor]:
     """Augmented pictures of both styles at half size [n,3,S/2,S/2], and their classes [n,S/2,S/2]."""
-    g = loop.generator(seed, i, device)
+    g = loop.rng_for(seed, i, device)
     batch = augment.draw(pairs, n, i, seed, hold_out, device=device)
     batch = augment.move(batch, g, zoom=(0.55, 1.5), turn=0.5, shift=0.2)
     styled = torch.rand(n, generator=g, device=g.device) < STYLED_SHARE

@@ -66,7 +66,7 @@ class Settings:
 
 
 def render(index: int, seed: int, studio: Studio) -> tuple[FittedPerson, np.ndarray]:
-    """Somebody who does not exist, photographed by the studio, whose size is that of the canvas."""
+    """A synthetic person rendered by the studio, whose size is that of the canvas."""
     who = person(sample_z(np.random.default_rng([seed, index, 77]), 1)[0])
     scene = studio.sculptor.scene(who)
     scene = replace(scene, camera=canvas_camera(scene.camera, studio.height))

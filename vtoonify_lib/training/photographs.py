@@ -1,12 +1,12 @@
-"""VToonify taught by photographs and their drawings, to be as sharp as these: one command, so many seconds, few files.
+"""Train VToonify on photographs and their drawings, for sharp pictures: one command, a time limit, few files.
 
     python -m vtoonify_lib.training.photographs --data PHOTOS [RENDERS] --config medium --seconds 540 --out OUT
 
-`--data` are folders in the layout of `studio.shards`, or files of `studio.packing`; several take turns, entry by entry,
-and the first one's held-out entries (`hold_out.txt` in its folder) are what is judged. One look makes a VToonify-T,
-several a VToonify-D with exemplar, structure degree and colour degree. It starts from a bundle's weights, grown where
-the network is larger, and stops by itself: `--seconds` is all there is, reading, numbers and writing included. The
-state to go on from stays in `--work`; the same command goes on there.
+`--data` are folders in the layout of `studio.shards`, or files of `studio.packing`; several take turns, entry by entry.
+The held-out entries of the first (`hold_out.txt` in its folder) are used for evaluation. One look makes a VToonify-T,
+several a VToonify-D with exemplar, structure degree and colour degree. Training starts from a bundle's weights, grown
+where the network is larger, and stops by itself: `--seconds` includes reading, evaluation and writing. The state is
+kept in `--work`; the same command resumes from there.
 
 Pictures are scaled so that faces are as large as in use (eyes a quarter of the input size apart). A drawing that has to
 be enlarged for that teaches softness: with eyes 128 px apart it suits 256 → 512 (`--config medium`), for 256 → 1024 it
@@ -22,7 +22,7 @@ On a machine with a GPU, from which only a few small files come back and on whic
         --batch 24 --workers 14 --seconds 560 --out OUT
     python -m vtoonify_lib.training.photographs --bundle data/models/film --out OUT --start studio-t   # here
 
-OUT has vtoonify.safetensors and style_encoder.safetensors (the students' moving average, half precision; 10 and 3 MB,
+OUT has vtoonify.safetensors and style_encoder.safetensors (the moving average, half precision; 10 and 3 MB,
 VToonify-D 16 and 3), metrics.json, log.csv, sheet.jpg and crops.jpg: photograph, ours, drawing.
 """
 
@@ -53,13 +53,13 @@ from ..studio.packing import held_out, unpack
 from ..studio.shards import Pairs
 from ..weights.bundle import Bundle, load_bundle, save_bundle, save_tensors
 from . import loop, report, vtoonify
-from .adversary import Judge
+from .adversary import Adversary
 from .exemplars import Exemplars
-from .likeness import Trial, contact_sheets, score
+from .likeness import HeldOutExample, contact_sheets, score
 from .objectives import OurLosses, SharpLosses
-from .starting import first_students, is_dual
+from .starting import initial_task, is_dual
 from .vgg import load_vgg
-from .windows import NATURAL, Feed, Framing, Source, Windows, natural_side
+from .windows import NATURAL, Framing, PairLoader, PatchDataset, Source, natural_side
 
 WRITING = 8.0  # seconds kept for the files
 SLACK = 1.5    # of the time that the numbers took before the training: what is kept for those after it
@@ -102,27 +102,27 @@ class Job:
 
 
 def train_photographs(job: Job, device: str | torch.device = "cpu") -> dict:
-    """Train, judge, write; → what `metrics.json` says."""
+    """Train, evaluate, write → the contents of `metrics.json`."""
     began = time.monotonic()
     bundle, vgg = load_bundle(job.start), None if job.vgg == "none" else load_vgg(job.vgg, device)
     datasets = [_opened(path, job.work) for path in job.data]
     sources = [_source(pairs, job) for pairs in datasets]
-    students = first_students(bundle, job.config).to(device)
+    task = initial_task(bundle, job.config).to(device)
     parsing = bundle.network("parsing").to(device)
-    shown = _exemplars(sources, job.looks, students.style.image_size) if is_dual(job.config) else None
-    trials = _trials(datasets[0], job, shown, students.style.image_size)
+    exemplars = _exemplars(sources, job.looks, task.style.image_size) if is_dual(job.config) else None
+    examples = _held_out_examples(datasets[0], job, exemplars, task.style.image_size)
 
-    def judged(model: vtoonify.Students, until: float) -> dict:
-        return score(model.eval(), parsing, vgg, trials, until, device)
+    def evaluated(model: vtoonify.VToonifyTask, until: float) -> dict:
+        return score(model.eval(), parsing, vgg, examples, until, device)
 
     clocked = time.monotonic()
-    before = judged(students, began + job.seconds / 4)
-    kept = WRITING + SLACK * (time.monotonic() - clocked)
+    before = evaluated(task, began + job.seconds / 4)
+    reserved = WRITING + SLACK * (time.monotonic() - clocked)
     spent = time.monotonic() - began
-    clock = loop.Clock(max(0.0, job.seconds - spent - kept))
-    trained = _train(job, sources, students, parsing, vgg, shown, clock, device)
-    after = judged(trained, began + job.seconds - WRITING)
-    sheets = contact_sheets(trained, parsing, trials[:SHOWN], device)
+    clock = loop.Clock(max(0.0, job.seconds - spent - reserved))
+    trained = _train(job, sources, task, parsing, vgg, exemplars, clock, device)
+    after = evaluated(trained, began + job.seconds - WRITING)
+    sheets = contact_sheets(trained, parsing, examples[:SHOWN], device)
     return _write(job, trained.cpu(), sheets, {
         "before": before, "after": after, "iterations": loop.iterations_done(job.work / "run"),
         "seconds": round(time.monotonic() - began, 1), "trained_seconds": round(clock.spent(), 1),
@@ -132,27 +132,29 @@ def train_photographs(job: Job, device: str | torch.device = "cpu") -> dict:
         "job": {name: value for name, value in asdict(job).items() if isinstance(value, int | float)}})
 
 
-def _train(job: Job, sources: Sequence[Source], students: vtoonify.Students, parsing: ParsingNet,
-           vgg: VGGFeatures | None, shown: Exemplars | None, clock: loop.Clock, device: str | torch.device
-           ) -> vtoonify.Students:
+def _train(job: Job, sources: Sequence[Source], task: vtoonify.VToonifyTask, parsing: ParsingNet,
+           vgg: VGGFeatures | None, exemplars: Exemplars | None, clock: loop.Clock, device: str | torch.device
+           ) -> vtoonify.VToonifyTask:
     flow = job.config.in_size // (2 * HANDOFF) if job.config.detail else 0
-    framing = Framing(job.window, job.config.scale, job.zoom, face=students.style.image_size, detail=flow)
-    numbers = [EXEMPLARS * k for k in range(len(job.looks))] if shown else []
-    windows = Windows(sources, job.looks, framing, job.batch, job.seed, shown, numbers)
-    feed = Feed(windows, device, job.workers, _codes(job, [source.pairs for source in sources]) if shown else None)
+    framing = Framing(job.window, job.config.scale, job.zoom, face=task.style.image_size, detail=flow)
+    numbers = [EXEMPLARS * k for k in range(len(job.looks))] if exemplars else []
+    patches = PatchDataset(sources, job.looks, framing, job.batch, job.seed, exemplars, numbers)
+    codes = _codes(job, [source.pairs for source in sources]) if exemplars else None
+    pairs = PairLoader(patches, device, job.workers, codes)
     criterion = OurLosses(parsing) if vgg is None else SharpLosses(parsing, vgg, job.vgg_square)
 
-    def judge() -> Judge:
-        if shown is None:
-            return vtoonify.stylegan_judge(job.square, device, job.r1)
-        net = ConditionalDiscriminator(replace(vtoonify.JUDGE, size=job.square), EXEMPLARS * len(job.looks))
-        return Judge(net, device, r1_weight=job.r1, mixed=True)
+    def make_adversary() -> Adversary:
+        if exemplars is None:
+            return vtoonify.stylegan_adversary(job.square, device, job.r1)
+        net = ConditionalDiscriminator(replace(vtoonify.ADVERSARY, size=job.square), EXEMPLARS * len(job.looks))
+        return Adversary(net, device, r1_weight=job.r1, mixed=True)
 
     return vtoonify.train(
-        feed, parsing, job.config, job.work / "run", job.iterations, start=students.state_dict(), lr=job.lr,
-        flicker_from=job.flicker_from, seed=job.seed, image_size=students.style.image_size,
-        width=students.style.body[0].out_channels, judge=judge if job.judge_from < 1 else None, square=job.square,
-        sharpen=job.sharpen, criterion=criterion, judge_from=job.judge_from, clock=clock, device=device)[1]
+        pairs, parsing, job.config, job.work / "run", job.iterations, start=task.state_dict(), lr=job.lr,
+        flicker_from=job.flicker_from, seed=job.seed, image_size=task.style.image_size,
+        width=task.style.body[0].out_channels, make_adversary=make_adversary if job.judge_from < 1 else None,
+        square=job.square, sharpen=job.sharpen, criterion=criterion, adversary_from=job.judge_from, clock=clock,
+        device=device)[1]
 
 
 def _opened(path: Path, work: Path) -> Pairs:
@@ -178,7 +180,7 @@ def _source(pairs: Pairs, job: Job) -> Source:
 
 
 def _side(pairs: Pairs, job: Job) -> int:
-    """How large a data set's pictures have to be for faces as large as a crop plan makes them."""
+    """Side of a data set's pictures at which faces are as large as in a planned crop."""
     eyes = (job.eyes or EYE_FRACTION * job.config.in_size) * job.config.scale
     return natural_side(pairs, pairs.ready[:: max(1, len(pairs.ready) // 64)], eyes, job.config.scale)
 
@@ -189,9 +191,9 @@ def _few(pairs: Pairs) -> int:
 
 
 def _codes(job: Job, datasets: Sequence[Pairs]) -> np.ndarray | None:
-    """Codes of the looks' styles, then of the photograph; None where the studio's table does not know the looks.
+    """Codes of the looks' styles, then the null code; None where the studio's table does not contain the looks.
 
-    It knows those of renders; looks of photographs are others, even where they share a name.
+    It contains those of renders; looks of photographs differ from them, even where they share a name.
     """
     if any(pairs.photographs for pairs in datasets) or not set(job.looks) <= set(LOOKS):
         return None
@@ -200,7 +202,7 @@ def _codes(job: Job, datasets: Sequence[Pairs]) -> np.ndarray | None:
 
 
 def _exemplars(sources: Sequence[Source], looks: Sequence[str], size: int) -> Exemplars:
-    """Pictures to ask for each style with: its own, where a data set has it, and entries that are drawn in it."""
+    """Pictures of each style: its own, where a data set has one, and entries that are drawn in it."""
     found = []
     for look in looks:
         owned = next((source.pairs for source in sources
@@ -222,76 +224,79 @@ def _drawn_in(source: Source, look: str, number: int, size: int, most: int = 4) 
     return [report.shrunk(np.array(pairs[look][entry]), size) for entry in best]
 
 
-def _trials(pairs: Pairs, job: Job, shown: Exemplars | None, face: int) -> list[Trial]:
+def _held_out_examples(pairs: Pairs, job: Job, exemplars: Exemplars | None, face: int) -> list[HeldOutExample]:
     """The first data set's held-out entries, in turn in each look."""
     there = np.intersect1d(pairs.ready, held_out(pairs.folder, _few(pairs)))[: job.judged]
     if not len(there):
         raise VToonifyError(f"{pairs.folder} has no held-out entries to judge by; list some in its hold_out.txt")
     multiple = max(8, job.config.in_size // 32)
-    order, side = _orders(pairs, job, shown) if shown else None, _side(pairs, job)
-    framed = (job.config.scale, multiple, order, face, side, bool(job.config.detail))
-    return [Trial(pairs, int(entry), job.looks[n % len(job.looks)], *framed) for n, entry in enumerate(there)]
+    condition, side = _conditions(pairs, job, exemplars) if exemplars else None, _side(pairs, job)
+    framed = (job.config.scale, multiple, condition, face, side, bool(job.config.detail))
+    return [HeldOutExample(pairs, int(entry), job.looks[n % len(job.looks)], *framed) for n, entry in enumerate(there)]
 
 
-def _orders(pairs: Pairs, job: Job, shown: Exemplars) -> Callable[[int, str], vtoonify.Order]:
+def _conditions(pairs: Pairs, job: Job, exemplars: Exemplars) -> Callable[[int, str], vtoonify.StyleCondition]:
     table = _codes(job, [pairs])
 
-    def order(entry: int, look: str) -> vtoonify.Order:
+    def condition(entry: int, look: str) -> vtoonify.StyleCondition:
         index = np.array([EXEMPLARS * job.looks.index(look) + int(pairs[f"{look}_style"][entry])])
         degrees = (torch.tensor([float(pairs[f"{look}_{axis}"][entry])]) for axis in ("structure", "color"))
-        told = () if table is None else (torch.from_numpy(table[index]), torch.from_numpy(table[-1:]),
-                                         torch.ones(1, dtype=torch.bool))
-        return vtoonify.Order(shown.draw(index, np.random.default_rng(0)), torch.from_numpy(index), *degrees, *told)
+        table_codes = () if table is None else (torch.from_numpy(table[index]), torch.from_numpy(table[-1:]),
+                                                torch.ones(1, dtype=torch.bool))
+        picture = exemplars.draw(index, np.random.default_rng(0))
+        return vtoonify.StyleCondition(picture, torch.from_numpy(index), *degrees, *table_codes)
 
-    return order
+    return condition
 
 
-def _write(job: Job, students: vtoonify.Students, sheets: Sequence[Image.Image], told: dict) -> dict:
+def _write(job: Job, task: vtoonify.VToonifyTask, sheets: Sequence[Image.Image], metrics: dict) -> dict:
     """Write the files of `--out`."""
     job.out.mkdir(parents=True, exist_ok=True)
-    students.vtoonify.for_inference()
-    save_tensors(students.vtoonify.state_dict(), job.out / "vtoonify.safetensors", network="vtoonify")
-    save_tensors(students.style.state_dict(), job.out / "style_encoder.safetensors", network="style_encoder")
+    task.vtoonify.for_inference()
+    save_tensors(task.vtoonify.state_dict(), job.out / "vtoonify.safetensors", network="vtoonify")
+    save_tensors(task.style.state_dict(), job.out / "style_encoder.safetensors", network="style_encoder")
     for name, picture in zip(("sheet", "crops"), sheets, strict=True):
         picture.save(job.out / f"{name}.jpg", quality=90)
     log = job.work / "run" / "log.csv"
     if log.is_file():
         shutil.copyfile(log, job.out / "log.csv")
-    (job.out / "metrics.json").write_text(json.dumps(told, indent=1))
-    return told
+    (job.out / "metrics.json").write_text(json.dumps(metrics, indent=1))
+    return metrics
 
 
 def make_bundle(out: str | Path, folder: str | Path, start: str = "studio-t", title: str | None = None) -> Bundle:
-    """A bundle of what a job wrote to `out`; parsing net, landmarks and styles are those of the bundle `start`.
+    """A bundle from the files that a job wrote to `out`; parsing net, landmarks and styles are those of `start`.
 
     VToonifyError where that one has no styles and the job was VToonify-D.
     """
     from safetensors.torch import load_file
 
     out, base = Path(out), load_bundle(start)
-    told = json.loads((out / "metrics.json").read_text())
-    config = VToonifyConfig.from_dict(told["config"])
-    students = first_students(base, config)
-    students.vtoonify.for_inference().load_state_dict(load_file(out / "vtoonify.safetensors"))
-    students.style.load_state_dict(load_file(out / "style_encoder.safetensors"))
+    metrics = json.loads((out / "metrics.json").read_text())
+    config = VToonifyConfig.from_dict(metrics["config"])
+    task = initial_task(base, config)
+    task.vtoonify.for_inference().load_state_dict(load_file(out / "vtoonify.safetensors"))
+    task.style.load_state_dict(load_file(out / "style_encoder.safetensors"))
     files, styles = {name: base.path(name) for name in ("landmarks", "parsing")}, None
     if is_dual(config):
         if "styles" not in base.info["files"]:
             raise VToonifyError(f"{base.name} has no styles for the VToonify-D in {out}; start from one that has")
         files["styles"], styles = base.path("styles"), base.styles
-    style = {"image_size": students.style.image_size, "n_latent": students.style.n_latent,
-             "style_dim": config.generator.style_dim, "width": students.style.body[0].out_channels}
-    title = title or f"VToonify-{config.backbone[0].upper()}: {', '.join(told['looks'])}"
+    style = {"image_size": task.style.image_size, "n_latent": task.style.n_latent,
+             "style_dim": config.generator.style_dim, "width": task.style.body[0].out_channels}
+    title = title or f"VToonify-{config.backbone[0].upper()}: {', '.join(metrics['looks'])}"
     return save_bundle(
         folder, name=Path(folder).name, title=title,
-        config=replace(config, face_size=round(told["job"].get("eyes", 0) / EYE_FRACTION) or None),
-        networks={"vtoonify": students.vtoonify, "style_encoder": students.style},
+        config=replace(config, face_size=round(metrics["job"].get("eyes", 0) / EYE_FRACTION) or None),
+        networks={"vtoonify": task.vtoonify, "style_encoder": task.style},
         files=files, styles=styles,
         models={"vtoonify": {"inference": True}, "parsing": base.info["models"]["parsing"], "style_encoder": style},
-        metrics={key: told[key] for key in ("before", "after")}, provenance={
-            "data": f"{' + '.join(map(str, told['entries']))} pairs of photographs and drawings, held-out ones aside",
-            "vtoonify": f"from {told['start']}; {told['iterations']} iterations in {told['trained_seconds']:.0f} s",
-            "parsing, landmarks": f"those of {base.name}", "job": told["job"]})
+        metrics={key: metrics[key] for key in ("before", "after")}, provenance={
+            "data": f"{' + '.join(map(str, metrics['entries']))} pairs of photographs and drawings, "
+                    "held-out ones aside",
+            "vtoonify": f"from {metrics['start']}; {metrics['iterations']} iterations "
+                        f"in {metrics['trained_seconds']:.0f} s",
+            "parsing, landmarks": f"those of {base.name}", "job": metrics["job"]})
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -334,15 +339,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         torch.backends.cuda.matmul.allow_tf32 = True
         backbone = "toonify" if len(looks) == 1 else "dualstylegan"
         work = args.pop("work") or args["out"].with_name(args["out"].name + "-work")
-        told = train_photographs(Job(**{**args, "data": tuple(args["data"]), "zoom": tuple(args["zoom"])},
-                                     looks=tuple(looks), work=work,
-                                     config=replace(SIZES[size], backbone=backbone, detail=detail)),
-                                 pick_device(device))
+        metrics = train_photographs(Job(**{**args, "data": tuple(args["data"]), "zoom": tuple(args["zoom"])},
+                                        looks=tuple(looks), work=work,
+                                        config=replace(SIZES[size], backbone=backbone, detail=detail)),
+                                    pick_device(device))
     except VToonifyError as error:
         parser.exit(2, f"error: {error}\n")
     for when in ("before", "after"):
-        print(when, json.dumps(told[when]))
-    print(f"{told['iterations']} iterations, {told['seconds']} s, in {args['out']}")
+        print(when, json.dumps(metrics[when]))
+    print(f"{metrics['iterations']} iterations, {metrics['seconds']} s, in {args['out']}")
 
 
 if __name__ == "__main__":

@@ -33,8 +33,8 @@ BRIDGE = (168, 6, 197, 195, 5, 4, 1)
 EYES = (slice(36, 42), slice(42, 48))
 
 
-class Mesh:
-    """`Mesh()(rgb)` → [478,3] in pixels of a uint8 RGB picture, the largest face; None where there is none."""
+class FaceMesh:
+    """`FaceMesh()(rgb)` → [478,3] in pixels of a uint8 RGB picture, the largest face; None where there is none."""
 
     def __init__(self) -> None:
         import mediapipe
@@ -112,7 +112,7 @@ def labels(mesh: np.ndarray, vertices: np.ndarray, offsets: np.ndarray) -> tuple
     return marks[:, :2] + offsets @ frame(mesh)[:, :2], np.array(opened)
 
 
-def measure(mesh: Mesh, folder: Path) -> tuple[np.ndarray, np.ndarray]:
+def measure(mesh: FaceMesh, folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """`calibrate` on renders of `training.landmark_data`."""
     meshes, truths = [], []
     for image, points in _renders(folder):
@@ -141,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="the .npz file to write")
     args = parser.parse_args(arguments)
     paths = [p for path in args.photos for p in (sorted(path.rglob("*")) if path.is_dir() else [path]) if p.is_file()]
-    mesh = Mesh()
+    mesh = FaceMesh()
     vertices, offsets = measure(mesh, args.renders)
     rows = []
     for path in paths:

@@ -1,7 +1,7 @@
-"""What VToonify-D has learnt, in numbers and in pictures: held-out people in every look, beside their true renders.
+"""Evaluation of VToonify-D in numbers and pictures: held-out people in every look, beside their true renders.
 
-The studio draws the truth at any degree, so closeness, faithfulness to the person, what the degree does and whether an
-exemplar erases who is drawn can all be measured. Cosines are those of our own `identity` encoder.
+The studio renders the truth at any degree, so accuracy, preservation of identity, the effect of the degree and the
+difference between people can be measured. Cosines are those of our own `identity` encoder.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from ..studio.shards import Pairs
 from ..studio.styles import at
 from . import augment
 from .identity import embed, ranks
-from .vtoonify import STYLE_IMAGE, DualStudents, Order, Pair, stylise
+from .vtoonify import STYLE_IMAGE, DualVToonifyTask, Pair, StyleCondition, stylise
 
 DEGREES = (0.0, 0.5, 1.0)  # at which the truth is rendered
 LADDER = (0.0, 0.25, 0.5, 0.75, 1.0)  # at which the rise of the degree is followed
 BATCH = 8
-ASKED_FOR_CROPS = 4  # people a look whose cuts are compared, see `metrics.equivariance`
+ASKED_FOR_CROPS = 4  # people per look for the equivariance, see `metrics.equivariance`
 OPEN = 20.0  # tanh of it is 1 and its gradient 0, to the last bit
-Students = Callable[[Tensor, Pair], tuple[Tensor, list[Tensor]]]
+DrawTask = Callable[[Tensor, Pair], tuple[Tensor, list[Tensor]]]
 
 
 # -- held-out people and their true drawings --------------------------------------------------------------------------
 @dataclass(frozen=True)
-class Trials:
+class HeldOutPeople:
     """Held-out people in FFHQ's framing.
 
     entries   [N] in the data set;  number [N] of the exemplar that draws each of them, in every look
@@ -61,7 +61,7 @@ class Trials:
 
     @classmethod
     def render(cls, pairs: Pairs, path: str | os.PathLike, people: int = 24, hold_out: int = 256,
-               number: Sequence[int] | None = None, kit: str | None = None, progress: bool = True) -> Trials:
+               number: Sequence[int] | None = None, kit: str | None = None, progress: bool = True) -> HeldOutPeople:
         """The first even entries of `pairs`, which are framed as FFHQ frames; rendered once and kept in `path` (.npz).
 
         number  of everybody's exemplar; by default two neighbours share one: 0, 0, 1, 1, …
@@ -75,11 +75,11 @@ class Trials:
         path = Path(path)
         if path.is_file():
             with np.load(path) as kept:
-                trials = cls(**kept)
-            if not (np.array_equal(trials.entries, entries) and np.array_equal(trials.number, number)):
+                held_out = cls(**kept)
+            if not (np.array_equal(held_out.entries, entries) and np.array_equal(held_out.number, number)):
                 raise VToonifyError(f"{path} holds trials of other people or exemplars; remove it or choose another "
                                     "file")
-            return trials
+            return held_out
         shown = np.stack([[shrunk(pairs.exemplars(look)[n]) for look in LOOKS] for n in number])
         truth = _truth(np.array(pairs["z"])[entries], number, pairs["photo"].shape[1], kit, progress)
         kept = {"entries": entries, "number": number, "photo": np.array(pairs["photo"])[entries], "truth": truth,
@@ -91,11 +91,11 @@ class Trials:
         return cls(**kept)
 
     def pair(self, who: np.ndarray, look: int, degree: float, device: str | torch.device = "cpu") -> Pair:
-        """What VToonify-D is asked: people `who` in a look, structure and colour at one degree. y is the photograph."""
+        """Inputs of VToonify-D: people `who` in a look, structure and colour at one degree. y is the photograph."""
         photo, degrees = to_tensor(self.photo[who], device), torch.full((len(who),), float(degree), device=device)
         index = torch.from_numpy(look * EXEMPLARS + self.number[who]).to(device)
-        order = Order(to_tensor(self.exemplar[who, look], device), index, degrees, degrees)
-        return Pair(augment.half(photo), photo, photo, None, order)
+        condition = StyleCondition(to_tensor(self.exemplar[who, look], device), index, degrees, degrees)
+        return Pair(augment.half(photo), photo, photo, None, condition)
 
     def batches(self) -> list[np.ndarray]:
         """Everybody's index, BATCH at a time."""
@@ -107,7 +107,7 @@ class Trials:
 
 
 def shrunk(picture: np.ndarray, size: int = STYLE_IMAGE) -> np.ndarray:
-    """uint8 [S,S,3] averaged to [size,size,3]: an exemplar as the style encoder is shown it."""
+    """uint8 [S,S,3] averaged to [size,size,3]: an exemplar as the style encoder reads it."""
     return np.asarray(Image.fromarray(np.array(picture)).resize((size, size), Image.Resampling.BOX))
 
 
@@ -127,22 +127,24 @@ def _truth(z: np.ndarray, number: np.ndarray, size: int, kit: str | None, progre
 
 
 # -- drawing ----------------------------------------------------------------------------------------------------------
-class Coded(nn.Module):
-    """VToonify-D as a bundle uses it: told its styles by codes [styles + 1,2,D], the last one that of faces.
+class TableCodedTask(nn.Module):
+    """VToonify-D as a bundle uses it: styles given by a table of codes [styles + 1,2,D], the last one the null code.
 
-    They are those of `studio.codes.style_codes`; `Order.index` says which.  told: False to let it read the exemplars.
+    The codes are those of `studio.codes.style_codes`; `StyleCondition.index` selects one.
+    use_table  False: the style encoder reads the exemplars instead
     """
 
-    def __init__(self, students: DualStudents, codes: Tensor, told: bool = True):
+    def __init__(self, task: DualVToonifyTask, codes: Tensor, use_table: bool = True):
         super().__init__()
-        self.students, self.told = students, told
+        self.task, self.use_table = task, use_table
         self.register_buffer("table", codes)
 
     def forward(self, x: Tensor, pair: Pair) -> tuple[Tensor, list[Tensor]]:
-        index = pair.order.index
-        plain, told = self.table[-1:].expand(len(index), -1, -1), torch.full_like(index, self.told, dtype=torch.bool)
-        order = pair.order._replace(codes=self.table[index], plain=plain, told=told)
-        return self.students(x, pair._replace(order=order))
+        index = pair.condition.index
+        null_code = self.table[-1:].expand(len(index), -1, -1)
+        use_table_code = torch.full_like(index, self.use_table, dtype=torch.bool)
+        condition = pair.condition._replace(codes=self.table[index], null_code=null_code, use_table_code=use_table_code)
+        return self.task(x, pair._replace(condition=condition))
 
 
 def open_masks(network: VToonifyD) -> VToonifyD:
@@ -172,9 +174,9 @@ def masks_open(network: VToonifyD) -> Iterator[VToonifyD]:
 
 # -- numbers ----------------------------------------------------------------------------------------------------------
 @torch.no_grad()
-def measure(students: Students, parsing: ParsingNet, identity: StyleEncoder, trials: Trials,
+def measure(task: DrawTask, parsing: ParsingNet, identity: StyleEncoder, held_out: HeldOutPeople,
             device: str | torch.device = "cpu") -> dict[str, Any]:
-    """All numbers of a VToonify-D (DualStudents, or `Coded`), JSON-able. All networks in eval mode on `device`.
+    """All numbers of a VToonify-D (DualVToonifyTask or `TableCodedTask`), for JSON. Networks in eval mode on `device`.
 
     looks         look → degree → `_scores`;  mean: degree → the same, over all looks
     monotone      share of (person, look) whose drawing moves away from the photograph from each of DEGREES to the next
@@ -185,24 +187,24 @@ def measure(students: Students, parsing: ParsingNet, identity: StyleEncoder, tri
     """
     looks: dict[str, dict[str, dict[str, float]]] = {}
     steps, alike, grey, apart = [], [], [], partial(feature_distance, parsing)
-    for j, look in enumerate(trials.looks):
+    for j, look in enumerate(held_out.looks):
         looks[look], moved = {}, []
         for degree in LADDER:
-            out = _drawn(students, parsing, trials, j, degree, device)
-            moved.append(_each(apart, out, trials.photo, device))
+            out = _drawn(task, parsing, held_out, j, degree, device)
+            moved.append(_each(apart, out, held_out.photo, device))
             if degree in DEGREES:
-                truth = trials.truth[:, j, DEGREES.index(degree)]
-                looks[look][f"{degree:g}"] = _scores(out, truth, trials.photo, parsing, identity, device)
+                truth = held_out.truth[:, j, DEGREES.index(degree)]
+                looks[look][f"{degree:g}"] = _scores(out, truth, held_out.photo, parsing, identity, device)
         steps.append(np.stack(moved, 1))  # [N,LADDER]
-        i, k = np.array(trials.same_exemplar(), int).reshape(-1, 2).T
-        alike += [[_each(apart, p[i], p[k], device) for p in (out, trials.truth[:, j, -1])]] if len(i) else []
-        grey.append(_flicker(students, parsing, trials, j, device))
+        i, k = np.array(held_out.same_exemplar(), int).reshape(-1, 2).T
+        alike += [[_each(apart, p[i], p[k], device) for p in (out, held_out.truth[:, j, -1])]] if len(i) else []
+        grey.append(_flicker(task, parsing, held_out, j, device))
     mean = {f"{d:g}": {name: float(np.mean([looks[look][f"{d:g}"][name] for look in looks])) for name in
-                       looks[trials.looks[0]][f"{d:g}"]} for d in DEGREES}
+                       looks[held_out.looks[0]][f"{d:g}"]} for d in DEGREES}
     rises = np.concatenate(steps)
     at_degrees = rises[:, [LADDER.index(d) for d in DEGREES]]
     ours, true = np.mean(alike, (0, 2)) if alike else (0.0, 0.0)
-    return {"people": len(trials.photo), "looks": looks, "mean": mean,
+    return {"people": len(held_out.photo), "looks": looks, "mean": mean,
             "monotone": float((np.diff(at_degrees) > 0).all(1).mean()),
             "rank": float(np.mean([spearman(np.array(LADDER), row) for row in rises])),
             "two_people": float(ours / true) if true else None, "equivariance": float(np.mean(grey))}
@@ -238,18 +240,19 @@ def spearman(a: np.ndarray, b: np.ndarray) -> float:
     return float((a * b).sum() / length) if length else 0.0
 
 
-def _drawn(students: Students, parsing: ParsingNet, trials: Trials, look: int, degree: float,
+def _drawn(task: DrawTask, parsing: ParsingNet, held_out: HeldOutPeople, look: int, degree: float,
            device: str | torch.device) -> np.ndarray:
     """Everybody in a look at a degree, uint8 [N,S,S,3]."""
-    return np.concatenate([to_image(stylise(students, parsing, trials.pair(who, look, degree, device)))
-                           for who in trials.batches()])
+    return np.concatenate([to_image(stylise(task, parsing, held_out.pair(who, look, degree, device)))
+                           for who in held_out.batches()])
 
 
-def _flicker(students: Students, parsing: ParsingNet, trials: Trials, look: int, device: str | torch.device) -> float:
+def _flicker(task: DrawTask, parsing: ParsingNet, held_out: HeldOutPeople, look: int, device: str | torch.device
+             ) -> float:
     """Equivariance at degree 1, everybody's style bound."""
-    pair = trials.pair(np.arange(min(ASKED_FOR_CROPS, len(trials.photo))), look, 1.0, device)
-    x = students.input(pair.x, parsing)
-    return equivariance(lambda part: students(part, pair)[0], x, torch.Generator().manual_seed(look))
+    pair = held_out.pair(np.arange(min(ASKED_FOR_CROPS, len(held_out.photo))), look, 1.0, device)
+    x = task.input(pair.x, parsing)
+    return equivariance(lambda part: task(part, pair)[0], x, torch.Generator().manual_seed(look))
 
 
 def _split(pictures: np.ndarray) -> list[np.ndarray]:
@@ -265,14 +268,14 @@ def _each(distance: Callable[[Tensor, Tensor], Tensor], a: np.ndarray, b: np.nda
 
 # -- pictures ---------------------------------------------------------------------------------------------------------
 @torch.no_grad()
-def contact_sheet(students: Students, parsing: ParsingNet, trials: Trials, people: int = 8, side: int = 128,
+def contact_sheet(task: DrawTask, parsing: ParsingNet, held_out: HeldOutPeople, people: int = 8, side: int = 128,
                   device: str | torch.device = "cpu") -> Image.Image:
     """A block a look, side by side. A row a person: photograph, exemplar, drawn at DEGREES, truth at degree 1."""
-    who, blocks = np.arange(min(people, len(trials.photo))), []
-    for j in range(len(trials.looks)):
-        drawn = [torch.cat([stylise(students, parsing, trials.pair(few, j, degree, device)) for few in _split(who)])
+    who, blocks = np.arange(min(people, len(held_out.photo))), []
+    for j in range(len(held_out.looks)):
+        drawn = [torch.cat([stylise(task, parsing, held_out.pair(few, j, degree, device)) for few in _split(who)])
                  for degree in DEGREES]
-        known = [to_tensor(p[who], device) for p in (trials.photo, trials.exemplar[:, j], trials.truth[:, j, -1])]
+        known = [to_tensor(p[who], device) for p in (held_out.photo, held_out.exemplar[:, j], held_out.truth[:, j, -1])]
         columns = [*known[:2], *drawn, known[2]]
         tiles = [to_image(F.interpolate(c, (side, side), mode="bilinear", align_corners=False, antialias=True))
                  for c in columns]

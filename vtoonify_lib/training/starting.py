@@ -1,4 +1,4 @@
-"""What a training begins with: the students of a bundle, of the same kind and size, or made of smaller ones."""
+"""Initial weights of a training: those of a bundle of the same kind and size, or grown from a smaller one."""
 
 from __future__ import annotations
 
@@ -6,38 +6,39 @@ from dataclasses import replace
 
 from ..config import VToonifyConfig, VToonifyError
 from ..weights.bundle import Bundle
-from .exemplars import dual_students
-from .growth import grown_students
-from .vtoonify import DualStudents, Students
+from .exemplars import dual_task
+from .growth import grown_task
+from .vtoonify import DualVToonifyTask, VToonifyTask
 
 
-def students_of(bundle: Bundle) -> Students:
-    """Students that go on from a bundle's VToonify and style encoder, whichever kind they are.
+def task_from_bundle(bundle: Bundle) -> VToonifyTask:
+    """A task with the weights of a bundle's VToonify and style encoder, of either kind.
 
-    A bundle may lack what frames never read; that may begin anywhere.
+    Weights that inference does not use, and a bundle may lack, keep their initial values.
     """
-    style, kind = bundle.network("style_encoder"), DualStudents if is_dual(bundle.config) else Students
-    students = kind(bundle.config, style.image_size, style.body[0].out_channels)
-    students.vtoonify.load_state_dict({**students.vtoonify.state_dict(), **bundle.network("vtoonify").state_dict()})
-    students.style.load_state_dict(style.state_dict())
-    return students
+    style, kind = bundle.network("style_encoder"), DualVToonifyTask if is_dual(bundle.config) else VToonifyTask
+    task = kind(bundle.config, style.image_size, style.body[0].out_channels)
+    task.vtoonify.load_state_dict({**task.vtoonify.state_dict(), **bundle.network("vtoonify").state_dict()})
+    task.style.load_state_dict(style.state_dict())
+    return task
 
 
-def first_students(bundle: Bundle, config: VToonifyConfig | None = None) -> Students:
-    """Students of `config` (None: VToonify-D of the bundle's size): those of the bundle, or made of them.
+def initial_task(bundle: Bundle, config: VToonifyConfig | None = None) -> VToonifyTask:
+    """A task of `config` (None: VToonify-D of the bundle's size) that starts from the bundle's weights.
 
-    VToonify-D begins as a VToonify-T, a large network as a small one (`growth`). VToonifyError where that cannot be.
+    VToonify-D starts from a VToonify-T, a large network from a small one (`growth`). VToonifyError where that is
+    impossible.
     """
-    config, students = config or replace(bundle.config, backbone="dualstylegan"), students_of(bundle)
-    if replace(students.vtoonify.config, face_size=config.face_size) == config:
-        return students
+    config, task = config or replace(bundle.config, backbone="dualstylegan"), task_from_bundle(bundle)
+    if replace(task.vtoonify.config, face_size=config.face_size) == config:
+        return task
     if is_dual(bundle.config):
         raise VToonifyError(f"{bundle.name} is a VToonify-D for {bundle.config.in_size} → {bundle.config.out_size} px; "
                             "one of another kind or size has to start from a bundle with a VToonify-T")
     simple = replace(config, backbone="toonify")
     if replace(bundle.config, face_size=simple.face_size) != simple:
-        students = grown_students(students, simple)
-    return dual_students(students, config) if is_dual(config) else students
+        task = grown_task(task, simple)
+    return dual_task(task, config) if is_dual(config) else task
 
 
 def is_dual(config: VToonifyConfig) -> bool:

@@ -25,11 +25,11 @@ from ..studio.exemplars import EXEMPLARS, LOOKS
 from ..studio.shards import Pairs, render_styles
 from ..weights.bundle import Bundle, load_bundle, save_bundle, save_tensors
 from . import augment, identity, report, vtoonify
-from .adversary import Judge
+from .adversary import Adversary
 from .dual_stage import DualPlan, measure_dual, train_dual
 from .dualstylegan import DualDistilled, fit_sampler
 from .exemplars import Exemplars, style_source
-from .starting import first_students
+from .starting import initial_task
 
 TITLE = "Four looks of 24 exemplars (VToonify-D, trained on our own renders)"
 STAND_FOR = {"storybook": "storybook-05", "clay": "clay-08", "comic": "comic-17", "caricature": "caricature-08"}
@@ -37,20 +37,20 @@ START = {"style": STAND_FOR["storybook"], "structure": 1.0, "color": 0.5}  # whe
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How much of everything; what the shipped bundle had, its provenance says."""
+class StudioDPlan:
+    """Sizes of all stages; those of the shipped bundle are in its provenance."""
 
     people: int = 2048
     hold_out: int = 256
     vtoonify: int = 3000
     batch: int = 16
     window: int = 96  # side of the cuts that VToonify trains on
-    told_until: float = 0.4  # share of the training in which every picture is drawn by the known code of its style
+    told_until: float = 0.4  # share of the training in which all pictures are drawn by the table's codes
     flicker_from: float = 0.7
     sharpen: int = 2000
     sharpen_lr: float = 1e-3
-    sharpen_weight: float = 0.05  # of the judge's verdict: a fifth of what colours pull at the picture
-    sharpen_r1: float = 0.5  # 10, as at 1024 px, keeps a judge of 128 px from learning anything in so short a time
+    sharpen_weight: float = 0.05  # of the adversarial loss: its gradient is a fifth of the picture loss's
+    sharpen_r1: float = 0.5  # 10, as at 1024 px, keeps a discriminator of 128 px from learning in so short a time
     judge: int = 128  # side of the squares of its output that the discriminator sees
     dual: DualPlan = field(default_factory=DualPlan)
     identities: int = 640  # people from whom the identity encoder learns
@@ -59,101 +59,102 @@ class Plan:
 
 
 def exemplar_pictures(pairs: Pairs, hold_out: int, size: int = vtoonify.STYLE_IMAGE) -> Exemplars:
-    """What VToonify-D is asked with: every style's own picture, and everybody it draws at full degree."""
+    """Exemplars for VToonify-D: every style's own picture, and all entries at full degree."""
     def own(look: str, number: int) -> np.ndarray:
         return report.shrunk(pairs.exemplars(look)[number], size)
 
-    return Exemplars.of(pairs, LOOKS, EXEMPLARS, hold_out, size, own)
+    return Exemplars.from_pairs(pairs, LOOKS, EXEMPLARS, hold_out, size, own)
 
 
-def held_out_pair(pairs: Pairs, shown: Exemplars, entries: np.ndarray, look: str, codes: np.ndarray,
+def held_out_pair(pairs: Pairs, exemplars: Exemplars, entries: np.ndarray, look: str, codes: np.ndarray,
                   device: str | torch.device = "cpu") -> vtoonify.Pair:
     """Entries in one look as they are, without augmentation, at the degrees at which they were rendered."""
     batch = augment.load(pairs, entries, look, device)
     index = LOOKS.index(look) * EXEMPLARS + np.array(pairs[f"{look}_style"])[entries].astype(int)
-    exemplar = shown.draw(index, np.random.default_rng(0), device)
+    exemplar = exemplars.draw(index, np.random.default_rng(0), device)
     structure, color = (torch.from_numpy(np.array(pairs[f"{look}_{axis}"])[entries]).float().to(device)
                         for axis in ("structure", "color"))
-    table, told = torch.from_numpy(codes).to(device), torch.ones(len(index), dtype=torch.bool, device=device)
-    order = vtoonify.Order(exemplar, torch.from_numpy(index).to(device), structure, color, table[index],
-                          table[-1:].expand(len(index), -1, -1), told)
-    return vtoonify.Pair(augment.half(batch.photo), batch.styled, batch.photo, None, order)
+    table, use_table_code = torch.from_numpy(codes).to(device), torch.ones(len(index), dtype=torch.bool, device=device)
+    condition = vtoonify.StyleCondition(exemplar, torch.from_numpy(index).to(device), structure, color, table[index],
+                                        table[-1:].expand(len(index), -1, -1), use_table_code)
+    return vtoonify.Pair(augment.half(batch.photo), batch.styled, batch.photo, None, condition)
 
 
-def train_student(pairs: Pairs, start: Bundle, folder: Path, plan: Plan, device: str | torch.device = "cpu"
-                  ) -> vtoonify.DualStudents:
+def train_vtoonify(pairs: Pairs, start: Bundle, folder: Path, plan: StudioDPlan, device: str | torch.device = "cpu"
+                   ) -> vtoonify.DualVToonifyTask:
     """VToonify-D on exact renders, then sharpened against the conditional discriminator → its moving average.
 
     The flicker loss rises from 0 twice: towards the end of the training, and all through the sharpening.
     """
-    students, codes = first_students(start), style_codes(start.config.generator.style_dim)
-    shown = exemplar_pictures(pairs, plan.hold_out, students.style.image_size)
+    task, codes = initial_task(start), style_codes(start.config.generator.style_dim)
+    exemplars = exemplar_pictures(pairs, plan.hold_out, task.style.image_size)
 
-    def source(seed: int, told_until: int) -> Callable[[int], vtoonify.Pair]:
-        return style_source(pairs, shown, LOOKS, EXEMPLARS, plan.batch, plan.hold_out, seed, plan.window, codes,
-                            told_until, device)
+    def source(seed: int, table_code_until: int) -> Callable[[int], vtoonify.Pair]:
+        return style_source(pairs, exemplars, LOOKS, EXEMPLARS, plan.batch, plan.hold_out, seed, plan.window, codes,
+                            table_code_until, device)
 
-    def judge() -> Judge:
-        net = ConditionalDiscriminator(replace(vtoonify.JUDGE, size=plan.judge), len(LOOKS) * EXEMPLARS)
-        return Judge(net, device, r1_weight=plan.sharpen_r1, mixed=True)
+    def make_adversary() -> Adversary:
+        net = ConditionalDiscriminator(replace(vtoonify.ADVERSARY, size=plan.judge), len(LOOKS) * EXEMPLARS)
+        return Adversary(net, device, r1_weight=plan.sharpen_r1, mixed=True)
 
     few = min(3, plan.hold_out // len(LOOKS))
-    samples = vtoonify.joined([held_out_pair(pairs, shown, np.arange(few * k, few * (k + 1)), look, codes, device)
-                              for k, look in enumerate(LOOKS)])
-    more = {"sample_pairs": samples, "image_size": students.style.image_size,
-            "width": students.style.body[0].out_channels, "device": device}
-    parsing, config = start.network("parsing").to(device), students.vtoonify.config
+    samples = vtoonify.joined([held_out_pair(pairs, exemplars, np.arange(few * k, few * (k + 1)), look, codes, device)
+                               for k, look in enumerate(LOOKS)])
+    more = {"sample_pairs": samples, "image_size": task.style.image_size,
+            "width": task.style.body[0].out_channels, "device": device}
+    parsing, config = start.network("parsing").to(device), task.vtoonify.config
     trained = vtoonify.train(source(3, int(plan.told_until * plan.vtoonify)), parsing, config, folder / "vtoonify",
-                            plan.vtoonify, start=students.state_dict(), flicker_from=plan.flicker_from, **more)[1]
+                             plan.vtoonify, start=task.state_dict(), flicker_from=plan.flicker_from, **more)[1]
     return vtoonify.train(source(31, 0), parsing, config, folder / "sharpen", plan.sharpen, start=trained.state_dict(),
-                         lr=plan.sharpen_lr, flicker_from=0.0, seed=31, judge=judge, square=plan.judge,
-                         sharpen=plan.sharpen_weight, **more)[1]
+                          lr=plan.sharpen_lr, flicker_from=0.0, seed=31, make_adversary=make_adversary,
+                          square=plan.judge, sharpen=plan.sharpen_weight, **more)[1]
 
 
-def train_studio_d(folder: str | Path, out: str | Path, plan: Plan | None = None, start: str = "studio-t",
+def train_studio_d(folder: str | Path, out: str | Path, plan: StudioDPlan | None = None, start: str = "studio-t",
                    kit: str | None = None, device: str | torch.device = "cpu") -> None:
     """Train everything in `folder` and write the bundle to `out`."""
-    plan, folder, bundle = plan or Plan(), Path(folder), load_bundle(start)
+    plan, folder, bundle = plan or StudioDPlan(), Path(folder), load_bundle(start)
     pairs = render_styles(folder / "looks", plan.people, size=bundle.config.out_size, kit=kit)
-    students = train_student(pairs, bundle, folder, plan, device)
-    shown = exemplar_pictures(pairs, plan.hold_out, students.style.image_size)
-    dual = train_dual(pairs, bundle, students.style, shown, folder / "dual", plan.dual, device=device,
+    task = train_vtoonify(pairs, bundle, folder, plan, device)
+    exemplars = exemplar_pictures(pairs, plan.hold_out, task.style.image_size)
+    dual = train_dual(pairs, bundle, task.style, exemplars, folder / "dual", plan.dual, device=device,
                       codes=style_codes(bundle.config.generator.style_dim))
-    judge, identities = identity.train_identity(folder / "identity", plan.identities, iterations=plan.identity, kit=kit,
-                                                device=device)
-    trials = report.Trials.render(pairs, folder / "trials.npz", plan.trials, plan.hold_out, kit=kit)
-    numbers = measure(bundle, students, judge, trials) | {
+    identity_net, identities = identity.train_identity(folder / "identity", plan.identities, iterations=plan.identity,
+                                                       kit=kit, device=device)
+    held_out = report.HeldOutPeople.render(pairs, folder / "trials.npz", plan.trials, plan.hold_out, kit=kit)
+    numbers = measure(bundle, task, identity_net, held_out) | {
         "identities": identities,
-        "dualstylegan": measure_dual(dual, pairs, plan.hold_out, bundle.network("parsing").to(device), shown)}
-    write_bundle(out, bundle, students, dual, judge, numbers, plan)
+        "dualstylegan": measure_dual(dual, pairs, plan.hold_out, bundle.network("parsing").to(device), exemplars)}
+    write_bundle(out, bundle, task, dual, identity_net, numbers, plan)
 
 
-def measure(start: Bundle, students: vtoonify.DualStudents, judge: StyleEncoder, trials: report.Trials) -> dict:
-    """The bundle's numbers on people it never saw, see `report.measure`.
+def measure(start: Bundle, task: vtoonify.DualVToonifyTask, identity_net: StyleEncoder,
+            held_out: report.HeldOutPeople) -> dict:
+    """The bundle's numbers on held-out people, see `report.measure`.
 
-    read         means when it is asked by the exemplars' pictures instead of by the codes of their styles
-    masks_open   means with all of the photograph's detail let in, whatever the degree: what the fusion masks are for
+    read         means when styles are given by the exemplars' pictures instead of by the table's codes
+    masks_open   means with all fusion masks at 1, which shows what they contribute
     """
     codes = torch.from_numpy(style_codes(start.config.generator.style_dim))
-    parsing, students, judge = start.network("parsing"), students.cpu().eval(), judge.cpu().eval()
-    told, read = (report.measure(report.Coded(students, codes, known), parsing, judge, trials)
-                  for known in (True, False))
-    with report.masks_open(students.vtoonify):
-        opened = report.measure(report.Coded(students, codes), parsing, judge, trials)
-    full = told["mean"]["1"]
+    parsing, task, identity_net = start.network("parsing"), task.cpu().eval(), identity_net.cpu().eval()
+    by_table, read = (report.measure(report.TableCodedTask(task, codes, known), parsing, identity_net, held_out)
+                      for known in (True, False))
+    with report.masks_open(task.vtoonify):
+        opened = report.measure(report.TableCodedTask(task, codes), parsing, identity_net, held_out)
+    full = by_table["mean"]["1"]
     return {"psnr": full["psnr"], "feature": full["feature"], "input_psnr": full["input_psnr"],
-            "input_feature": full["input_feature"], **told, "read": read["mean"], "masks_open": opened["mean"]}
+            "input_feature": full["input_feature"], **by_table, "read": read["mean"], "masks_open": opened["mean"]}
 
 
-def write_bundle(out: str | Path, start: Bundle, students: vtoonify.DualStudents, dual: DualDistilled,
-                 judge: StyleEncoder, numbers: dict, plan: Plan, history: str | None = None) -> None:
-    """Save, with what trained what. judge: the identity encoder."""
+def write_bundle(out: str | Path, start: Bundle, task: vtoonify.DualVToonifyTask, dual: DualDistilled,
+                 identity_net: StyleEncoder, numbers: dict, plan: StudioDPlan, history: str | None = None) -> None:
+    """Save the bundle with its provenance."""
     out, codes = Path(out), torch.from_numpy(style_codes(start.config.generator.style_dim))
     out.mkdir(parents=True, exist_ok=True)
     save_tensors({"codes": codes[:-1], "plain": codes[-1]}, out / "styles.safetensors", half=False)
-    networks = {"vtoonify": copy.deepcopy(students.vtoonify).for_inference(), "parsing": start.network("parsing"),
-                "style_encoder": students.style, "sampler": fit_sampler(codes[:-1], iterations=300), "identity": judge,
-                "dual": dual.generator, "person_encoder": dual.encoder}
+    networks = {"vtoonify": copy.deepcopy(task.vtoonify).for_inference(), "parsing": start.network("parsing"),
+                "style_encoder": task.style, "sampler": fit_sampler(codes[:-1], iterations=300),
+                "identity": identity_net, "dual": dual.generator, "person_encoder": dual.encoder}
     provenance = {
         "data": f"{plan.people} people drawn by vtoonify_lib.studio from CC0 geometry, as photos and by 96 exemplars "
                 f"of four looks, seed 0; the first {plan.hold_out} held out; no photograph was used",
@@ -167,17 +168,17 @@ def write_bundle(out: str | Path, start: Bundle, students: vtoonify.DualStudents
         "parsing, landmarks": f"those of {start.name}", "plan": asdict(plan),
         **({"history": history} if history else {})}
     models = {"vtoonify": {"inference": True}, "parsing": start.info["models"]["parsing"],
-              "style_encoder": _arguments(students.style), "identity": _arguments(judge),
+              "style_encoder": _arguments(task.style), "identity": _arguments(identity_net),
               "person_encoder": _arguments(dual.encoder)}
     names = [f"{look}-{number:02d}" for look in LOOKS for number in range(EXEMPLARS)]
     styles = {"names": names, "looks": STAND_FOR, "start": START}
-    save_bundle(out, name=out.name, title=TITLE, config=students.vtoonify.config, networks=networks, models=models,
+    save_bundle(out, name=out.name, title=TITLE, config=task.vtoonify.config, networks=networks, models=models,
                 files={"landmarks": start.path("landmarks"), "styles": out / "styles.safetensors"}, styles=styles,
                 metrics=numbers, provenance=provenance)
 
 
 def _arguments(net: StyleEncoder) -> dict[str, int]:
-    """What builds a style encoder of this size."""
+    """Arguments of the constructor for a style encoder of this size."""
     return {"image_size": net.image_size, "n_latent": net.n_latent, "style_dim": net.style_dim,
             "width": net.body[0].out_channels}
 

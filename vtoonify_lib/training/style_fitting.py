@@ -95,7 +95,7 @@ def fitter(steps: int, progress: bool = True) -> Callable[[Bundle, np.ndarray, t
 
     def fit(bundle: Bundle, aligned: np.ndarray, device: torch.device) -> Tensor:
         with memory_errors(device, "DualStyleGAN"):
-            dual, parsing = DualDistilled.of(bundle).to(device), bundle.network("parsing")
+            dual, parsing = DualDistilled.from_bundle(bundle).to(device), bundle.network("parsing")
             picture, how = to_tensor(aligned, device), {"parsing": parsing.to(device), "progress": progress}
             person = destylise(dual, picture, iterations=steps, **how)
             active_dims = StyleTable(bundle).active_dims
@@ -115,7 +115,7 @@ def _fitted(loss: Callable[..., Tensor], start: dict[Tensor, float], iterations:
         if value.item() < least:
             least, best = value.item(), [code.detach().clone() for code in codes]
         if i < iterations:
-            loop.descend(value, optimizer, loop.warm_cosine(1.0, i, iterations, warmup=5))
+            loop.optimizer_step(value, optimizer, loop.warm_cosine(1.0, i, iterations, warmup=5))
     return best
 
 

@@ -1,7 +1,7 @@
 """The Toonify backbone from zero: a base StyleGAN of photo renders, and its storybook fine-tune.
 
-StyleGAN2 learns by playing against a discriminator for GPU-weeks. Here the renderer can say what a person looks like in
-both styles, so the generators are *distilled*: an encoder supplies the code of a render, the generator draws it back.
+StyleGAN2 is trained against a discriminator for GPU-weeks. Here the renderer provides the same person in both styles,
+so the generators are *distilled*: an encoder supplies the code of a render, the generator draws it back.
 One w per picture feeds every layer, and noise on it makes neighbouring codes draw neighbouring faces (a variational
 autoencoder of fixed variance, Kingma & Welling 2014, arXiv 1312.6114). The mapping network is then fitted so that
 Gaussian z land where the encoder's codes lie. Resolutions are learnt one after another, each from the one before
@@ -35,7 +35,7 @@ from ..models.stylegan2 import MAPPING_LR, Discriminator, Generator
 from ..studio.shards import Pairs
 from . import augment, loop
 from .ada import AdaptiveStrength
-from .adversary import Judge
+from .adversary import Adversary
 from .objectives import FEATURE_WEIGHT, picture_loss
 from .vtoonify import STYLE_IMAGE, detail_mask, rows
 
@@ -109,9 +109,9 @@ def distill(pairs: Pairs, parsing: ParsingNet, config: GeneratorConfig, folder: 
 
     def step(i: int) -> dict[str, float]:
         x, y = portraits().batch(batch, i, seed, device)
-        parts = _losses(model, parsing, x, y, until, joint, loop.generator(seed + 100, i, device))
+        parts = _losses(model, parsing, x, y, until, joint, loop.rng_for(seed + 100, i, device))
         rate = loop.warm_cosine(lr, i, iterations, warmup=100, floor=0.03)
-        loop.descend(sum(parts.values()), optimizer, rate, clip=1.0)
+        loop.optimizer_step(sum(parts.values()), optimizer, rate, clip=1.0)
         ema.update(model, i)
         return {name: float(value.detach()) for name, value in parts.items()}
 
@@ -160,8 +160,8 @@ def fit_mapping(mapping: nn.Module, bank: Tensor, iterations: int = 3000, batch:
     """Fit a mapping network in place: mapping(z), z Gaussian [B,D], gets the distribution of the bank's codes [N,D].
 
     Minimises the sliced Wasserstein distance (Bonneel et al. 2015): along random directions, sorted projections agree.
-    lr is that of the weights as they act: the hundredfold brake that the mapping network wears in StyleGAN's game is
-    taken off, or it would hardly move. → the final distance (a running mean) relative to the bank's spread.
+    lr is that of the effective weights: StyleGAN's hundredfold smaller rate of the mapping network is compensated.
+    → the final distance (a running mean) relative to the bank's spread
     """
     mapping.requires_grad_(True)  # a moving average, what `distill` returns, asks for no gradients
     optimizer = torch.optim.Adam(mapping.parameters(), lr, betas=(0.5, 0.99))
@@ -169,20 +169,20 @@ def fit_mapping(mapping: nn.Module, bank: Tensor, iterations: int = 3000, batch:
     device = bank.device
     value = 0.0
     for i in range(iterations):
-        g = loop.generator(seed, i, device)
+        g = loop.rng_for(seed, i, device)
         real = bank[torch.randint(len(bank), (batch,), generator=g, device=device)]
         fake = mapping(torch.randn(batch, bank.shape[1], generator=g, device=device))
         axes = F.normalize(torch.randn(bank.shape[1], directions, generator=g, device=device), dim=0)
         loss = ((fake @ axes).sort(0).values - (real @ axes).sort(0).values).square().mean()
-        loop.descend(loss, optimizer, (loop.warm_cosine(lr, i, iterations) + LEAST_MAPPING_LR) / MAPPING_LR)
+        loop.optimizer_step(loss, optimizer, (loop.warm_cosine(lr, i, iterations) + LEAST_MAPPING_LR) / MAPPING_LR)
         value = 0.99 * value + 0.01 * float(loss.detach()) if i else float(loss.detach())
     return value * bank.shape[1] / spread
 
 
-class EvenSteps(nn.Module):
+class PathLengthRegularizer(nn.Module):
     """Path length regularisation and its running mean, which a checkpoint must hold (see `losses.path_length`).
 
-    The mean begins at the first length: a generator that has been trained has a length, and 0 would flatten it.
+    The mean starts at the first length: 0 would pull the lengths of a trained generator towards 0.
     """
 
     def __init__(self):
@@ -202,41 +202,43 @@ def adversarial(generator: Generator, images: Callable[[int], Tensor], folder: s
                 lr: float = 1e-3, r1_weight: float = 10.0, r1_every: int = 16, path_weight: float = 0.0,
                 path_every: int = 4, ada: AdaptiveStrength | None = None, until: int | None = None,
                 head_start: int = 0, mixed: bool = False, seed: int = 9, seconds: float | None = None) -> Generator:
-    """StyleGAN2's own game: non-saturating loss, R1 with weight r1_weight every r1_every iterations.
+    """StyleGAN2's adversarial training: non-saturating loss, R1 with weight r1_weight every r1_every iterations.
 
     images      iteration → real pictures [B,3,S,S] in [−1,1], on the generator's device; their number is the batch
-    path_weight of the path length penalty, which is taken every path_every iterations and counts path_every times
-    ada         augments what the discriminator sees, see `ada`; None: nothing is augmented
-    until       play at this resolution: S, and what is trained; default the generator's size
-    head_start  iterations in which the discriminator learns alone: a fresh one has nothing to teach
+    path_weight of the path length penalty, computed every path_every iterations and weighted path_every times
+    ada         augments the discriminator's inputs, see `ada`; None: no augmentation
+    until       resolution S that is trained; default the generator's size
+    head_start  iterations in which only the discriminator is trained, so that its gradients are meaningful
     mixed       mixed precision where it is faster, second derivatives excepted
     → the averaged generator; `generator` itself is trained in place, resumable in `folder`
     """
     torch.manual_seed(seed)
     generator.requires_grad_(True)  # a moving average, what `distill` returns, asks for no gradients
     device, config = generator.input.input.device, generator.config
-    judge = Judge(Discriminator(replace(config, size=until or config.size)), device, lr, r1_weight, r1_every, mixed)
+    discriminator = Discriminator(replace(config, size=until or config.size))
+    adversary = Adversary(discriminator, device, lr, r1_weight, r1_every, mixed)
     optimizer = torch.optim.Adam(generator.parameters(), lr, betas=(0.0, 0.99))
-    ema, steps = loop.EMA(generator), EvenSteps().to(device)
+    ema, path_regularizer = loop.EMA(generator), PathLengthRegularizer().to(device)
 
     def step(i: int) -> dict[str, float]:
         real = images(i)
-        rng = loop.generator(seed, i, device)
+        rng = loop.rng_for(seed, i, device)
         z = torch.randn(len(real), config.style_dim, generator=rng, device=device)
         with torch.no_grad():
             fake = drawn(z)
-        values = {"d": judge.learn(shown(real, rng), shown(fake, rng), i)}
+        values = {"d": adversary.step(shown(real, rng), shown(fake, rng), i)}
         if ada:
-            values |= {"r_t": ada.watch(judge.on_real), "p": ada.p}
+            values |= {"r_t": ada.watch(adversary.on_real), "p": ada.p}
         if i < head_start:
             return values
-        g_loss = judge.verdict(shown(drawn(z), rng))
+        g_loss = adversary.generator_loss(shown(drawn(z), rng))
         values["g"] = float(g_loss.detach())
         if path_weight and i % path_every == 0:
-            penalty = steps(generator, z[: max(1, len(z) // 2)], until, rng)  # half a batch, as in the paper: memory
+            half = z[: max(1, len(z) // 2)]  # half a batch, as in the paper: memory
+            penalty = path_regularizer(generator, half, until, rng)
             values["path"] = float(penalty.detach())
             g_loss = g_loss + path_weight * path_every * penalty
-        loop.descend(g_loss, optimizer)
+        loop.optimizer_step(g_loss, optimizer)
         ema.update(generator, i - head_start)
         return values
 
@@ -247,7 +249,7 @@ def adversarial(generator: Generator, images: Callable[[int], Tensor], folder: s
     def shown(pictures: Tensor, rng: torch.Generator) -> Tensor:
         return ada.augment(pictures, rng) if ada else pictures
 
-    parts = {"generator": generator, "ema": ema, "optimizer": optimizer, **judge.parts()}
-    parts |= ({"ada": ada} if ada else {}) | ({"steps": steps} if path_weight else {})
+    parts = {"generator": generator, "ema": ema, "optimizer": optimizer, **adversary.parts()}
+    parts |= ({"ada": ada} if ada else {}) | ({"steps": path_regularizer} if path_weight else {})
     loop.run(folder, iterations, step, parts, seconds=seconds, title="StyleGAN game")
     return ema.model

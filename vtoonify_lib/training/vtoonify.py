@@ -1,10 +1,9 @@
 """Training VToonify-T (arXiv 2209.11224, §4.2) on pairs: first without, then with flicker suppression.
 
-Two recipes share every line but the source of pairs. `paper`: pairs come from the two StyleGANs and the generator in
-VToonify is frozen (see `paper`). `renders`: pairs are exact renders of the same person in both styles, and the
-generator's fine layers learn along, which is what makes a small generator crisp. The default bundle says which one
-made it. Unlike the paper's, the pixel loss is L1 on colours and edges, and the adversarial loss is left to a last
-stage (`adversary`), when there is little left to win but sharpness.
+Two recipes differ in the source of pairs only. `paper`: pairs come from two StyleGANs and VToonify's generator is
+frozen (see `paper`). `renders`: pairs are exact renders of the same person in both styles, and the generator's fine
+layers are trained too, which a small generator needs for sharp pictures. Unlike the paper's, the pixel loss is L1 on
+colours and edges, and the adversarial loss (`adversary`) is used in a last stage only, to gain sharpness.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from ..models.vtoonify import Drawn
 from ..models.vtoonify_d import build_vtoonify
 from ..studio.shards import Pairs
 from . import augment, loop
-from .adversary import Judge
+from .adversary import Adversary
 from .objectives import Criterion, OurLosses
 
 RECIPES = ("renders", "paper")
@@ -42,21 +41,21 @@ DETAILS = (*augment.SMALL_PARTS, CLASS_NAMES.index("nose"))
 DETAIL_WEIGHT, BACKDROP_WEIGHT = 3.0, 0.5  # of the pixels of DETAILS, and of the background
 MASK_WEIGHT = 0.0005
 FLOW_WEIGHT = 0.3  # of an error of one input pixel; the picture alone finds the flow, much later
-CODE_WEIGHT = 0.1  # of the style encoder's error; nothing else learns from it
+CODE_WEIGHT = 0.1  # of the style encoder's loss; it reaches no other network
 SHARPEN_WEIGHT = 0.01  # of the adversarial loss
-SQUARE = 128  # px: the side of what the discriminator of the last stage sees
-JUDGE = GeneratorConfig(SQUARE, channels=((4, 64), (8, 64), (16, 64), (32, 48), (64, 32), (128, 24)))
-STYLE_IMAGE = 64  # what the style encoder sees; larger pictures tell it nothing that one w can hold
+SQUARE = 128  # px: side of the discriminator's input in the last stage
+ADVERSARY = GeneratorConfig(SQUARE, channels=((4, 64), (8, 64), (16, 64), (32, 48), (64, 32), (128, 24)))
+STYLE_IMAGE = 64  # px: side of the style encoder's input; larger ones do not improve a single w
 
 
-class Order(NamedTuple):
-    """What VToonify-D is asked for, a batch.
+class StyleCondition(NamedTuple):
+    """The style that VToonify-D is conditioned on, a batch.
 
-    exemplar  pictures in the wanted style, [B,3,·,·] in [−1,1];  index  of the style, [B] int
+    exemplar          pictures in the wanted style, [B,3,·,·] in [−1,1];  index  of the style, [B] int
     structure, color  degrees in [0,1], [B]
-    codes, plain  what the style encoder should read from the exemplars and from the faces, [B,2,D] each, where that is
-                  known (see `studio.codes`)
-    told          which pictures are drawn by `codes`, [B] bool; the others by what is read from their exemplars
+    codes, null_code  targets of the style encoder for the exemplars and for the faces, [B,2,D] each, where they are
+                      known (see `studio.codes`)
+    use_table_code    which pictures are drawn by `codes`, [B] bool; the others by the style encoder's codes
     """
 
     exemplar: Tensor
@@ -64,19 +63,19 @@ class Order(NamedTuple):
     structure: Tensor
     color: Tensor
     codes: Tensor | None = None
-    plain: Tensor | None = None
-    told: Tensor | None = None
+    null_code: Tensor | None = None
+    use_table_code: Tensor | None = None
 
-    def map(self, change: Callable[[Tensor], Tensor]) -> Order:
-        """The same change to all that is there."""
-        return Order(*(None if t is None else change(t) for t in self))
+    def map(self, change: Callable[[Tensor], Tensor]) -> StyleCondition:
+        """Apply a function to all tensors."""
+        return StyleCondition(*(None if t is None else change(t) for t in self))
 
 
 class Pair(NamedTuple):
     """A batch of pairs, pictures in [−1,1].
 
-    x [B,3,s,s] input, y [B,3,S,S] target; aligned [B,3,·,·] what the style encoder sees; parsing of x [B,s,s] or None;
-    order: for VToonify-D; flow [B,2,·,·]: where the drawing has its pixels from, as `models.detail` draws it
+    x [B,3,s,s] input, y [B,3,S,S] target; aligned [B,3,·,·] input of the style encoder; parsing of x [B,s,s] or None;
+    condition: for VToonify-D; flow [B,2,·,·]: from the drawing's pixels to the photograph's, see `models.detail`
 
     For a network that carries detail over, x is the photograph at the picture's size, s = S; parsing stays [B,s/k,s/k].
     """
@@ -85,12 +84,13 @@ class Pair(NamedTuple):
     y: Tensor
     aligned: Tensor
     parsing: Tensor | None
-    order: Order | None = None
+    condition: StyleCondition | None = None
     flow: Tensor | None = None
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Pair:
-        """The same change to all that is there."""
-        return Pair(*(t.map(change) if isinstance(t, Order) else None if t is None else change(t) for t in self))
+        """Apply a function to all tensors."""
+        return Pair(*(t.map(change) if isinstance(t, StyleCondition) else None if t is None else change(t)
+                      for t in self))
 
     def first(self, n: int) -> Pair:
         """The first n of the batch."""
@@ -98,22 +98,22 @@ class Pair(NamedTuple):
 
 
 def joined(pairs: Sequence[Pair]) -> Pair:
-    """Several batches as one; they have parsing and orders all, or none of them does."""
+    """Several batches as one; either all of them have parsing and conditions, or none has."""
     def cat(values: Sequence[Tensor | None]) -> Tensor | None:
         return None if values[0] is None else torch.cat(list(values))
 
-    *pictures, orders, flows = zip(*pairs, strict=True)
-    order = None if orders[0] is None else Order(*map(cat, zip(*orders, strict=True)))
-    return Pair(*map(cat, pictures), order, cat(flows))
+    *pictures, conditions, flows = zip(*pairs, strict=True)
+    condition = None if conditions[0] is None else StyleCondition(*map(cat, zip(*conditions, strict=True)))
+    return Pair(*map(cat, pictures), condition, cat(flows))
 
 
-class Students(nn.Module):
-    """VToonify-T and the (frozen) style encoder that feeds its fine layers one code [B,1,D] per picture.
+class VToonifyTask(nn.Module):
+    """What is trained: VToonify-T, and the (frozen) style encoder of its fine layers, one code [B,1,D] per picture.
 
     image_size, width  of the style encoder
     """
 
-    CODES = 1  # that the style encoder gives per picture
+    CODES = 1  # codes per picture that the style encoder gives
 
     def __init__(self, config: VToonifyConfig, image_size: int = STYLE_IMAGE, width: int = 32):
         super().__init__()
@@ -125,49 +125,50 @@ class Students(nn.Module):
         return self.draw(x, self.read(pair)[0], pair)
 
     def input(self, photo: Tensor, parsing: nn.Module) -> Tensor:
-        """What the network reads of a pair's x [B,3,s,s]."""
+        """The network's input for a pair's x [B,3,s,s]."""
         detail = self.vtoonify.config.detail
         small = F.avg_pool2d(photo, detail) if detail else photo
         x = network_input(small, parsing(small))
         return with_detail(x, photo, detail) if detail else x
 
     def read(self, pair: Pair) -> tuple[Tensor, Tensor | None]:
-        """→ style codes that the pair is drawn by, and the loss of the style encoder if it has one."""
+        """→ style codes to draw the pair with, and the loss of the style encoder if it has one."""
         with torch.no_grad():
             return self.style(pair.aligned), None
 
     def draw(self, x: Tensor, w: Tensor, pair: Pair) -> Drawn:
-        """As `forward`, with codes that `read` has read."""
+        """As `forward`, with the codes from `read`."""
         return self.vtoonify.draw(x, w)
 
     def freeze(self, recipe: str) -> None:
-        """Choose what learns; see `train`."""
+        """Set which parameters are trained; see `train`."""
         self.style.requires_grad_(False)
         self.vtoonify.generator.requires_grad_(recipe == "renders")
 
     def groups(self) -> list[dict]:
-        """What learns, as Adam's parameter groups."""
+        """The trained parameters, as Adam's parameter groups."""
         return [{"params": [p for p in self.parameters() if p.requires_grad]}]
 
 
-class DualStudents(Students):
-    """VToonify-D and the style encoder, which learns beside it: a picture has a structure code and a colour code."""
+class DualVToonifyTask(VToonifyTask):
+    """VToonify-D and the style encoder, trained together: a picture has a structure code and a colour code."""
 
     CODES = 2
 
     def read(self, pair: Pair) -> tuple[Tensor, Tensor | None]:
-        """The style encoder learns from the codes that are known, and only from them: drawing must not bend them."""
-        order, loss = pair.order, None
-        face, exemplar = self.style(pair.aligned), self.style(order.exemplar)
-        if order.codes is not None:
-            loss = F.mse_loss(exemplar.float(), order.codes) + F.mse_loss(face.float(), order.plain)
-            face = order.plain.to(face.dtype)
-            exemplar = torch.where(order.told[:, None, None], order.codes.to(exemplar.dtype), exemplar.detach())
+        """The style encoder is trained on the known codes alone: no gradient reaches it from the drawing."""
+        condition, loss = pair.condition, None
+        face, exemplar = self.style(pair.aligned), self.style(condition.exemplar)
+        if condition.codes is not None:
+            loss = F.mse_loss(exemplar.float(), condition.codes) + F.mse_loss(face.float(), condition.null_code)
+            face = condition.null_code.to(face.dtype)
+            exemplar = torch.where(condition.use_table_code[:, None, None], condition.codes.to(exemplar.dtype),
+                                   exemplar.detach())
         layers = self.vtoonify.generator.n_latent
-        return latents.styled(face, exemplar, order.structure, order.color, layers), loss
+        return latents.styled(face, exemplar, condition.structure, condition.color, layers), loss
 
     def draw(self, x: Tensor, w: Tensor, pair: Pair) -> Drawn:
-        return self.vtoonify.draw(x, w, pair.order.structure)
+        return self.vtoonify.draw(x, w, pair.condition.structure)
 
     def freeze(self, recipe: str) -> None:
         self.vtoonify.generator.requires_grad_(recipe == "renders")
@@ -186,7 +187,7 @@ def render_source(pairs: Pairs, batch: int, hold_out: int = 256, seed: int = 3, 
     """
     def source(i: int) -> Pair:
         x, y, photo, parsing = augment.prepare(pairs, batch, i, seed, hold_out, style, device=device)
-        return cut_out(Pair(x, y, photo, parsing), window, loop.generator(seed + 200, i))
+        return cut_out(Pair(x, y, photo, parsing), window, loop.rng_for(seed + 200, i))
 
     return source
 
@@ -205,87 +206,88 @@ def train(pairs: Callable[[int], Pair], parsing: ParsingNet, config: VToonifyCon
           iterations: int, recipe: str = "renders", start: dict | None = None, lr: float = 1e-3,
           flicker_from: float = 0.5, flicker_share: float = 0.25, seed: int = 3, seconds: float | None = None,
           sample_pairs: Pair | None = None, sample_every: int = 250, image_size: int = STYLE_IMAGE, width: int = 32,
-          judge: Callable[[], Judge] | None = None, square: int = SQUARE, sharpen: float = SHARPEN_WEIGHT,
-          criterion: Criterion | None = None, judge_from: float = 0.0, clock: loop.Clock | None = None,
-          device: str | torch.device = "cpu") -> tuple[Students, Students]:
-    """Train a VToonify → (students, their moving average), resumable in `folder`.
+          make_adversary: Callable[[], Adversary] | None = None, square: int = SQUARE, sharpen: float = SHARPEN_WEIGHT,
+          criterion: Criterion | None = None, adversary_from: float = 0.0, clock: loop.Clock | None = None,
+          device: str | torch.device = "cpu") -> tuple[VToonifyTask, VToonifyTask]:
+    """Train a VToonify → (task, its moving average), resumable in `folder`.
 
     pairs          iteration → batch, see `render_source` and `paper.generator_source`
     recipe         "renders": the whole of VToonify learns; "paper": encoder and fusion only, the generator is frozen
-    start          state dict of Students to begin from
-    flicker_from   share of the iterations after which the flicker loss ramps from 0 to 1 (follows the true iteration)
+    start          state dict of a VToonifyTask to begin from
+    flicker_from   share of the iterations after which the weight of the flicker loss ramps up from 0
     flicker_share  part of each batch that the flicker loss sees (it costs a second pass)
     sample_pairs   pairs to draw every `sample_every` iterations
     image_size, width  of the style encoder
-    judge          makes the adversary that sharpens squares of the output, `square` pixels wide; None: no game. Where
-                   the pairs have orders, it is asked about structure degrees and styles
-    sharpen        weight of its verdict
+    make_adversary  makes the adversary, which sees squares of the output, `square` pixels wide; None: no adversarial
+                   loss. Where the pairs have conditions, it is conditioned on structure degree and style
+    sharpen        weight of the adversarial loss
     criterion      the losses of the pictures; None: ours. See `objectives` for the published ones
-    judge_from     share of the run from which the adversary plays; before that there is more to win than sharpness
-    clock          the run ends with it, and shares of the run are shares of its time instead of the iterations
+    adversary_from  share of the run after which the adversarial loss is used
+    clock          time limit of the run; shares of the run are then shares of its time instead of the iterations
     device         where the networks are; the pairs must come there
     """
     if recipe not in RECIPES:
         raise VToonifyError(f"recipe is {recipe!r}; it must be one of {', '.join(RECIPES)}")
     torch.manual_seed(seed)
-    students = (DualStudents if config.backbone == "dualstylegan" else Students)(config, image_size, width).to(device)
+    kind = DualVToonifyTask if config.backbone == "dualstylegan" else VToonifyTask
+    task = kind(config, image_size, width).to(device)
     if start:
-        students.load_state_dict(start)
-    students.freeze(recipe)
-    optimizer = torch.optim.Adam(students.groups(), lr, betas=(0.9, 0.99))
-    ema = loop.EMA(students, decay=0.998)
+        task.load_state_dict(start)
+    task.freeze(recipe)
+    optimizer = torch.optim.Adam(task.groups(), lr, betas=(0.9, 0.99))
+    ema = loop.EMA(task, decay=0.998)
     parsing = parsing.eval().requires_grad_(False)
-    rival, criterion = judge() if judge else None, criterion or OurLosses(parsing)
+    adversary, criterion = make_adversary() if make_adversary else None, criterion or OurLosses(parsing)
 
     def step(i: int) -> dict[str, Tensor]:
-        pair, rng = pairs(i), loop.generator(seed + 100, i)
+        pair, rng = pairs(i), loop.rng_for(seed + 100, i)
         at, total = (i, iterations) if clock is None else (clock.share(), 1.0)
-        about = () if pair.order is None else (pair.order.structure, pair.order.index)
+        about = () if pair.condition is None else (pair.condition.structure, pair.condition.index)
         weight = flicker_weight(at, total, flicker_from, criterion.flicker)
-        out, parts = _losses(students, parsing, criterion, pair, weight, flicker_share, rng)
-        playing = rival is not None and at >= judge_from * total
+        out, parts = _losses(task, parsing, criterion, pair, weight, flicker_share, rng)
+        playing = adversary is not None and at >= adversary_from * total
         if playing:
             fake, real = _square(out, pair.y, square, rng)
-            parts["sharp"] = sharpen * rival.verdict(fake, *about)
+            parts["sharp"] = sharpen * adversary.generator_loss(fake, *about)
         rate = loop.warm_cosine(lr, at, total, warmup=100, floor=0.02, done=i)
-        loop.descend(sum(parts.values()), optimizer, rate, clip=1.0)
-        ema.update(students, i)
+        loop.optimizer_step(sum(parts.values()), optimizer, rate, clip=1.0)
+        ema.update(task, i)
         values = {name: value.detach() for name, value in parts.items()}
-        return values | ({"judge": rival.learn(real, fake, i, *about)} if playing else {})
+        return values | ({"judge": adversary.step(real, fake, i, *about)} if playing else {})
 
     def sample(i: int) -> Image.Image:
         return sheet(ema.model, parsing, sample_pairs)
 
-    parts = {"students": students, "ema": ema, "optimizer": optimizer, **(rival.parts() if rival else {}),
+    parts = {"students": task, "ema": ema, "optimizer": optimizer, **(adversary.parts() if adversary else {}),
              **({"clock": clock} if clock else {})}
     loop.run(folder, iterations, step, parts, sample if sample_pairs else None, sample_every, seconds=seconds,
              clock=clock, title=f"VToonify-{config.backbone[0].upper()}")
-    return students, ema.model
+    return task, ema.model
 
 
-def stylegan_judge(size: int = SQUARE, device: str | torch.device = "cpu", r1: float = 10.0) -> Judge:
-    """StyleGAN2's discriminator of squares of `size` px, as small as the generators here."""
-    return Judge(Discriminator(replace(JUDGE, size=size)), device, r1_weight=r1, mixed=True)
+def stylegan_adversary(size: int = SQUARE, device: str | torch.device = "cpu", r1: float = 10.0) -> Adversary:
+    """An adversary with StyleGAN2's discriminator for squares of `size` px, as small as the generators here."""
+    return Adversary(Discriminator(replace(ADVERSARY, size=size)), device, r1_weight=r1, mixed=True)
 
 
-def _losses(students: Students, parsing: ParsingNet, criterion: Criterion, pair: Pair, flicker: float,
+def _losses(task: VToonifyTask, parsing: ParsingNet, criterion: Criterion, pair: Pair, flicker: float,
             flicker_share: float, rng: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
     """Output and weighted losses of one batch; `flicker` is the weight of the flicker loss, which is left out at 0."""
     with autocast(pair.x.device):
         with torch.no_grad():
-            x = students.input(pair.x, parsing)
-        w, code_loss = students.read(pair)
-        out, masks, flow = students.draw(x, w, pair)
+            x = task.input(pair.x, parsing)
+        w, code_loss = task.read(pair)
+        out, masks, flow = task.draw(x, w, pair)
         parts = criterion(out, pair.y, detail_mask(pair.parsing, out), rng=rng)
         if flicker > 0:
             n = max(1, int(flicker_share * len(x)))
             window, few = random_crop(*x.shape[2:], rng=rng), pair.first(n)
             parts["flicker"] = flicker * losses.temporal(
-                lambda x: students.draw(x, w[:n], few).picture, x[:n], out[:n], window)
+                lambda x: task.draw(x, w[:n], few).picture, x[:n], out[:n], window)
         if flow is not None and pair.flow is not None:
             parts["flow"] = FLOW_WEIGHT * F.l1_loss(flow, pair.flow)
         if masks:
-            parts["mask"] = MASK_WEIGHT * losses.mask_budget(masks, pair.order.structure)
+            parts["mask"] = MASK_WEIGHT * losses.mask_budget(masks, pair.condition.structure)
         if code_loss is not None:
             parts["code"] = CODE_WEIGHT * code_loss
     return out, parts
@@ -294,8 +296,8 @@ def _losses(students: Students, parsing: ParsingNet, criterion: Criterion, pair:
 def _square(out: Tensor, y: Tensor, side: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
     """The same random square of both [B,3,H,W], float32 [B,3,side,side]."""
     if min(out.shape[2:]) < side:
-        raise VToonifyError(f"the discriminator judges squares of {side} px and the pairs are only "
-                            f"{out.shape[3]}×{out.shape[2]}; use a larger window, or a smaller judge")
+        raise VToonifyError(f"the discriminator takes squares of {side} px and the pairs are only "
+                            f"{out.shape[3]}×{out.shape[2]}; use a larger window, or a smaller square")
     top, left = (int(torch.randint(0, n - side + 1, (), generator=rng)) for n in out.shape[2:])
     spot = Crop(top, left, side, side)
     return crop(out, spot).float(), crop(y, spot)
@@ -327,15 +329,15 @@ def detail_mask(parsing: Tensor | None, out: Tensor) -> Tensor:
 
 # -- looking at the result --------------------------------------------------------------------------------------------
 @torch.no_grad()
-def stylise(students: Students, parsing: ParsingNet, pair: Pair) -> Tensor:
+def stylise(task: VToonifyTask, parsing: ParsingNet, pair: Pair) -> Tensor:
     """The pair's pictures, drawn: [B,3,S,S] in [−1,1], float32."""
-    return students(students.input(pair.x, parsing), pair).picture.float().clamp(-1, 1)
+    return task(task.input(pair.x, parsing), pair).picture.float().clamp(-1, 1)
 
 
-def sheet(students: Students, parsing: ParsingNet, pair: Pair) -> Image.Image:
+def sheet(task: VToonifyTask, parsing: ParsingNet, pair: Pair) -> Image.Image:
     """Rows: input, exemplar if there is one, output, target."""
-    out = stylise(students, parsing, pair)
-    shown = [pair.x, *([] if pair.order is None else [pair.order.exemplar])]
+    out = stylise(task, parsing, pair)
+    shown = [pair.x, *([] if pair.condition is None else [pair.condition.exemplar])]
     return rows([*(F.interpolate(p, out.shape[2:], mode="bilinear", align_corners=False) for p in shown), out, pair.y])
 
 

@@ -1,4 +1,4 @@
-"""Windows of large pairs: cut, moved and worn in worker processes, tinted and degraded where the network is.
+"""Patches of large pairs: cut and transformed in worker processes, tinted and degraded where the network is.
 
 An entry of a data set is a photograph of S px and its drawing of S px; the network reads the photograph at S/scale.
 A worker reads both memory maps only where the window lies, resamples them (or, for half of the entries, cuts them out
@@ -27,11 +27,11 @@ from ..models.layers import channels_last
 from ..studio.shards import Pairs
 from . import augment, loop
 from .exemplars import Exemplars
-from .vtoonify import Order, Pair
+from .vtoonify import Pair, StyleCondition
 
 JPEG_SHARE, JPEG_QUALITY = 0.4, (30, 95)  # of the inputs that are compressed
 COARSE_SHARE, COARSE = 0.25, (1.3, 4.0)  # of the detailed inputs that are enlarged ones, and how far
-WORN_SHARE = 0.4  # of the detailed inputs that are degraded: what they carry over is to be seen, most stay as they are
+DEGRADED_SHARE = 0.4  # of the inputs with detail that are degraded; most stay sharp: their pixels are carried over
 COVER_SHARE, COVER = 0.15, (0.08, 0.22)  # of the pairs with something in front; its half axes, in shares of the window
 FACE_SHARE = 0.7  # of the windows that have a landmark in them
 NATURAL = 0.15  # that faces may be larger or smaller than in use: the zoom of the windows covers it
@@ -81,11 +81,11 @@ class Source:
         return -(-self.size // self.side)
 
 
-class Windows(Dataset):
-    """Batches of windows by iteration: what `Feed` turns into pairs, as bytes.
+class PatchDataset(Dataset):
+    """Batches of windows by iteration: what `PairLoader` turns into pairs, as bytes.
 
     sources    take turns, entry by entry, so that two give half of a batch each
-    looks      of the drawings; each entry of a batch is drawn in one of them, by lot
+    looks      of the drawings; each entry of a batch is drawn in a random one of them
     exemplars, numbers   for VToonify-D: pictures of the styles, and the first style of each look in them
     """
 
@@ -261,19 +261,19 @@ def _number(pairs: Pairs, name: str, entry: int) -> float:
     return float(pairs[name][entry]) if name in pairs.arrays else 1.0
 
 
-class Feed:
+class PairLoader:
     """Pairs for `vtoonify.train`: iteration → Pair, prepared ahead by worker processes.
 
     workers  0: in this process
-    codes    of all styles, then of the photograph [N+1,2,D], where they are known; half of the orders tell them, all of
-             them before iteration `told_until`
+    codes    of all styles, then of the photograph [N+1,2,D], where they are known; half of the pictures are drawn by
+             them, all of them before iteration `table_code_until`
     """
 
-    def __init__(self, windows: Windows, device: str | torch.device = "cpu", workers: int = 0,
-                 codes: np.ndarray | None = None, told_until: int = 0) -> None:
-        self.windows, self.device, self.workers = windows, torch.device(device), workers
+    def __init__(self, patches: PatchDataset, device: str | torch.device = "cpu", workers: int = 0,
+                 codes: np.ndarray | None = None, table_code_until: int = 0) -> None:
+        self.patches, self.device, self.workers = patches, torch.device(device), workers
         self.table = None if codes is None else torch.from_numpy(codes).to(device)
-        self.told_until = told_until
+        self.table_code_until = table_code_until
         self._next, self._batches = -1, iter(())
 
     def __call__(self, i: int) -> Pair:
@@ -284,39 +284,40 @@ class Feed:
 
     def _from(self, start: int) -> Iterator[dict[str, Tensor]]:
         if not self.workers:
-            return (self.windows[i] for i in range(start, 2**31))
+            return (self.patches[i] for i in range(start, 2**31))
         forked = "fork" in multiprocessing.get_all_start_methods()  # memory maps need not travel to the workers then
-        return iter(DataLoader(self.windows, batch_size=None, sampler=range(start, 2**31), num_workers=self.workers,
+        return iter(DataLoader(self.patches, batch_size=None, sampler=range(start, 2**31), num_workers=self.workers,
                                pin_memory=self.device.type == "cuda", prefetch_factor=4,
                                multiprocessing_context="fork" if forked else None))
 
     def _pair(self, found: dict[str, Tensor], i: int) -> Pair:
         there = {name: value.to(self.device, non_blocking=True) for name, value in found.items()}
-        g = loop.generator(self.windows.seed, i, self.device)
-        plain = [channels_last(there[name].float().div_(127.5).sub_(1)) for name in ("x", "y", "face")]
-        x, y, face = augment.tint(plain, g)
-        # what wears colours of the style instead of its own is tinted so much less
-        y = torch.lerp(y, plain[1], there["color"].float().view(-1, 1, 1, 1) * there["person"][:, None])
-        order = self._order(there, i) if "index" in there else None
-        worn = augment.degrade(x, g)
+        g = loop.rng_for(self.patches.seed, i, self.device)
+        untinted = [channels_last(there[name].float().div_(127.5).sub_(1)) for name in ("x", "y", "face")]
+        x, y, face = augment.tint(untinted, g)
+        # the more a picture has the style's colours instead of its own, the less it is tinted
+        y = torch.lerp(y, untinted[1], there["color"].float().view(-1, 1, 1, 1) * there["person"][:, None])
+        condition = self._condition(there, i) if "index" in there else None
+        degraded = augment.degrade(x, g)
         if "flow" not in there:
-            return Pair(worn, y, face, there["parsing"].long(), order)
-        kept = torch.rand(len(x), 1, 1, 1, generator=g, device=self.device) >= WORN_SHARE
-        return Pair(torch.where(kept, x, worn), y, face, there["parsing"].long(), order, there["flow"])
+            return Pair(degraded, y, face, there["parsing"].long(), condition)
+        kept = torch.rand(len(x), 1, 1, 1, generator=g, device=self.device) >= DEGRADED_SHARE
+        return Pair(torch.where(kept, x, degraded), y, face, there["parsing"].long(), condition, there["flow"])
 
-    def _order(self, there: dict[str, Tensor], i: int) -> Order:
+    def _condition(self, there: dict[str, Tensor], i: int) -> StyleCondition:
         index, exemplar = there["index"], there["exemplar"].float().div_(127.5).sub_(1)
-        order = Order(exemplar, index, there["structure"].float(), there["color"].float())
+        condition = StyleCondition(exemplar, index, there["structure"].float(), there["color"].float())
         if self.table is None:
-            return order
-        g = torch.Generator().manual_seed(self.windows.seed * 1_000_003 + i)
-        told = (torch.rand(len(index), generator=g) < 0.5) | (i < self.told_until)
-        plain = self.table[-1:].expand(len(index), -1, -1)
-        return order._replace(codes=self.table[index], plain=plain, told=told.to(self.device))
+            return condition
+        g = torch.Generator().manual_seed(self.patches.seed * 1_000_003 + i)
+        use_table_code = (torch.rand(len(index), generator=g) < 0.5) | (i < self.table_code_until)
+        null_code = self.table[-1:].expand(len(index), -1, -1)
+        return condition._replace(codes=self.table[index], null_code=null_code,
+                                  use_table_code=use_table_code.to(self.device))
 
 
 def whole(pairs: Pairs, entries: Sequence[int], look: str, scale: int, multiple: int,
-          order: Callable[[np.ndarray], Order] | None = None, face: int = 64, natural: int | None = None,
+          condition: Callable[[np.ndarray], StyleCondition] | None = None, face: int = 64, natural: int | None = None,
           detail: bool = False) -> Pair:
     """Entries without augmentation: the pair of whole pictures, their sides cut to what the network takes.
 
@@ -334,5 +335,5 @@ def whole(pairs: Pairs, entries: Sequence[int], look: str, scale: int, multiple:
     border = round(side * scale * (1 - 1 / pairs.margin) / 2)
     faces = F.interpolate(photos[..., border:side * scale - border, border:side * scale - border], (face, face),
                           mode="area")
-    wanted = order(np.array(entries)) if order else None
+    wanted = condition(np.array(entries)) if condition else None
     return Pair(photos if detail else F.avg_pool2d(photos, scale), drawings, faces, None, wanted)
