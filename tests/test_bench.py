@@ -94,7 +94,7 @@ def test_forms_take_turns():
 
 
 def test_a_bundle_is_measured_on_the_sample():
-    it = bench.subject("studio-t", torch.device("cpu"), side=64)
+    it = bench.bench_case("studio-t", torch.device("cpu"), side=64)
     assert it.x.shape == (1, 3, 64, 64) and it.x.abs().max() <= 1 and it.w.shape[-1] == it.config.generator.style_dim
     assert it.x.std() > 0.2  # a picture, no noise and no blank
 

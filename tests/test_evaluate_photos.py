@@ -10,7 +10,7 @@ from people import photograph
 from PIL import Image
 
 from vtoonify_lib.apps.evaluate_photos import (
-    Measures,
+    PhotoEvaluator,
     contact_sheet,
     dlib_identity,
     evaluate,
@@ -32,16 +32,19 @@ def folder(tmp_path):
 
 
 def test_a_bundle_that_keeps_the_photograph_and_one_that_draws_noise(folder, detailed, toonifier):
-    measures = Measures({"detailed": Toonifier(detailed), "tiny": toonifier}, AS_TRAINED, None, "film",
-                        identity=lambda picture, marks: np.ravel(Image.fromarray(picture).resize((8, 8))).astype(float))
-    told = evaluate(folder.glob("*.png"), measures, folder / "sheet.jpg", progress=False)
-    assert told["count"] == 2 and list(told["refused"]) == ["nobody.png"]
-    assert "no face was found" in told["refused"]["nobody.png"]
-    assert told["detailed"]["found"] == 1 and told["tiny"]["found"] == 0
-    assert told["detailed"]["sharpness_256"] == pytest.approx(1, abs=0.1)
-    assert told["detailed"]["followed"] < 0.03 and "followed" not in told["tiny"]
-    assert abs(told["tiny"]["sharpness_256"] - 1) > 0.2
-    assert told["detailed"]["rank_1"] == 1 and told["tiny"]["rank_1"] == 0
+    def identity(picture, _):
+        return np.array(Image.fromarray(picture).resize((8, 8)), float).ravel()
+
+    evaluator = PhotoEvaluator({"detailed": Toonifier(detailed), "tiny": toonifier}, AS_TRAINED, None, "film",
+                               identity=identity)
+    results = evaluate(folder.glob("*.png"), evaluator, folder / "sheet.jpg", progress=False)
+    assert results["count"] == 2 and list(results["refused"]) == ["nobody.png"]
+    assert "no face was found" in results["refused"]["nobody.png"]
+    assert results["detailed"]["found"] == 1 and results["tiny"]["found"] == 0
+    assert results["detailed"]["sharpness_256"] == pytest.approx(1, abs=0.1)
+    assert results["detailed"]["followed"] < 0.03 and "followed" not in results["tiny"]
+    assert abs(results["tiny"]["sharpness_256"] - 1) > 0.2
+    assert results["detailed"]["rank_1"] == 1 and results["tiny"]["rank_1"] == 0
     with Image.open(folder / "sheet.jpg") as sheet:
         assert sheet.height == 3 * 384 and sheet.width == 2 * 384
 
@@ -66,10 +69,10 @@ def test_the_studio_is_held_beside(folder, capsys):
     (folder / "b.png").unlink()
     (folder / "list.txt").write_text(f"{folder / 'a.png'}\n\n{folder / 'nobody.png'}\n")
     assert main([str(folder / "list.txt"), "--identity", "ours", "--json", str(folder / "told.json")]) == 0
-    told = json.loads((folder / "told.json").read_text())
-    name = next(name for name in told if name not in ("refused", "count", "studio"))
-    assert told[name]["landmark_shift"] < 0.08 and told[name]["psnr"] > 15 and told["studio"]["found"] == 1
-    assert told[name]["rank_1"] == 1
+    results = json.loads((folder / "told.json").read_text())
+    name = next(name for name in results if name not in ("refused", "count", "studio"))
+    assert results[name]["landmark_shift"] < 0.08 and results[name]["psnr"] > 15 and results["studio"]["found"] == 1
+    assert results[name]["rank_1"] == 1
     assert "1 photographs" in capsys.readouterr().out
 
 

@@ -271,7 +271,7 @@ def test_folding_stays_on_the_device_of_the_network(config):
 @pytest.mark.parametrize("config", [TINY, SMALL])
 def test_tiles_make_the_same_picture(config):
     network = fast.fold(shaken(config), random_code(config))
-    margin = fast.reach(network)
+    margin = fast.receptive_radius(network)
     assert margin % network.multiple == 0 and margin < 128
     x = torch.randn(1, INPUT_CHANNELS, 200, 312)
     with torch.inference_mode():
@@ -283,7 +283,7 @@ def test_tiles_make_the_same_picture(config):
 def test_tiles_of_a_network_for_256_px():
     config = replace(NARROW_D, backbone="toonify")
     network = fast.fold(shaken(config), random_code(config))
-    margin = fast.reach(network)
+    margin = fast.receptive_radius(network)
     assert 128 < margin < 256, "it looks further than the smaller ones"
     x = torch.randn(1, INPUT_CHANNELS, 24, 456)
     with torch.inference_mode():
@@ -294,7 +294,7 @@ def test_tiles_of_a_network_for_256_px():
 
 def test_a_network_that_looks_at_everything_is_not_tiled():
     with pytest.raises(VToonifyError, match="the whole frame at once"):
-        fast.reach(fast.fold(shaken(TINY_D), random_code(TINY_D)))
+        fast.receptive_radius(fast.fold(shaken(TINY_D), random_code(TINY_D)))
 
 
 @pytest.mark.parametrize("config, degree", [(TINY, ()), (TINY_D, (0.5,))])
@@ -311,8 +311,9 @@ def test_too_little_memory_means_smaller_batches(config, degree, monkeypatch):
             return forward(self, x, *degree)
 
         monkeypatch.setattr(type(network), "forward", meagre)
-        assert relative(fast.draw_somehow(network, x, *degree), whole) < 1e-5 and seen == [5, 3, 2, 1, 2]
-        assert relative(fast.draw_somehow(network, x, *degree), whole) < 1e-5 and seen[5:] == [2, 1, 2]  # no 5, no 3
+        assert relative(fast.run_with_oom_fallback(network, x, *degree), whole) < 1e-5 and seen == [5, 3, 2, 1, 2]
+        assert relative(fast.run_with_oom_fallback(network, x, *degree), whole) < 1e-5
+        assert seen[5:] == [2, 1, 2]  # no 5, no 3
 
 
 def test_too_little_memory_for_one_frame_of_d_is_said(monkeypatch):
@@ -323,7 +324,7 @@ def test_too_little_memory_for_one_frame_of_d_is_said(monkeypatch):
 
     monkeypatch.setattr(type(network), "forward", never)
     with pytest.raises(torch.OutOfMemoryError):
-        fast.draw_somehow(network, torch.randn(2, INPUT_CHANNELS, 64, 64), 0.5)
+        fast.run_with_oom_fallback(network, torch.randn(2, INPUT_CHANNELS, 64, 64), 0.5)
 
 
 def test_too_little_memory_means_smaller_tiles(monkeypatch):
@@ -339,10 +340,11 @@ def test_too_little_memory_means_smaller_tiles(monkeypatch):
             return forward(self, x)
 
         monkeypatch.setattr(type(network), "forward", meagre)
-        assert relative(fast.draw_somehow(network, x), whole) < 1e-5
+        assert relative(fast.run_with_oom_fallback(network, x), whole) < 1e-5
         assert seen[0] == (256, 320) and max(h * w for h, w in seen[1:]) <= 256 * 256
         seen.clear()
-        assert relative(fast.draw_somehow(network, x), whole) < 1e-5 and max(h * w for h, w in seen) <= 256 * 256
+        assert relative(fast.run_with_oom_fallback(network, x), whole) < 1e-5
+        assert max(h * w for h, w in seen) <= 256 * 256
         monkeypatch.setattr(type(network), "forward", lambda *_: (_ for _ in ()).throw(RuntimeError("another error")))
         with pytest.raises(RuntimeError, match="another error"):
-            fast.draw_somehow(network, x)
+            fast.run_with_oom_fallback(network, x)

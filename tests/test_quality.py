@@ -12,7 +12,7 @@ from test_parsing import moved, pattern
 
 from vtoonify_lib.apps.cli import main
 from vtoonify_lib.config import VToonifyError
-from vtoonify_lib.evaluation.quality_card import QualityMeter, believed_flow, warping_error
+from vtoonify_lib.evaluation.quality_card import QualityMeter, reliable_flow, warping_error
 from vtoonify_lib.inference.toonifier import Toonifier
 
 
@@ -23,7 +23,7 @@ def larger(picture: np.ndarray) -> np.ndarray:
 def test_a_drawing_that_follows_has_no_warping_error():
     a = pattern(size=128)
     b = moved(a, 3)
-    flow, where = believed_flow(a, b)
+    flow, where = reliable_flow(a, b)
     assert where[16:-16, 16:-16].mean() > 0.9
     follows, stays = (warping_error(larger(255 - a), larger(255 - drawn), flow, where) for drawn in (b, a))
     assert follows < 2 < 3 * follows < stays
@@ -32,7 +32,7 @@ def test_a_drawing_that_follows_has_no_warping_error():
 
 
 def test_flow_is_not_believed_where_the_picture_is_another():
-    flow, where = believed_flow(pattern(0, 128), 255 - pattern(5, 128))
+    flow, where = reliable_flow(pattern(0, 128), 255 - pattern(5, 128))
     assert where.mean() < 0.3
     assert np.isnan(warping_error(pattern(0, 128), pattern(0, 128), flow, np.zeros((128, 128), bool)))
 

@@ -1,7 +1,7 @@
-"""How good the cartoons of a folder of photographs are: bundles beside each other, and beside the studio's own drawing.
+"""Evaluate bundles on a folder of photographs: against each other, and against the studio's own drawing.
 
-`python -m vtoonify_lib.apps.evaluate_photos FOLDER --bundle studio-t film --sheet sheet.png`. Everybody's photograph is
-framed as the studio frames it (`portraits`), so that what a network draws can be held against the drawing that teaches.
+`python -m vtoonify_lib.apps.evaluate_photos FOLDER --bundle studio-t film --sheet sheet.png`. Photographs are
+framed as the studio frames them (`portraits`), so that outputs can be compared with the studio's drawings.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ CANVAS = 768  # px: 1.5 times FFHQ's square, whose 512 px are what a face of the
 SHARPNESS_AT = (256, 512)  # px: widths of the face at which sharpness is compared
 TILE = 384  # px: height of a picture on the sheet
 PERCEIVED = 512  # px: perceptual distances are taken at this height or less
-TEACHER = "studio"  # what the studio's own drawing is called among the bundles
+TEACHER = "studio"  # name of the studio's own drawing among the bundles
 
 Identity = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(picture uint8 [H,W,3], landmarks [68,2]) → a code [D]; of one person the codes lie close (Euclidean)."""
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnPhoto:
     """One photograph by one bundle: the crop and its cartoon, uint8, as large as each other, and the crop's face."""
 
     crop: np.ndarray
@@ -52,8 +52,8 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class Measures:
-    """What is held against what: see `evaluate`."""
+class PhotoEvaluator:
+    """Evaluates photographs one by one, see `evaluate`."""
 
     toonifiers: dict[str, Toonifier]
     look: Look
@@ -62,7 +62,7 @@ class Measures:
     vgg: VGGFeatures | None = None
     identity: Identity | None = None
 
-    def of(self, path: Path) -> tuple[list[dict[str, float]], list[np.ndarray], list[np.ndarray]] | str:
+    def measure(self, path: Path) -> tuple[list[dict[str, float]], list[np.ndarray], list[np.ndarray]] | str:
         """A photograph's numbers, a row for each bundle and one for the studio; the pictures of its column on the
         sheet; and the codes of the person, photographed and drawn. Or why there are none."""
         found = self._framed(path)
@@ -97,7 +97,7 @@ class Measures:
         drawing = self.studio.drawing(*read, self.teach)
         return _bytes(read[0].photo), _bytes(drawing.picture)
 
-    def _row(self, toonifier: Toonifier, drawn: Drawn, picture: np.ndarray) -> dict[str, float]:
+    def _row(self, toonifier: Toonifier, drawn: DrawnPhoto, picture: np.ndarray) -> dict[str, float]:
         again = _first(toonifier, picture)
         row = {"found": float(again is not None)}
         followed = landmark_shift(toonifier.finder, drawn.crop, picture)
@@ -125,7 +125,8 @@ class Measures:
         return None if self.identity is None or face is None else self.identity(picture, face.landmarks)
 
 
-def evaluate(paths: Iterable[Path], measures: Measures, sheet: Path | None = None, progress: bool = True) -> dict:
+def evaluate(paths: Iterable[Path], evaluator: PhotoEvaluator, sheet: Path | None = None, progress: bool = True
+             ) -> dict:
     """Numbers of photographs → {"refused": {file: why}, "count", bundle: {measure: mean}}.
 
     found            share of the cartoons in which the face is found again
@@ -141,7 +142,7 @@ def evaluate(paths: Iterable[Path], measures: Measures, sheet: Path | None = Non
     for path in tqdm(sorted(paths), desc="photographs", disable=not progress):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = measures.of(path)
+            found = evaluator.measure(path)
         if isinstance(found, str):
             refused[path.name] = found
             continue
@@ -156,7 +157,7 @@ def evaluate(paths: Iterable[Path], measures: Measures, sheet: Path | None = Non
         mine = [row for row in rows if row["bundle"] == name]
         keys = dict.fromkeys(key for row in mine for key in row if key != "bundle")
         out[name] = {key: round(float(np.mean([row[key] for row in mine if key in row])), 4) for key in keys}
-        if measures.identity is not None:
+        if evaluator.identity is not None:
             out[name]["rank_1"] = rank_1([(column[0], column[number]) for column in codes])
     return out
 
@@ -180,7 +181,7 @@ def dlib_identity(path: str | Path) -> Identity:
 
 
 def our_identity(bundle: str = "studio-d") -> Identity:
-    """The identity encoder of a bundle of ours: not independent of what it judges."""
+    """The identity encoder of a bundle of ours: not independent of the bundles that it evaluates."""
     from ..weights.bundle import load_bundle
 
     net = load_bundle(bundle).network("identity").eval()
@@ -193,7 +194,7 @@ def our_identity(bundle: str = "studio-d") -> Identity:
     return code
 
 
-def _draw(toonifier: Toonifier, canvas: np.ndarray, teacher: np.ndarray | None, look: Look) -> Drawn:
+def _draw(toonifier: Toonifier, canvas: np.ndarray, teacher: np.ndarray | None, look: Look) -> DrawnPhoto:
     face, scale = toonifier.face_in(canvas), toonifier.config.scale
     look = look if toonifier.bundle.styles else AS_TRAINED
     picture = toonifier.painter(toonifier.style_code(face.aligned, look), look)(face.crop[None])[0]
@@ -201,7 +202,7 @@ def _draw(toonifier: Toonifier, canvas: np.ndarray, teacher: np.ndarray | None, 
     found = _first(toonifier, crop)
     if found is None:
         raise VToonifyError("the face is lost in the crop")
-    return Drawn(crop, picture, found, None if teacher is None else cut(teacher, face.plan, grow=scale))
+    return DrawnPhoto(crop, picture, found, None if teacher is None else cut(teacher, face.plan, grow=scale))
 
 
 def contact_sheet(tiles: list[np.ndarray], width: int) -> Image.Image:
@@ -254,23 +255,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         identity = None if not args.identity else (
             our_identity() if args.identity == "ours" else dlib_identity(args.identity))
-        measures = Measures({name: Toonifier.load(name) for name in args.bundle},
-                            Look(style=args.style, structure=args.structure) if args.style else AS_TRAINED,
-                            None if args.no_studio else Portraitist(), args.look,
-                            load_vgg(args.vgg, "cpu") if args.vgg else None, identity)
-        told = evaluate(_photographs(args.source), measures, args.sheet)
+        evaluator = PhotoEvaluator({name: Toonifier.load(name) for name in args.bundle},
+                                   Look(style=args.style, structure=args.structure) if args.style else AS_TRAINED,
+                                   None if args.no_studio else Portraitist(), args.look,
+                                   load_vgg(args.vgg, "cpu") if args.vgg else None, identity)
+        results = evaluate(_photographs(args.source), evaluator, args.sheet)
     except VToonifyError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if args.json:
-        args.json.write_text(json.dumps(told, indent=1))
-    for name, why in told.pop("refused").items():
+        args.json.write_text(json.dumps(results, indent=1))
+    for name, why in results.pop("refused").items():
         print(f"{name}: {why}")
-    names = [name for name in told if name != "count"]
-    keys = list(dict.fromkeys(key for name in names for key in told[name]))
-    print(f"{told['count']} photographs", *(f"{name:>12s}" for name in names), sep="\t")
+    names = [name for name in results if name != "count"]
+    keys = list(dict.fromkeys(key for name in names for key in results[name]))
+    print(f"{results['count']} photographs", *(f"{name:>12s}" for name in names), sep="\t")
     for key in keys:
-        print(f"{key:16s}", *(f"{told[name].get(key, float('nan')):12.4g}" for name in names), sep="\t")
+        print(f"{key:16s}", *(f"{results[name].get(key, float('nan')):12.4g}" for name in names), sep="\t")
     return 0
 
 

@@ -1,7 +1,7 @@
 """A quality card for a toonified clip: how steady it is, and how close to the face, without knowing the true cartoon.
 
     warping       grey levels by which a drawing differs from the next one fetched back along the photographs' optical
-                  flow, where that is believed; beside it the photographs' own, which noise and light keep from being 0
+                  flow, where that is reliable; beside it the photographs' own, which noise and light keep from being 0
     equivariance  RMS change, in grey levels, when the crop moves by whole pixels (see `metrics.equivariance`)
     landmarks     how far brows, nose, eyes and mouth lie from the photograph's, in eye distances
     identity      cosine of photograph and drawing, by the bundle's identity encoder if it has one
@@ -36,18 +36,19 @@ LOOKED_AT = 16      # frames, spread over the clip, whose landmarks and identity
 MOVED = 4           # of these, for the equivariance
 SLICE_ROWS = 240    # of the space-time slices, at most
 SLICE_AT = 0.45     # height in the crop, from the top, of the row that they show: the eyes
-BELIEVED = 12.0     # grey levels by which a pixel may change along a flow that is believed
+RELIABLE = 12.0     # grey levels by which a pixel may change along a flow that is reliable
 ROUND_TRIP = 1.0    # pixels by which flow there and back may miss where it began
 SHOWN = 6           # pairs of pictures on the card
 SIDE = 160          # of the card's pictures
 
 
-def believed_flow(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Optical flow from a to b, uint8 [H,W,3], and where it is believed, [H,W] bool: there and back, and alike."""
+def reliable_flow(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Optical flow from a to b, uint8 [H,W,3], and where it is reliable, [H,W] bool: it agrees with the backward flow,
+    and colours are similar."""
     there, back = dense_flow(a, b), dense_flow(b, a)
     miss = np.linalg.norm(there + fetch(back, there), axis=2)
     change = np.abs(fetch(b, there).astype(np.float32) - a).mean(2)
-    return there, (miss < ROUND_TRIP) & (change < BELIEVED)
+    return there, (miss < ROUND_TRIP) & (change < RELIABLE)
 
 
 def warping_error(a: np.ndarray, b: np.ndarray, flow: np.ndarray, where: np.ndarray) -> float:
@@ -91,16 +92,16 @@ class QualityCard:
         return path
 
     def __str__(self) -> str:
-        def told(value: float | None, how: str) -> str:
+        def formatted(value: float | None, how: str) -> str:
             return "unknown" if value is None else how.format(value)
 
         return "\n".join([
             f"{self.frames} frames, the face found in {self.found:.0%}",
-            f"change along the flow {told(self.warping, '{:.2f}')}, the photograph's own "
-            f"{told(self.warping_input, '{:.2f}')} of 255",
-            f"flicker when the crop moves {told(self.equivariance, '{:.2f}')} of 255",
-            f"landmarks moved by {told(self.landmarks, '{:.1%}')} of the eye distance",
-            f"identity {told(self.identity, '{:.2f}')}"])
+            f"change along the flow {formatted(self.warping, '{:.2f}')}, the photograph's own "
+            f"{formatted(self.warping_input, '{:.2f}')} of 255",
+            f"flicker when the crop moves {formatted(self.equivariance, '{:.2f}')} of 255",
+            f"landmarks moved by {formatted(self.landmarks, '{:.1%}')} of the eye distance",
+            f"identity {formatted(self.identity, '{:.2f}')}"])
 
 
 class QualityMeter:
@@ -127,7 +128,7 @@ class QualityMeter:
         small = self.small(crop[None])[0]
         if self._last is not None and self._last[0].shape == small.shape:
             before, drawn = self._last
-            flow, where = believed_flow(before, small)
+            flow, where = reliable_flow(before, small)
             self._errors.append((warping_error(drawn, picture, flow, where), warping_error(before, small, flow, where)))
         if self._count % self._every == 0 and len(self._kept) < LOOKED_AT:
             self._kept.append((crop, picture))

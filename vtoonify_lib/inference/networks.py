@@ -132,7 +132,8 @@ class Networks:
         def draw(crops: np.ndarray) -> np.ndarray:
             with torch.inference_mode(), self._memory(crops):
                 x = self._input(crops, parse or self.parse)
-                return self.to_image(folded.draw_somehow(network, x, *([] if structure is None else [structure])))
+                degree = () if structure is None else (structure,)
+                return self.to_image(folded.run_with_oom_fallback(network, x, *degree))
 
         return draw
 

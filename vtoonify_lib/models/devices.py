@@ -1,4 +1,4 @@
-"""Which device and precision to compute with, and what to say when that does not work. Knows torch, nothing of ours."""
+"""Choice of device and precision, and their errors. Depends on torch only."""
 
 from __future__ import annotations
 
@@ -69,23 +69,23 @@ def fast_bfloat16() -> bool:
 def _known_bfloat16(path: Path) -> bool | None:
     """AMX and AMD's AVX512-BF16 more than double the speed, Intel's AVX512-BF16 without AMX halves it; else None."""
     try:
-        told = path.read_text()
+        text = path.read_text()
     except OSError:
         return None
-    flags = re.search(r"^flags\s*:(.*)$", told, re.MULTILINE)
+    flags = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
     if not flags:
         return None
     has = set(flags[1].split())
-    return "amx_bf16" in has or ("avx512_bf16" in has and "AuthenticAMD" in told)
+    return "amx_bf16" in has or ("avx512_bf16" in has and "AuthenticAMD" in text)
 
 
 def processor() -> str:
     """The name of this machine's processor, for people."""
     try:
-        told = re.search(r"^model name\s*:\s*(.+)$", CPU_INFO.read_text(), re.MULTILINE)
+        found = re.search(r"^model name\s*:\s*(.+)$", CPU_INFO.read_text(), re.MULTILINE)
     except OSError:
-        told = None
-    return told[1] if told else platform.processor() or platform.machine()
+        found = None
+    return found[1] if found else platform.processor() or platform.machine()
 
 
 def _conv_seconds(dtype: torch.dtype, rounds: int = 5) -> float:
@@ -102,9 +102,9 @@ def _conv_seconds(dtype: torch.dtype, rounds: int = 5) -> float:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the memory of a device does not suffice."""
-    told = any(words in str(error).lower() for words in OUT_OF_MEMORY)
-    return told or isinstance(error, MemoryError | torch.OutOfMemoryError)
+    """Whether an error reports that a device is out of memory."""
+    by_message = any(words in str(error).lower() for words in OUT_OF_MEMORY)
+    return by_message or isinstance(error, MemoryError | torch.OutOfMemoryError)
 
 
 def frames_that_fit(device: torch.device, draw_one: Callable[[], object]) -> int:

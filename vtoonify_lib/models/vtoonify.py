@@ -40,26 +40,26 @@ class VToonifyResBlock(nn.Module):
 
 
 class Dropped(nn.Module):
-    """Stands where inference needs no weights; so all other weights keep their published names."""
+    """Replaces a module that inference does not need, so that the other weights keep their published names."""
 
     def forward(self, *_: object, **__: object) -> Tensor:
         raise VToonifyError("this network was built for inference, without StyleGAN's layers up to the hand-off; "
                             "build it without `for_inference()` to train it or to draw random faces")
 
 
-class Style(NamedTuple):
-    """What a batch is drawn in."""
+class StyleInput(NamedTuple):
+    """The style input of a batch."""
 
     codes: Tensor  # [B,L,D], as the layers read them
     degree: Tensor | None = None  # [B], structure degree; VToonify-D only
 
-    def of(self, i: int) -> Style:
+    def picture(self, i: int) -> StyleInput:
         """Style of one picture, as a batch of one."""
-        return Style(*(None if t is None else t[i : i + 1] for t in self))
+        return StyleInput(*(None if t is None else t[i : i + 1] for t in self))
 
 
-class Drawn(NamedTuple):
-    """What a network drew.
+class VToonifyOutput(NamedTuple):
+    """Output of a VToonify.
 
     picture [B,3,sH,sW]; masks of the fusions, VToonify-D only; flow [B,2,·,·], with config.detail only: input pixels
     from each place to its place in the photograph
@@ -144,9 +144,9 @@ class VToonify(nn.Module):
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         return self.draw(x, w).picture
 
-    def draw(self, x: Tensor, w: Tensor) -> Drawn:
+    def draw(self, x: Tensor, w: Tensor) -> VToonifyOutput:
         """As `forward`, with what the training looks at beside the picture."""
-        return self._draw(x, Style(self.codes(w, batch=len(x))))
+        return self._draw(x, StyleInput(self.codes(w, batch=len(x))))
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Hand-off feature [B,C,h,w] and skip picture [B,3,h,w]: what pre-training matches to the generator's."""
@@ -161,7 +161,7 @@ class VToonify(nn.Module):
                                 f"{self.generator.n_latent},{self.config.generator.style_dim}]")
         return w.expand(batch, -1, -1)
 
-    def _draw(self, x: Tensor, style: Style) -> Drawn:
+    def _draw(self, x: Tensor, style: StyleInput) -> VToonifyOutput:
         details, feature, skip = self._encode(x, style)
         if self.config.detail:
             details = [detail_of(x, INPUT_CHANNELS, self.config.detail), *details]
@@ -170,12 +170,12 @@ class VToonify(nn.Module):
         # On a CPU each picture goes alone: with a single style, modulation folds into the weights (layers.StyledConv).
         # `split` once a feature: slicing would fill a whole batch of zeros for each picture on the way back.
         singles = zip(feature.split(1), skip.split(1), *(f_e.split(1) for f_e in details), strict=True)
-        pictures, masks, flows = zip(*(self._synthesize(f, s, f_e, style.of(i))
+        pictures, masks, flows = zip(*(self._synthesize(f, s, f_e, style.picture(i))
                                        for i, (f, s, *f_e) in enumerate(singles)), strict=True)
-        return Drawn(torch.cat(pictures), [torch.cat(level) for level in zip(*masks, strict=True)],
-                     torch.cat(flows) if self.config.detail else None)
+        return VToonifyOutput(torch.cat(pictures), [torch.cat(level) for level in zip(*masks, strict=True)],
+                              torch.cat(flows) if self.config.detail else None)
 
-    def _encode(self, x: Tensor, style: Style | None) -> tuple[list[Tensor], Tensor, Tensor]:
+    def _encode(self, x: Tensor, style: StyleInput | None) -> tuple[list[Tensor], Tensor, Tensor]:
         """→ encoder features f_E from fine to coarse (before the residual blocks), hand-off feature, skip picture."""
         check_frame(x, self.multiple, self.config.input_channels)
         x = channels_last(x)
@@ -188,15 +188,15 @@ class VToonify(nn.Module):
             x = self._residual(i, block, x, style)
         return details, x, to_skip(x)
 
-    def _residual(self, index: int, block: nn.Module, x: Tensor, style: Style | None) -> Tensor:
+    def _residual(self, index: int, block: nn.Module, x: Tensor, style: StyleInput | None) -> Tensor:
         return block(x)
 
-    def _fuse(self, level: int, x: Tensor, skip: Tensor, f_e: Tensor, style: Style
+    def _fuse(self, level: int, x: Tensor, skip: Tensor, f_e: Tensor, style: StyleInput
               ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Let the encoder's detail into feature and skip picture; → both, and the mask that chose it, if any."""
         return self.fusion_out[level](torch.cat([x, f_e], 1)), self.fusion_skip[level](torch.cat([skip, f_e], 1)), None
 
-    def _synthesize(self, x: Tensor, skip: Tensor, details: list[Tensor], style: Style) -> Drawn:
+    def _synthesize(self, x: Tensor, skip: Tensor, details: list[Tensor], style: StyleInput) -> VToonifyOutput:
         """StyleGAN's layers above hand-off, a fusion before each of the first up-convolutions.
 
         details  encoder features from fine to coarse; with config.detail the photograph comes before them
@@ -213,9 +213,9 @@ class VToonify(nn.Module):
             skip = g.to_rgbs[rgb + level](x, style.codes[:, color], skip)
             coarse = x if coarse is None else coarse
         if not self.config.detail:
-            return Drawn(skip, masks)
+            return VToonifyOutput(skip, masks)
         picture, flow = self.detail(details[0], coarse, x, skip)
-        return Drawn(picture, masks, flow)
+        return VToonifyOutput(picture, masks, flow)
 
 
 def build_encoder(config: VToonifyConfig) -> nn.ModuleList:

@@ -15,7 +15,7 @@ from ..config import HANDOFF, VToonifyConfig, VToonifyError, resolutions
 from . import latents
 from .dualstylegan import DualStyleGAN, modres_blocks
 from .layers import SLOPE, AdaIN
-from .vtoonify import Drawn, Style, VToonify, identity_fusion
+from .vtoonify import StyleInput, VToonify, VToonifyOutput, identity_fusion
 
 DEFAULT_DEGREE = 0.5  # half-way between the photograph's structure and the exemplar's
 
@@ -83,7 +83,7 @@ class VToonifyD(VToonify):
     def forward(self, x: Tensor, w: Tensor, degree: Tensor | float = DEFAULT_DEGREE) -> Tensor:
         return self.draw(x, w, degree).picture
 
-    def draw(self, x: Tensor, w: Tensor, degree: Tensor | float = DEFAULT_DEGREE) -> Drawn:
+    def draw(self, x: Tensor, w: Tensor, degree: Tensor | float = DEFAULT_DEGREE) -> VToonifyOutput:
         """As `forward`, and the masks m_E [B,1,h,w] in [0,1] of the fusions, from coarse to fine."""
         return self._draw(x, self._style(x, w, degree))
 
@@ -98,19 +98,20 @@ class VToonifyD(VToonify):
         structure = self.generator.style(w[:, : latents.n_structure()])
         return torch.cat([structure, self.generator.color_codes(w)], dim=1)
 
-    def _style(self, x: Tensor, w: Tensor, degree: Tensor | float) -> Style:
+    def _style(self, x: Tensor, w: Tensor, degree: Tensor | float) -> StyleInput:
         batch, codes = len(x), self.codes(w, len(x))
-        return Style(codes, as_degrees(degree, batch, codes.dtype, codes.device).expand(batch))
+        return StyleInput(codes, as_degrees(degree, batch, codes.dtype, codes.device).expand(batch))
 
-    def _encode(self, x: Tensor, style: Style) -> tuple[list[Tensor], Tensor, Tensor]:
+    def _encode(self, x: Tensor, style: StyleInput) -> tuple[list[Tensor], Tensor, Tensor]:
         check_handoff(x, self.config.in_size)
         return super()._encode(x, style)
 
-    def _residual(self, index: int, block: nn.Module, x: Tensor, style: Style) -> Tensor:
+    def _residual(self, index: int, block: nn.Module, x: Tensor, style: StyleInput) -> Tensor:
         layer = index + 1
         return self.res[layer](block(x), style.codes[:, layer], style.degree)
 
-    def _fuse(self, level: int, x: Tensor, skip: Tensor, f_e: Tensor, style: Style) -> tuple[Tensor, Tensor, Tensor]:
+    def _fuse(self, level: int, x: Tensor, skip: Tensor, f_e: Tensor, style: StyleInput
+              ) -> tuple[Tensor, Tensor, Tensor]:
         feature, mask = self.fusion_out[level](x, f_e, style.degree)
         return feature, self.fusion_skip[level](torch.cat([skip, f_e * mask], 1)), mask
 

@@ -28,7 +28,7 @@ from ..models.devices import autocast
 from ..models.encoders import ParsingNet, StyleEncoder
 from ..models.paired_crop import Crop, crop, random_crop
 from ..models.stylegan2 import Discriminator
-from ..models.vtoonify import Drawn
+from ..models.vtoonify import VToonifyOutput
 from ..models.vtoonify_d import build_vtoonify
 from ..studio.shards import Pairs
 from . import augment, loop
@@ -120,7 +120,7 @@ class VToonifyTask(nn.Module):
         self.vtoonify = build_vtoonify(config)
         self.style = StyleEncoder(image_size, self.CODES, config.generator.style_dim, width)
 
-    def forward(self, x: Tensor, pair: Pair) -> Drawn:
+    def forward(self, x: Tensor, pair: Pair) -> VToonifyOutput:
         """Network input (perhaps a cut of the pair's) and the pair → what is drawn."""
         return self.draw(x, self.read(pair)[0], pair)
 
@@ -136,7 +136,7 @@ class VToonifyTask(nn.Module):
         with torch.no_grad():
             return self.style(pair.aligned), None
 
-    def draw(self, x: Tensor, w: Tensor, pair: Pair) -> Drawn:
+    def draw(self, x: Tensor, w: Tensor, pair: Pair) -> VToonifyOutput:
         """As `forward`, with the codes from `read`."""
         return self.vtoonify.draw(x, w)
 
@@ -167,7 +167,7 @@ class DualVToonifyTask(VToonifyTask):
         layers = self.vtoonify.generator.n_latent
         return latents.styled(face, exemplar, condition.structure, condition.color, layers), loss
 
-    def draw(self, x: Tensor, w: Tensor, pair: Pair) -> Drawn:
+    def draw(self, x: Tensor, w: Tensor, pair: Pair) -> VToonifyOutput:
         return self.vtoonify.draw(x, w, pair.condition.structure)
 
     def freeze(self, recipe: str) -> None:

@@ -6,9 +6,9 @@
     report   all of it as a dictionary, for JSON, and as a table
 """
 
-from .forms import Subject, build, compare, form_of, measure, peak_memory, setting, subject, table, variants
+from .forms import BenchCase, bench_case, build, compare, form_of, measure, peak_memory, setting, table, variants
 from .report import as_text, run
 from .steps import split
 
-__all__ = ["Subject", "as_text", "build", "compare", "form_of", "measure", "peak_memory", "run", "setting", "split",
-           "subject", "table", "variants"]
+__all__ = ["BenchCase", "as_text", "bench_case", "build", "compare", "form_of", "measure", "peak_memory", "run",
+           "setting", "split", "table", "variants"]

@@ -51,7 +51,7 @@ WARM_UP = 2
 Form = Callable[[], Tensor]
 
 
-class Subject(NamedTuple):
+class BenchCase(NamedTuple):
     """What is measured: a VToonify as bundles hold it, its parsing network, a style code, a frame [1,3,H,W]."""
 
     config: VToonifyConfig
@@ -61,23 +61,23 @@ class Subject(NamedTuple):
     x: Tensor
 
 
-def subject(name: str, device: torch.device, side: int | None = None) -> Subject:
+def bench_case(name: str, device: torch.device, side: int | None = None) -> BenchCase:
     """A bundle and the face of the sample clip, or one of SIZES and noise; the frame is side × side pixels."""
     if name in SIZES:
         config = SIZES[name]
         side = side or default_side(config)
-        return Subject(config, *build(config, device), torch.randn(1, 3, side, side, device=device))
+        return BenchCase(config, *build(config, device), torch.randn(1, 3, side, side, device=device))
     toonifier = Toonifier.load(name, str(device))
     side, face = side or default_side(toonifier.config), toonifier.face_in(next(read_frames(SAMPLE)).rgb)
     network, parsing = (toonifier.bundle.network(part).to(device).eval() for part in ("vtoonify", "parsing"))
     x = F.interpolate(to_tensor(face.crop, device), (side, side), mode="bilinear", antialias=True)
-    return Subject(toonifier.config, network, parsing, toonifier.style_code(face.aligned).to(device), x)
+    return BenchCase(toonifier.config, network, parsing, toonifier.style_code(face.aligned).to(device), x)
 
 
-def network_frame(it: Subject) -> Tensor:
-    """What the network of a subject reads."""
-    x, detail = network_input(it.x, it.parsing(it.x)), it.config.detail
-    return with_detail(x, F.interpolate(it.x, scale_factor=float(detail)), detail) if detail else x
+def network_frame(case: BenchCase) -> Tensor:
+    """The input of a case's network."""
+    x, detail = network_input(case.x, case.parsing(case.x)), case.config.detail
+    return with_detail(x, F.interpolate(case.x, scale_factor=float(detail)), detail) if detail else x
 
 
 def default_side(config: VToonifyConfig) -> int:
@@ -111,7 +111,7 @@ def variants(device: torch.device, compiled: bool = False) -> dict[str, tuple[st
 
 
 def build(config: VToonifyConfig, device: torch.device) -> tuple[nn.Module, nn.Module, Tensor]:
-    """VToonify as bundles hold it, the parsing network that goes with it, a style code; all random."""
+    """VToonify as bundles hold it, its parsing network and a style code; all random."""
     torch.manual_seed(0)
     with device:
         parsing = PublishedParser() if config in (PUBLISHED, PUBLISHED_D) else ParsingNet()
@@ -151,10 +151,10 @@ def peak_memory(name: str, form: str, side: int, device: str) -> float | None:
 def _peak_here(name: str, form: str, side: int, device: str) -> float | None:
     where = torch.device(device)
     with torch.inference_mode():
-        it = subject(name, where, side)
+        case = bench_case(name, where, side)
         kind = variants(where, compiled=True)[form]
-        it = it._replace(parsing=form_of(it.parsing, None, *kind))
-        form_of(it.network, it.w, *kind)(network_frame(it))
+        case = case._replace(parsing=form_of(case.parsing, None, *kind))
+        form_of(case.network, case.w, *kind)(network_frame(case))
     if where.type == "cuda":
         return torch.cuda.max_memory_allocated(where) / 1e9
     return peak_of_process()
@@ -202,7 +202,7 @@ def rows(title: str, seconds: dict[str, float], last: str, values: dict[str, str
 
 
 def setting(device: torch.device) -> str:
-    """One line that a number needs beside it: machine, threads, versions, allocator."""
+    """One line that describes the measurement: machine, threads, versions, allocator."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     allocator = " ".join(f"{key}={os.environ[key]}" for key in ("GLIBC_TUNABLES", "LD_PRELOAD") if os.environ.get(key))
     threads = torch.get_num_threads()

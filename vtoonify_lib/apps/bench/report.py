@@ -16,6 +16,7 @@ from ...models.devices import pick_device
 from .forms import (
     ROUNDS,
     SIZES,
+    bench_case,
     compare,
     form_of,
     measure,
@@ -23,7 +24,6 @@ from .forms import (
     peak_memory,
     rows,
     setting,
-    subject,
     variants,
 )
 from .steps import split
@@ -46,22 +46,22 @@ def run(name: str = DEFAULT_BUNDLE, side: int | None = None, rounds: int = ROUND
       limits, with the rates of the device and the shares of them that the fastest form reaches; steps, see `split`
     """
     where = pick_device(device)
-    it = subject(name, where, side)
-    side = it.x.shape[-1]
-    x, names = network_frame(it).detach(), variants(where, compiled)
+    case = bench_case(name, where, side)
+    side = case.x.shape[-1]
+    x, names = network_frame(case).detach(), variants(where, compiled)
     with _compiler_errors() if compiled else nullcontext():
-        network, error = compare({form: partial(form_of(it.network, it.w, *how), x) for form, how in names.items()},
+        network, error = compare({form: partial(form_of(case.network, case.w, *how), x) for form, how in names.items()},
                                  where, rounds)
-        parsing, parsing_error = compare({form: partial(form_of(it.parsing, None, *how), it.x)
+        parsing, parsing_error = compare({form: partial(form_of(case.parsing, None, *how), case.x)
                                           for form, how in names.items()}, where, rounds)
     both = {form: network[form] + parsing[form] for form in names}
     first = next(iter(both.values()))
-    cost = folded.report_cost(it.config, side, side)
+    cost = folded.report_cost(case.config, side, side)
     best = min(network, key=network.__getitem__)
     kind, dtype = names[best]
-    fastest = form_of(it.network, it.w, "folded" if kind == "compiled" else kind, dtype)  # the same operations
+    fastest = form_of(case.network, case.w, "folded" if kind == "compiled" else kind, dtype)  # the same operations
     return {
-        "name": name, "setting": setting(where), "crop": side, "picture": round(side * it.config.scale),
+        "name": name, "setting": setting(where), "crop": side, "picture": round(side * case.config.scale),
         "parameters": cost.parameters, "parameters_used": cost.parameters_used, "gflop": 2 * cost.macs / 1e9,
         "forms": {form: {
             "network": network[form], "parsing": parsing[form], "both": both[form], "fps": 1 / both[form],

@@ -60,7 +60,7 @@ MOVING = """async (video, stream) => {
 class Camera:
     """The webcam in Jupyter: `camera = Camera(); camera.view` shows it; then `.snapshot()`, or `.clip()` for a file.
 
-    on_picture, on_clip: are told what comes, uint8 RGB [H,W,3] or the path of a .webm file.
+    on_picture, on_clip: callbacks with the recording, uint8 RGB [H,W,3] or the path of a .webm file.
     VToonifyError when ipywebrtc is not installed, and from `snapshot` and `clip` before anything was recorded.
     """
 
@@ -98,10 +98,10 @@ class Camera:
         path.write_bytes(bytes(data))
         return path
 
-    def _tell(self, told: Callable | None, what: Callable) -> None:
-        if told:
+    def _tell(self, callback: Callable | None, what: Callable) -> None:
+        if callback:
             with self.status.guard("reading what the camera saw"):
-                told(what())
+                callback(what())
 
 
 def colab_snapshot(folder: str | Path = "out", seconds: float | None = None) -> Path:

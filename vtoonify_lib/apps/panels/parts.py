@@ -67,7 +67,7 @@ class Status(widgets.HTML):
 
 
 class Gallery(widgets.VBox):
-    """Named styles as pictures to click, a tab for each look; `on_pick(name)` is told.
+    """Named styles as pictures to click, a tab for each look; `on_pick(name)` is called.
 
     The pictures are the backgrounds of buttons, set by a style sheet inside the panel: so they can be clicked in every
     version of ipywidgets, without JavaScript of ours.
@@ -102,7 +102,7 @@ class Gallery(widgets.VBox):
 
 
 class DegreePad(widgets.VBox):
-    """Structure to the right, colour upwards: click a field, or move a slider. Tells `on_change(structure, color)`."""
+    """Structure to the right, colour upwards: click a field, or move a slider. Calls `on_change(structure, color)`."""
 
     def __init__(self, structure: float, color: float, on_change: Callable[[float, float], None]) -> None:
         self._told, self._quiet = on_change, False

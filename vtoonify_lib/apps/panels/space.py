@@ -46,7 +46,7 @@ def coordinates(codes: torch.Tensor, dimensions: int = 3) -> tuple[np.ndarray, n
 def style_space(table: StyleTable, on_pick: Callable[[str], None] | None = None) -> widgets.Widget:
     """Every style of a table as a point, a colour for each look: near means alike. Click a point to pick its style.
 
-    The pictures beside it pick too, and `on_pick(name)` is told, whichever was clicked.
+    The pictures beside it pick too; `on_pick(name)` is called for each click.
     """
     points, share = coordinates(table.table)
     looks = [name.rsplit("-", 1)[0] for name in table.names]
@@ -66,9 +66,9 @@ def style_space(table: StyleTable, on_pick: Callable[[str], None] | None = None)
         figure, view["scatters"] = _scatters(points, looks, table.names, pick)
     except Exception as error:  # ipyvolume fails in many ways where it does not fit the front end
         figure = _picture(style_map(points, looks), f"shown flat, ipyvolume is not at hand ({type(error).__name__})")
-    told = ", ".join(f"{part:.0%}" for part in share)
+    shares = ", ".join(f"{part:.0%}" for part in share)
     beside = widgets.HBox([figure, widgets.VBox([said, gallery])])
-    return widgets.VBox([beside, widgets.HTML(f"<small>principal components: {told} of the variance</small>")])
+    return widgets.VBox([beside, widgets.HTML(f"<small>principal components: {shares} of the variance</small>")])
 
 
 def _scatters(points: np.ndarray, looks: Sequence[str], names: Sequence[str], pick: Callable[[str], None]

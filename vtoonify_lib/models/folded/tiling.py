@@ -1,5 +1,5 @@
-"""Frames too large for the memory: a batch in halves, one frame in tiles; the same picture, for VToonify-T is a
-convolution throughout.
+"""Frames too large for memory: a batch in halves, one frame in tiles; the picture is the same, because VToonify-T is
+fully convolutional.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from ...config import VToonifyError
 from ..devices import out_of_memory
 from .vtoonify_t import FoldedVToonify
 
-PROBE = 1024  # length, in pixels, of the strip on which `reach` is found out: networks for 256 px look 150 far
+PROBE = 1024  # pixels: length of the strip for `receptive_radius`; networks for 256 px have a radius of 150
 LEAST = 64   # side of the smallest tile
 
 
 @lru_cache(maxsize=1)
-def reach(network: FoldedVToonify) -> int:
-    """How many pixels of its input around a pixel can change it, rounded up to the network's multiple.
+def receptive_radius(network: FoldedVToonify) -> int:
+    """Radius of the network's receptive field in input pixels, rounded up to its multiple.
 
-    Found out on a strip, for all kernels are square: one line of the input is not a number, and so is every line of the
-    output that looks at it. VToonifyError where that is everything, as with the instance norms of VToonify-D.
+    Measured on a strip, because all kernels are square: one line of the input is NaN, and so becomes every line of the
+    output that depends on it. VToonifyError where all do, as with the instance norms of VToonify-D.
     """
     where = next(network.parameters())
     x = torch.zeros(1, network.config.input_channels, PROBE, 2 * network.multiple, device=where.device)
@@ -44,7 +44,7 @@ def reach(network: FoldedVToonify) -> int:
 def draw_tiled(network: Callable[[Tensor], Tensor], x: Tensor, tile: int, margin: int, scale: int) -> Tensor:
     """network(x) for x [B,C,H,W] → float32 [B,3,sH,sW] on the CPU, drawn in tiles of `tile` pixels, a multiple of 8.
 
-    margin  how far around a tile the network must see, see `reach`
+    margin  how far around a tile the network must see, see `receptive_radius`
     """
     height, width = x.shape[2:]
     out = torch.empty(len(x), 3, height * scale, width * scale)
@@ -58,11 +58,11 @@ def draw_tiled(network: Callable[[Tensor], Tensor], x: Tensor, tile: int, margin
     return out
 
 
-def draw_somehow(network: FoldedVToonify, x: Tensor, *degree: float) -> Tensor:
+def run_with_oom_fallback(network: FoldedVToonify, x: Tensor, *degree: float) -> Tensor:
     """network(x, *degree), whole if memory allows, else a batch in halves, a frame in ever smaller tiles.
 
-    What was too large once is not tried again with this network. The last error when even LEAST is too large, and for a
-    single frame of VToonify-D, whose norms see all of it.
+    A size that failed once is not tried again with this network. Raises the last error when even LEAST is too large,
+    and for a single frame of VToonify-D, whose norms cover all of it.
     """
     divisible = len(x) > 1 or not degree
     pixels = len(x) * x.shape[2] * x.shape[3]
@@ -74,13 +74,13 @@ def draw_somehow(network: FoldedVToonify, x: Tensor, *degree: float) -> Tensor:
                 raise
             network.too_many = pixels  # the error is let go here, and with it the failed attempt's memory
     if len(x) > 1:
-        return torch.cat([draw_somehow(network, half, *degree).cpu() for half in x.chunk(2)])
+        return torch.cat([run_with_oom_fallback(network, half, *degree).cpu() for half in x.chunk(2)])
     return _draw_in_tiles(network, x)
 
 
 def _draw_in_tiles(network: FoldedVToonify, x: Tensor) -> Tensor:
     """network(x) in the largest tiles that memory allows, and no larger ones the next time."""
-    margin, tile = reach(network), min(max(x.shape[2:]) // 2, network.tile)
+    margin, tile = receptive_radius(network), min(max(x.shape[2:]) // 2, network.tile)
     while True:
         tile = tile // network.multiple * network.multiple
         try:

@@ -27,8 +27,7 @@ from .layers import (
 class FoldedVToonify(nn.Module):
     """VToonify-T with one style folded in: x as the network reads it → float32 [B,3,sH,sW]. Made by :func:`fold`.
 
-    too_many, tile  what `draw_somehow` has found out: pixels of a batch for which memory did not suffice, and the side
-                    of tiles for which it may
+    too_many, tile  state of `run_with_oom_fallback`: pixels of a batch that did not fit into memory, side of the tiles
     """
 
     def __init__(self, network: VToonify, w: Tensor):
