@@ -61,7 +61,8 @@ class ParsingNet(nn.Module):
         h, w = image.shape[-2:]
         if image.ndim != 4 or image.shape[1] != 3 or h % MULTIPLE or w % MULTIPLE or not h or not w:
             raise VToonifyError(f"parsing got a picture of shape {list(image.shape)}; expected [B,3,H,W] with sides "
-                                f"that are multiples of {MULTIPLE}; use faces.crop.plan_crop(frame)")
+                                f"that are multiples of {MULTIPLE}; use faces.crop.plan_crop(frame.shape, landmarks, "
+                                "in_size) and faces.crop.cut(frame, plan)")
         features = [self.stem(channels_last(image))]
         for stage in self.down:
             features.append(stage(features[-1]))
@@ -119,7 +120,7 @@ class StyleEncoder(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         if image.ndim != 4 or image.shape[1] != 3 or image.shape[2] != image.shape[3]:
             raise VToonifyError(f"style encoder got a picture of shape {list(image.shape)}; expected a square face "
-                                "[B,3,S,S]; use faces.align(frame)")
+                                "[B,3,S,S]; use faces.crop.align_face(frame, landmarks, size)")
         if image.shape[2] != self.image_size:
             image = F.interpolate(image, (self.image_size, self.image_size), mode="bilinear", align_corners=False,
                                   antialias=True)

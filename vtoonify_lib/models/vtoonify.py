@@ -254,9 +254,9 @@ def check_frame(x: Tensor, multiple: int = MULTIPLE, channels: int = INPUT_CHANN
     if x.ndim != 4 or x.shape[1] != channels:
         raise VToonifyError(f"frame tensor has shape {list(x.shape)}; expected [B,{channels},H,W]: RGB in [-1,1] "
                             "and parsing logits times PARSING_SCALE"
-                            + (", then the photograph's pixels (detail.with_detail)" if channels > INPUT_CHANNELS
+                            + (", then the photograph's pixels (models.detail.with_detail)" if channels > INPUT_CHANNELS
                                else ""))
     h, w = x.shape[2:]
     if h % multiple or w % multiple or not h or not w:
         raise VToonifyError(f"frame is {w}×{h}; both sides must be multiples of {multiple}; use "
-                            "faces.crop.plan_crop(frame)")
+                            "faces.crop.plan_crop(frame.shape, landmarks, in_size) and faces.crop.cut(frame, plan)")

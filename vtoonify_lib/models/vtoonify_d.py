@@ -130,7 +130,7 @@ def check_handoff(x: Tensor, in_size: int) -> None:
     stride = in_size // HANDOFF
     if x.shape[2:] == (stride, stride):
         raise VToonifyError(f"frame is {stride}×{stride}; VToonify-D needs {2 * stride} pixels along one side at "
-                            "least; use faces.crop.plan_crop(frame)")
+                            "least; more padding: faces.crop.plan_crop(frame.shape, landmarks, in_size, padding)")
 
 
 def build_vtoonify(config: VToonifyConfig, inference: bool = False) -> VToonify:

@@ -75,7 +75,7 @@ class Fitter:
         photo = np.asarray(photo)
         if photo.ndim != 3 or photo.shape[2] != 3 or photo.dtype != np.uint8:
             raise VToonifyError(f"the photograph is {photo.dtype} {photo.shape}; expected uint8 [H,W,3], as "
-                                "images.read_image gives it")
+                                "media.images.read_image gives it")
         _check_landmarks(landmarks)
         image, covered, move = canvas(photo, landmarks, size)
         points = _moved(landmarks, move)

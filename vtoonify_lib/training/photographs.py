@@ -169,7 +169,7 @@ def _source(pairs: Pairs, job: Job) -> Source:
     if len(job.looks) > 1 and any((np.array(pairs[f"{look}_style"])[pairs.ready] < 0).any() for look in job.looks
                                   if f"{look}_style" in pairs.arrays):
         raise VToonifyError(f"{pairs.folder} was drawn without exemplars, which several looks need; draw it with "
-                            "--spread")
+                            "python -m vtoonify_lib.training.photo_pairs --spread")
     pool = np.setdiff1d(pairs.ready, held_out(pairs.folder, _few(pairs)))
     side, size = _side(pairs, job), pairs["photo"].shape[1]
     if side > (1 + NATURAL) * size:
