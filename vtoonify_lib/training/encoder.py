@@ -33,7 +33,7 @@ from ..models.vtoonify import Drawn
 from ..models.vtoonify_d import build_vtoonify
 from ..studio.shards import Pairs
 from . import data, loop
-from .criteria import Criterion, OurLosses
+from .criteria import Criterion, OurLosses, squares
 from .judge import Judge
 
 RECIPES = ("renders", "paper")
@@ -245,7 +245,7 @@ def train(pairs: Callable[[int], Pair], parsing: ParsingNet, config: VToonifyCon
         out, parts = _losses(students, parsing, criterion, pair, weight, flicker_share, rng)
         playing = rival is not None and at >= judge_from * total
         if playing:
-            fake, real = _square(out, pair.y, square, rng)
+            fake, real = _square(out, pair, square, rng)
             parts["sharp"] = sharpen * rival.verdict(fake, *about)
         rate = loop.warm_cosine(lr, at, total, warmup=100, floor=0.02, done=i)
         loop.descend(sum(parts.values()), optimizer, rate, clip=1.0)
@@ -291,14 +291,12 @@ def _losses(students: Students, parsing: ParsingNet, criterion: Criterion, pair:
     return out, parts
 
 
-def _square(out: Tensor, y: Tensor, side: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """The same random square of both [B,3,H,W], float32 [B,3,side,side]."""
+def _square(out: Tensor, pair: Pair, side: int, rng: torch.Generator) -> list[Tensor]:
+    """The same squares of what was drawn and what should have been, float32 [B,3,side,side]."""
     if min(out.shape[2:]) < side:
         raise VToonifyError(f"the discriminator judges squares of {side} px and the pairs are only "
                             f"{out.shape[3]}×{out.shape[2]}; use a larger window, or a smaller judge")
-    top, left = (int(torch.randint(0, n - side + 1, (), generator=rng)) for n in out.shape[2:])
-    spot = Crop(top, left, side, side)
-    return crop(out, spot).float(), crop(y, spot)
+    return squares((out.float(), pair.y), detail_mask(pair.parsing, out), side, rng)
 
 
 def flicker_weight(i: int, iterations: int, start: float = 0.5, full: float | None = None) -> float:
