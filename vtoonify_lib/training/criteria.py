@@ -51,7 +51,7 @@ class OurLosses:
 
 
 class SharpLosses:
-    """Ours, and the L1 distance of VGG's unit features (relu1_2, 2_2, 3_3, 4_3) on a square of each picture (`squares`).
+    """Ours, and the L1 distance of VGG's unit features (relu1_2 … 4_3) on a square of each picture (`squares`).
 
     A square, for on the whole of 512 px VGG would cost six times what the network does; and at full size, for on a
     shrunk picture it would not see what is to be sharp.

@@ -192,7 +192,7 @@ def measure(pairs: Pairs, parsing: ParsingNet, students: encoder.Students, marks
             shifts.append(metrics.landmark_shift(finder, to_image(truth), to_image(drawn)))
             natural.append(metrics.landmark_shift(finder, to_image(truth), np.array(pairs["photo"][i])))
     pair = held_out_pair(pairs, np.arange(8))
-    flicker = metrics.equivariance(lambda x: students(x, pair)[0], students.input(pair.x, parsing),
+    flicker = metrics.equivariance(lambda x: students(x, pair)[0], pair.input(parsing),
                                    loop.generator(0, 0))
     return {"held_out_people": hold_out, **{k: round(float(np.mean(v)), 4) for k, v in scores.items()},
             "landmarks_to_true_cartoon": metrics.mean_of(shifts),

@@ -78,7 +78,8 @@ class Pair(NamedTuple):
     x [B,3,s,s] input, y [B,3,S,S] target; aligned [B,3,·,·] what the style encoder sees; parsing of x [B,s,s] or None;
     order: for VToonify-D; flow [B,2,·,·]: where the drawing has its pixels from, as `models.detail` draws it
 
-    For a network that carries detail over, x is the photograph at the picture's size, s = S; parsing stays [B,s/k,s/k].
+    detail: for a network that carries detail over, its config.detail; x is the photograph at the picture's size then,
+    and parsing [B,s/detail,s/detail]; else 1
     """
 
     x: Tensor
@@ -87,10 +88,19 @@ class Pair(NamedTuple):
     parsing: Tensor | None
     order: Order | None = None
     flow: Tensor | None = None
+    detail: int = 1
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Pair:
         """The same change to all that is there."""
-        return Pair(*(t.map(change) if isinstance(t, Order) else None if t is None else change(t) for t in self))
+        return Pair(*(change(t) if isinstance(t, Tensor) else t.map(change) if isinstance(t, Order) else t
+                      for t in self))
+
+    def input(self, parsing: nn.Module) -> Tensor:
+        """What the network reads."""
+        if self.detail == 1:
+            return network_input(self.x, parsing(self.x))
+        small = F.avg_pool2d(self.x, self.detail)
+        return with_detail(network_input(small, parsing(small)), self.x, self.detail)
 
     def first(self, n: int) -> Pair:
         """The first n of the batch."""
@@ -102,9 +112,9 @@ def joined(pairs: Sequence[Pair]) -> Pair:
     def cat(values: Sequence[Tensor | None]) -> Tensor | None:
         return None if values[0] is None else torch.cat(list(values))
 
-    *pictures, orders, flows = zip(*pairs, strict=True)
+    *pictures, orders, flows, details = zip(*pairs, strict=True)
     order = None if orders[0] is None else Order(*map(cat, zip(*orders, strict=True)))
-    return Pair(*map(cat, pictures), order, cat(flows))
+    return Pair(*map(cat, pictures), order, cat(flows), details[0])
 
 
 class Students(nn.Module):
@@ -123,13 +133,6 @@ class Students(nn.Module):
     def forward(self, x: Tensor, pair: Pair) -> Drawn:
         """Network input (perhaps a cut of the pair's) and the pair → what is drawn."""
         return self.draw(x, self.read(pair)[0], pair)
-
-    def input(self, photo: Tensor, parsing: nn.Module) -> Tensor:
-        """What the network reads of a pair's x [B,3,s,s]."""
-        detail = self.vtoonify.config.detail
-        small = F.avg_pool2d(photo, detail) if detail else photo
-        x = network_input(small, parsing(small))
-        return with_detail(x, photo, detail) if detail else x
 
     def read(self, pair: Pair) -> tuple[Tensor, Tensor | None]:
         """→ style codes that the pair is drawn by, and the loss of the style encoder if it has one."""
@@ -273,7 +276,7 @@ def _losses(students: Students, parsing: ParsingNet, criterion: Criterion, pair:
     """Output and weighted losses of one batch; `flicker` is the weight of the flicker loss, which is left out at 0."""
     with autocast(pair.x.device):
         with torch.no_grad():
-            x = students.input(pair.x, parsing)
+            x = pair.input(parsing)
         w, code_loss = students.read(pair)
         out, masks, flow = students.draw(x, w, pair)
         parts = criterion(out, pair.y, detail_mask(pair.parsing, out), rng=rng)
@@ -327,7 +330,7 @@ def detail_mask(parsing: Tensor | None, out: Tensor) -> Tensor:
 @torch.no_grad()
 def stylise(students: Students, parsing: ParsingNet, pair: Pair) -> Tensor:
     """The pair's pictures, drawn: [B,3,S,S] in [−1,1], float32."""
-    return students(students.input(pair.x, parsing), pair).picture.float().clamp(-1, 1)
+    return students(pair.input(parsing), pair)[0].float().clamp(-1, 1)
 
 
 def sheet(students: Students, parsing: ParsingNet, pair: Pair) -> Image.Image:

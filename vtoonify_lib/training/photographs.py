@@ -229,7 +229,7 @@ def _trials(pairs: Pairs, job: Job, shown: Exemplars | None, face: int) -> list[
         raise VToonifyError(f"{pairs.folder} has no held-out entries to judge by; list some in its hold_out.txt")
     multiple = max(8, job.config.in_size // 32)
     order, side = _orders(pairs, job, shown) if shown else None, _side(pairs, job)
-    framed = (job.config.scale, multiple, order, face, side, bool(job.config.detail))
+    framed = (job.config.scale, multiple, order, face, side, job.config.detail or 1)
     return [Trial(pairs, int(entry), job.looks[n % len(job.looks)], *framed) for n, entry in enumerate(there)]
 
 

@@ -25,6 +25,7 @@ from ..config import VToonifyError
 from ..evaluation.metrics import equivariance, feature_distance, psnr
 from ..media.images import to_image, to_tensor
 from ..models.encoders import ParsingNet, StyleEncoder
+from ..models.vtoonify import Drawn
 from ..models.vtoonify_d import VToonifyD
 from ..studio.exemplars import EXEMPLARS, LOOKS, exemplar
 from ..studio.people import person
@@ -138,7 +139,7 @@ class Coded(nn.Module):
         self.students, self.told = students, told
         self.register_buffer("table", codes)
 
-    def forward(self, x: Tensor, pair: Pair) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, x: Tensor, pair: Pair) -> Drawn:
         index = pair.order.index
         plain, told = self.table[-1:].expand(len(index), -1, -1), torch.full_like(index, self.told, dtype=torch.bool)
         order = pair.order._replace(codes=self.table[index], plain=plain, told=told)
@@ -248,7 +249,7 @@ def _drawn(students: Students, parsing: ParsingNet, trials: Trials, look: int, d
 def _flicker(students: Students, parsing: ParsingNet, trials: Trials, look: int, device: str | torch.device) -> float:
     """Equivariance at degree 1, everybody's style bound."""
     pair = trials.pair(np.arange(min(ASKED_FOR_CROPS, len(trials.photo))), look, 1.0, device)
-    x = students.input(pair.x, parsing)
+    x = pair.input(parsing)
     return equivariance(lambda part: students(part, pair)[0], x, torch.Generator().manual_seed(look))
 
 

@@ -303,7 +303,8 @@ class Feed:
         if "flow" not in there:
             return Pair(worn, y, face, there["parsing"].long(), order)
         kept = torch.rand(len(x), 1, 1, 1, generator=g, device=self.device) >= WORN_SHARE
-        return Pair(torch.where(kept, x, worn), y, face, there["parsing"].long(), order, there["flow"])
+        return Pair(torch.where(kept, x, worn), y, face, there["parsing"].long(), order, there["flow"],
+                    self.windows.framing.scale)
 
     def _order(self, there: dict[str, Tensor], i: int) -> Order:
         index, exemplar = there["index"], there["exemplar"].float().div_(127.5).sub_(1)
@@ -318,7 +319,7 @@ class Feed:
 
 def whole(pairs: Pairs, entries: Sequence[int], look: str, scale: int, multiple: int,
           order: Callable[[np.ndarray], Order] | None = None, face: int = 64, natural: int | None = None,
-          detail: bool = False) -> Pair:
+          detail: int = 1) -> Pair:
     """Entries without augmentation: the pair of whole pictures, their sides cut to what the network takes.
 
     natural  side to which they are scaled before, see `natural_side`
@@ -336,4 +337,5 @@ def whole(pairs: Pairs, entries: Sequence[int], look: str, scale: int, multiple:
     faces = F.interpolate(photos[..., border:side * scale - border, border:side * scale - border], (face, face),
                           mode="area")
     wanted = order(np.array(entries)) if order else None
-    return Pair(photos if detail else F.avg_pool2d(photos, scale), drawings, faces, None, wanted)
+    x = F.avg_pool2d(photos, scale) if detail == 1 else photos
+    return Pair(x, drawings, faces, None, wanted, detail=detail)
