@@ -135,7 +135,7 @@ def train_photographs(job: Job, device: str | torch.device = "cpu") -> dict:
 def _train(job: Job, sources: Sequence[Source], students: encoder.Students, parsing: ParsingNet,
            vgg: VGGFeatures | None, shown: Exemplars | None, clock: loop.Clock, device: str | torch.device
            ) -> encoder.Students:
-    flow = job.config.in_size // (2 * HANDOFF) if job.config.detail else 0
+    flow = job.config.in_size * job.config.detail // (2 * HANDOFF) if job.config.detail else 0
     framing = Framing(job.window, job.config.scale, job.zoom, face=students.style.image_size, detail=flow)
     numbers = [EXEMPLARS * k for k in range(len(job.looks))] if shown else []
     windows = Windows(sources, job.looks, framing, job.batch, job.seed, shown, numbers)

@@ -47,7 +47,7 @@ class Framing:
     zoom, turn, shift  of the entries that are moved, see `data.placements`
     moved       share of the entries that are; the others are cut out as they are, or mirrored
     face        side of the whole photograph that the style encoder sees
-    detail      for a network that carries detail over (see `encoder.Pair`): input pixels per pixel of its flow; else 0
+    detail      for a network that carries detail over (see `encoder.Pair`): picture's pixels per pixel of its flow; else 0
     """
 
     side: int
@@ -134,11 +134,11 @@ class Windows(Dataset):
         return row
 
     def _flow(self, move: np.ndarray, grid: Tensor, theta: Tensor, source: Source) -> Tensor:
-        """Where the window's drawing has its pixels from, in input pixels: [2,h,w], `framing.detail` of them a pixel.
+        """Where the window's drawing has its pixels from, in input pixels: [2,h,w], one for `framing.detail` of its own.
 
         move [S/MOVE_STEP,S/MOVE_STEP,2]: of the entry, in its own pixels
         """
-        step = self.framing.detail * self.framing.scale * source.samples
+        step = self.framing.detail * source.samples
         places = F.avg_pool2d(grid.permute(2, 0, 1)[None], step)[0].permute(1, 2, 0)
         there = (2 * places + 1) / source.size - 1
         found = F.grid_sample(torch.from_numpy(np.array(move)).float().permute(2, 0, 1)[None], there[None],
