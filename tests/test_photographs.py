@@ -35,6 +35,7 @@ from vtoonify_lib.models.folded import report_cost
 from vtoonify_lib.models.perceptual import SLICES, VGGFeatures
 from vtoonify_lib.models.vtoonify import VToonify
 from vtoonify_lib.models.vtoonify_d import build_vtoonify
+from vtoonify_lib.styles.request import Look
 from vtoonify_lib.training import criteria, default, encoder, growth, likeness, loop, photographs, starting, vgg
 from vtoonify_lib.training.judge import Judge
 from vtoonify_lib.training.photographs import Job, train_photographs
@@ -244,8 +245,9 @@ def test_the_job_on_a_cpu(backbone, start, random_vgg, tmp_path):
     vgg.write(random_vgg, tmp_path / "vgg.safetensors")
     told = train_photographs(job)
     files = {path.name: path.stat().st_size for path in job.out.iterdir()}
-    assert files.keys() == {"vtoonify.safetensors", "style_encoder.safetensors", "metrics.json", "log.csv", "sheet.jpg",
-                            "crops.jpg"} and max(files.values()) < 16 * 2**20
+    styled = {"styles.safetensors"} if backbone == "dualstylegan" else set()
+    assert files.keys() - styled == {"vtoonify.safetensors", "style_encoder.safetensors", "metrics.json", "log.csv",
+                                     "sheet.jpg", "crops.jpg"} and max(files.values()) < 16 * 2**20
     row = log_of(job.out)[-1]
     assert {"picture", "feature", "vgg", "flicker", "sharp", "judge"} <= row.keys() and row["iteration"] == "2"
     assert ("mask" in row) == (backbone == "dualstylegan")
@@ -270,6 +272,11 @@ def test_the_job_on_a_cpu(backbone, start, random_vgg, tmp_path):
         again = starting.first_students(large, config).vtoonify.config
         assert replace(again, face_size=None) == config
     else:
+        made = photographs.make_bundle(job.out, tmp_path / "both", str(start.folder))
+        toonifier = Toonifier.load(made.folder, "cpu")
+        one, other = (toonifier.image(photograph(), look=Look(name, 1.0, 1.0)) for name in ("storybook-03", "comic"))
+        assert made.styles["looks"]["comic"] == "comic-00" and not np.array_equal(one, other)
+        (job.out / "styles.safetensors").unlink()
         with pytest.raises(VToonifyError, match="has no styles for the VToonify-D"):
             photographs.make_bundle(job.out, tmp_path / "film", str(start.folder))
 

@@ -23,7 +23,8 @@ On a machine with a GPU, from which only a few small files come back and on whic
     python -m vtoonify_lib.training.photographs --bundle data/models/film --out OUT --start studio-t   # here
 
 OUT has vtoonify.safetensors and style_encoder.safetensors (the students' moving average, half precision; 10 and 3 MB,
-VToonify-D 16 and 3), metrics.json, log.csv, sheet.jpg and crops.jpg: photograph, ours, drawing.
+VToonify-D 16 and 3), metrics.json, log.csv, sheet.jpg and crops.jpg: photograph, ours, drawing; of a VToonify-D whose
+looks the studio knows by numbers, styles.safetensors.
 """
 
 from __future__ import annotations
@@ -50,10 +51,12 @@ from ..models.perceptual import VGGFeatures
 from ..studio.codes import style_codes
 from ..studio.exemplars import EXEMPLARS, LOOKS
 from ..studio.packing import held_out, unpack
+from ..studio.photo_looks import LOOKS as PHOTO_LOOKS
 from ..studio.shards import Pairs
 from ..weights.bundle import Bundle, load_bundle, save_bundle, save_tensors
 from . import encoder, loop, report
 from .criteria import OurLosses, SharpLosses
+from .dualstylegan import fit_sampler
 from .exemplars import Exemplars
 from .judge import Judge
 from .likeness import Trial, contact_sheets, score
@@ -63,6 +66,8 @@ from .windows import NATURAL, Feed, Framing, Source, Windows, natural_side
 
 WRITING = 8.0  # seconds kept for the files
 SLACK = 1.5    # of the time that the numbers took before the training: what is kept for those after it
+STYLES = "styles.safetensors"  # of what comes out: codes of a VToonify-D's styles, and of the photograph
+START_DEGREE = 0.6  # of structure and colour where nothing is asked for: it flatters (`photo_looks.flattering`)
 SHOWN = 8      # held-out entries on the sheets
 
 
@@ -123,7 +128,7 @@ def train_photographs(job: Job, device: str | torch.device = "cpu") -> dict:
     trained = _train(job, sources, students, parsing, vgg, shown, clock, device)
     after = judged(trained, began + job.seconds - WRITING)
     sheets = contact_sheets(trained, parsing, trials[:SHOWN], device)
-    return _write(job, trained.cpu(), sheets, {
+    return _write(job, datasets, trained.cpu(), sheets, {
         "before": before, "after": after, "iterations": loop.iterations_done(job.work / "run"),
         "seconds": round(time.monotonic() - began, 1), "trained_seconds": round(clock.spent(), 1),
         "device": str(device), "sides": [source.side for source in sources],
@@ -191,12 +196,16 @@ def _few(pairs: Pairs) -> int:
 def _codes(job: Job, datasets: Sequence[Pairs]) -> np.ndarray | None:
     """Codes of the looks' styles, then of the photograph; None where the studio's table does not know the looks.
 
-    It knows those of renders; looks of photographs are others, even where they share a name.
+    There is one of renders and one of photographs; they share names, so that data sets of both kinds have none.
     """
-    if any(pairs.photographs for pairs in datasets) or not set(job.looks) <= set(LOOKS):
+    if not is_dual(job.config):
         return None
-    table = style_codes(job.config.generator.style_dim)
-    return np.concatenate([*(table[EXEMPLARS * LOOKS.index(look):][:EXEMPLARS] for look in job.looks), table[-1:]])
+    kinds = {pairs.photographs for pairs in datasets}
+    known = tuple(PHOTO_LOOKS if True in kinds else LOOKS)
+    if len(kinds) > 1 or not set(job.looks) <= set(known):
+        return None
+    table = style_codes(job.config.generator.style_dim, kinds.pop())
+    return np.concatenate([*(table[EXEMPLARS * known.index(look):][:EXEMPLARS] for look in job.looks), table[-1:]])
 
 
 def _exemplars(sources: Sequence[Source], looks: Sequence[str], size: int) -> Exemplars:
@@ -246,12 +255,16 @@ def _orders(pairs: Pairs, job: Job, shown: Exemplars) -> Callable[[int, str], en
     return order
 
 
-def _write(job: Job, students: encoder.Students, sheets: Sequence[Image.Image], told: dict) -> dict:
+def _write(job: Job, datasets: Sequence[Pairs], students: encoder.Students, sheets: Sequence[Image.Image], told: dict
+           ) -> dict:
     """Write the files of `--out`."""
     job.out.mkdir(parents=True, exist_ok=True)
     students.vtoonify.for_inference()
     save_tensors(students.vtoonify.state_dict(), job.out / "vtoonify.safetensors", network="vtoonify")
     save_tensors(students.style.state_dict(), job.out / "style_encoder.safetensors", network="style_encoder")
+    if (table := _codes(job, datasets)) is not None:
+        save_tensors({"codes": torch.from_numpy(table[:-1]), "plain": torch.from_numpy(table[-1])}, job.out / STYLES,
+                     half=False)
     for name, picture in zip(("sheet", "crops"), sheets, strict=True):
         picture.save(job.out / f"{name}.jpg", quality=90)
     log = job.work / "run" / "log.csv"
@@ -275,7 +288,14 @@ def make_bundle(out: str | Path, folder: str | Path, start: str = "studio-t", ti
     students.vtoonify.for_inference().load_state_dict(load_file(out / "vtoonify.safetensors"))
     students.style.load_state_dict(load_file(out / "style_encoder.safetensors"))
     files, styles = {name: base.path(name) for name in ("landmarks", "parsing")}, None
-    if is_dual(config):
+    networks = {"vtoonify": students.vtoonify, "style_encoder": students.style}
+    if is_dual(config) and (out / STYLES).is_file():
+        files["styles"] = out / STYLES
+        networks["sampler"] = fit_sampler(load_file(out / STYLES)["codes"], iterations=300)
+        styles = {"names": [f"{look}-{number:02d}" for look in told["looks"] for number in range(EXEMPLARS)],
+                  "looks": {look: f"{look}-00" for look in told["looks"]},
+                  "start": {"style": f"{told['looks'][0]}-00", "structure": START_DEGREE, "color": START_DEGREE}}
+    elif is_dual(config):
         if "styles" not in base.info["files"]:
             raise VToonifyError(f"{base.name} has no styles for the VToonify-D in {out}; start from one that has")
         files["styles"], styles = base.path("styles"), base.styles
@@ -285,7 +305,7 @@ def make_bundle(out: str | Path, folder: str | Path, start: str = "studio-t", ti
     return save_bundle(
         folder, name=Path(folder).name, title=title,
         config=replace(config, face_size=round(told["job"].get("eyes", 0) / EYE_FRACTION) or None),
-        networks={"vtoonify": students.vtoonify, "style_encoder": students.style},
+        networks=networks,
         files=files, styles=styles,
         models={"vtoonify": {"inference": True}, "parsing": base.info["models"]["parsing"], "style_encoder": style},
         metrics={key: told[key] for key in ("before", "after")}, provenance={

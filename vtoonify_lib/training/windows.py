@@ -47,7 +47,7 @@ class Framing:
     zoom, turn, shift  of the entries that are moved, see `data.placements`
     moved       share of the entries that are; the others are cut out as they are, or mirrored
     face        side of the whole photograph that the style encoder sees
-    detail      for a network that carries detail over (see `encoder.Pair`): picture's pixels per pixel of its flow; else 0
+    detail      for a network that carries detail over (`encoder.Pair`): picture's pixels per pixel of its flow; else 0
     """
 
     side: int
@@ -134,7 +134,7 @@ class Windows(Dataset):
         return row
 
     def _flow(self, move: np.ndarray, grid: Tensor, theta: Tensor, source: Source) -> Tensor:
-        """Where the window's drawing has its pixels from, in input pixels: [2,h,w], one for `framing.detail` of its own.
+        """Where the window's drawing has its pixels from, in input pixels: [2,h,w], one per `framing.detail` pixels.
 
         move [S/MOVE_STEP,S/MOVE_STEP,2]: of the entry, in its own pixels
         """
