@@ -76,14 +76,19 @@ def styled(pairs: shards.Pairs, looks: tuple[str, ...]) -> shards.Pairs:
     return shards.Pairs(pairs.folder, arrays, pairs.ready)
 
 
-def write_looks(folder: Path, looks: tuple[str, ...], count: int = 12, size: int = 64) -> shards.Pairs:
-    """The same people in looks of two styles each (`styled`), on disk, the first three of them held out."""
+def write_looks(folder: Path, looks: tuple[str, ...], count: int = 12, size: int = 64, photographs: bool = False
+                ) -> shards.Pairs:
+    """The same people in looks of two styles each (`styled`), on disk, the first three of them held out.
+
+    photographs: as a data set of drawn photographs, in which nothing has moved
+    """
     made = styled(write_pairs(folder, count, size), looks)
-    arrays = {name: np.array(made.arrays[name]) for name in shards.fields(size, ("photo",), looks)}
+    arrays = {name: np.array(made.arrays[name]) if name in made.arrays else np.zeros((count, *shape), dtype)
+              for name, (shape, dtype) in shards.fields(size, ("photo",), looks, photographs).items()}
     for name, array in arrays.items():
         (folder / f"{name}.npy").unlink(missing_ok=True)  # memory maps of the old file stay whole
         np.save(folder / f"{name}.npy", array)
     (folder / "meta.json").write_text(json.dumps({"count": count, "size": size, "styles": ["photo"],
-                                                  "looks": list(looks), "seed": 0}))
+                                                  "looks": list(looks), "seed": 0, "photographs": photographs}))
     (folder / "hold_out.txt").write_text("0\n1  # somebody\n\n2\n")
     return shards.Pairs.open(folder)

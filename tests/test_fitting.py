@@ -97,6 +97,16 @@ def test_a_real_face(fitter):
     assert fit.photo.shape == (480, 480, 3) and 0 < fit.covered.mean() <= 1
 
 
+def test_fits_are_drawn_to_the_average_of_fits(fitter, monkeypatch):
+    def neck(by):
+        shape = by.fit(photograph(), HOPPER, None, 480).person.shape
+        return shape.get("neck/neck-scale-horiz-incr", 0) - shape.get("neck/neck-scale-horiz-decr", 0)
+
+    drawn = neck(fitter)
+    monkeypatch.setitem(fitting.AVERAGE, "neck/neck-scale-horiz-incr", 0.0)
+    assert drawn < neck(fitting.Fitter(fitter.kit)) - 0.05
+
+
 @pytest.mark.parametrize("change, reason", [
     (lambda marks: marks[np.random.default_rng(0).permutation(68)], "fit no face"),
     (lambda marks: (marks - 200) * 0.1 + 200, "px apart"), (lambda marks: marks + [0, 320], "outside of the picture"),

@@ -225,6 +225,46 @@ def test_skin_stays_as_dark_and_as_warm_as_it_is(studio, sit, tone):
     assert fine[1] < 0.75 * fine[0]  # pores and blotches are gone
 
 
+def test_cheeks_blush_and_foreheads_do_not(studio, plain):
+    drawing = studio.draw(plain, FILM, 1.0, 0)
+    eye, marks = plain.fit.eye, drawing.landmarks
+
+    def redder(x, y):
+        """How much redder than the photograph, in its place, a patch is."""
+        box = np.s_[int(y - 0.1 * eye):int(y + 0.1 * eye), int(x - 0.1 * eye):int(x + 0.1 * eye)]
+        shares = [p[box][..., 0].mean() / p[box][..., 1].mean() for p in (drawing.picture, drawing.warped)]
+        return shares[0] / shares[1]
+
+    cheeks = [redder(*(0.42 * marks[a] + 0.58 * marks[b] - [0, 0.06 * eye])) for a, b in ((2, 31), (14, 35))]
+    forehead = redder(*(marks[[19, 24]].mean(0) - [0, 0.35 * eye]))
+    assert min(cheeks) > forehead + 0.015
+
+
+def test_brows_are_darker_and_drawn_along(studio, sit):
+    ready = sit()
+    drawing = studio.draw(ready, FILM, 1.0, 0)
+    brows = np.zeros((SIZE, SIZE), np.uint8)
+    for points in (drawing.landmarks[17:22], drawing.landmarks[22:27]):
+        cv2.polylines(brows, [points.round().astype(np.int32)], False, 1, 2)
+    before, after = (luma(p)[brows > 0].mean() for p in (drawing.warped, drawing.picture))
+    skin = (cv2.dilate(brows, np.ones((3, 3))) == 0) & (fetch_at(ready.masks["skin"], drawing.move) > 0.9)
+    around = [luma(p)[skin].mean() for p in (drawing.warped, drawing.picture)]
+    assert after / around[1] < 0.98 * before / around[0]
+
+
+def test_teeth_lose_their_yellow(studio, sit):
+    smile = {unit_target(unit, np.array([1, 0, 0])): weight for unit, weight in (
+        ("mouth-open", 0.5), ("mouth-corner-puller", 0.8), ("mouth-upward-retraction", 0.6))}
+    ready = sit(expression=smile)
+    drawing = studio.draw(ready, FILM, 1.0, 0)
+    mouth = np.zeros((SIZE, SIZE), np.uint8)
+    cv2.fillPoly(mouth, [drawing.landmarks[60:68].round().astype(np.int32)], 1)
+    bright = (mouth > 0) & (luma(drawing.warped) > 0.6)
+    assert bright.sum() > 20
+    yellow = [(p[bright][:, 0] - p[bright][:, 2]).mean() for p in (drawing.warped, drawing.picture)]
+    assert yellow[0] > 0.01 and yellow[1] < 0.85 * yellow[0]
+
+
 @pytest.mark.parametrize("name", LOOKS)
 def test_looks_of_a_real_face(studio, name):
     fitter = fitting.Fitter(studio.studio.kit)

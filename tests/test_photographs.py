@@ -35,6 +35,7 @@ from vtoonify_lib.models.folded import report_cost
 from vtoonify_lib.models.perceptual import SLICES, VGGFeatures
 from vtoonify_lib.models.vtoonify import VToonify
 from vtoonify_lib.models.vtoonify_d import build_vtoonify
+from vtoonify_lib.styles.request import Look
 from vtoonify_lib.training import default, growth, likeness, loop, objectives, photographs, starting, vgg, vtoonify
 from vtoonify_lib.training.adversary import Adversary
 from vtoonify_lib.training.photographs import Job, train_photographs
@@ -244,8 +245,9 @@ def test_the_job_on_a_cpu(backbone, start, random_vgg, tmp_path):
     vgg.write(random_vgg, tmp_path / "vgg.safetensors")
     told = train_photographs(job)
     files = {path.name: path.stat().st_size for path in job.out.iterdir()}
-    assert files.keys() == {"vtoonify.safetensors", "style_encoder.safetensors", "metrics.json", "log.csv", "sheet.jpg",
-                            "crops.jpg"} and max(files.values()) < 16 * 2**20
+    styled = {"styles.safetensors"} if backbone == "dualstylegan" else set()
+    assert files.keys() - styled == {"vtoonify.safetensors", "style_encoder.safetensors", "metrics.json", "log.csv",
+                                     "sheet.jpg", "crops.jpg"} and max(files.values()) < 16 * 2**20
     row = log_of(job.out)[-1]
     assert {"picture", "feature", "vgg", "flicker", "sharp", "judge"} <= row.keys() and row["iteration"] == "2"
     assert ("mask" in row) == (backbone == "dualstylegan")
@@ -270,8 +272,46 @@ def test_the_job_on_a_cpu(backbone, start, random_vgg, tmp_path):
         again = starting.initial_task(large, config).vtoonify.config
         assert replace(again, face_size=None) == config
     else:
+        made = photographs.make_bundle(job.out, tmp_path / "both", str(start.folder))
+        toonifier = Toonifier.load(made.folder, "cpu")
+        one, other = (toonifier.image(photograph(), look=Look(name, 1.0, 1.0)) for name in ("storybook-03", "comic"))
+        assert made.styles["looks"]["comic"] == "comic-00" and not np.array_equal(one, other)
+        (job.out / "styles.safetensors").unlink()
         with pytest.raises(VToonifyError, match="has no styles for the VToonify-D"):
             photographs.make_bundle(job.out, tmp_path / "film", str(start.folder))
+
+
+def test_a_job_that_carries_detail(start, random_vgg, tmp_path):
+    """Two steps: the flow is learnt, the network draws at the photograph's size, the bundle says so and is used."""
+    pairs = write_looks(tmp_path / "pairs", ("storybook",), 8, 128, photographs=True)
+    config = replace(start.config, detail=4)
+    job = Job((pairs.folder,), ("storybook",), config, tmp_path / "out", tmp_path / "work", str(start.folder), 600.0, 2,
+              window=24, batch=2, workers=1, vgg=str(tmp_path / "vgg.safetensors"), vgg_square=32, judge_from=0.0,
+              square=32, flicker_from=0.0, judged=2)
+    vgg.write(random_vgg, tmp_path / "vgg.safetensors")
+    told = train_photographs(job)
+    assert {"picture", "flow", "flicker", "sharp"} <= log_of(job.out)[-1].keys() and told["sides"] == [128]
+    made = photographs.make_bundle(job.out, tmp_path / "film", str(start.folder))
+    assert made.config.detail == 4 and made.network("vtoonify").detail.flow.weight.abs().max() > 0
+    toonifier = Toonifier.load(made.folder, "cpu")
+    face = toonifier.face_in(photograph())
+    assert toonifier.image(photograph()).shape == face.crop.shape
+    assert face.crop.shape[:2] == (4 * round(face.plan.height), 4 * round(face.plan.width))
+
+
+def test_squares_lie_around_what_counts(monkeypatch):
+    place = torch.arange(64.0 * 48).view(1, 1, 64, 48).expand(3, -1, -1, -1)
+    mask = torch.ones(3, 1, 64, 48)
+    mask[0, 0, 3, 40], mask[1, 0, 50, 20] = 2, 3
+    monkeypatch.setattr(objectives, "DETAIL_SHARE", 1.0)
+    for seed in range(5):
+        found, same = objectives.squares((place, 2 * place), mask, 16, torch.Generator().manual_seed(seed))
+        assert found.shape == (3, 1, 16, 16) and torch.equal(2 * found, same)
+        assert 3 * 48 + 40 in found[0] and 50 * 48 + 20 in found[1]
+    monkeypatch.setattr(objectives, "DETAIL_SHARE", 0.0)
+    corners = {float(objectives.squares((place,), mask, 16, torch.Generator().manual_seed(seed))[0][0, 0, 0, 0])
+               for seed in range(9)}
+    assert len(corners) > 5
 
 
 def test_the_job_stops_by_itself(start, tmp_path, monkeypatch):

@@ -295,7 +295,7 @@ SLOWLY = """
 import sys, time
 from vtoonify_lib.inference import video as animation
 from vtoonify_lib.inference.toonifier import Toonifier
-from vtoonify_lib.media.video import segments
+from vtoonify_lib.media import segments
 toonifier = Toonifier.load(sys.argv[1], "cpu")
 animation.SEGMENT = 4
 real, length = animation.SegmentWriter, 4

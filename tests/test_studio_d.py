@@ -19,6 +19,7 @@ from vtoonify_lib.models.vtoonify import VToonify
 from vtoonify_lib.studio import codes
 from vtoonify_lib.studio.codes import style_codes
 from vtoonify_lib.studio.exemplars import EXEMPLARS, LOOKS, exemplar
+from vtoonify_lib.studio.photo_looks import LOOKS as PHOTO_LOOKS
 from vtoonify_lib.studio.styles import PHOTO, at
 from vtoonify_lib.styles.request import Look
 from vtoonify_lib.training import dual_stage, identity, report, studio_d
@@ -43,6 +44,18 @@ def test_codes_tell_all_styles_apart_and_leave_each_other_room():
     assert np.abs(table).max() < 8 and 0.7 < table[:, 0, structure].std() < 1.3
     with pytest.raises(VToonifyError, match="a style takes 114 numbers, codes have room for 64"):
         style_codes(64)
+
+
+def test_codes_of_photographs_tell_their_looks_apart():
+    table, renders = style_codes(128, photographs=True), style_codes(128)
+    assert table.shape == renders.shape and not np.allclose(table, renders, atol=1)
+    structure, color = (np.abs(table[:, kind]).max(0) > 0 for kind in (0, 1))
+    assert not (structure & color).any() and structure.sum() > 30 and color.sum() == 9
+    apart = np.linalg.norm(table[:, None] - table[None], axis=(-1, -2))
+    assert apart[~np.eye(len(table), dtype=bool)].min() > 1 and np.abs(table).max() < 10
+    shape = table[:-1, 0].reshape(len(PHOTO_LOOKS), EXEMPLARS, -1)
+    within, between = shape.std(1).mean(), shape.mean(1).std(0).mean()
+    assert between > 0.3 * within  # a look is more than one of its exemplars
 
 
 @pytest.mark.parametrize("look", LOOKS)

@@ -70,7 +70,7 @@ def test_the_flow_says_where_a_drawing_has_its_pixels_from(looks, moved, monkeyp
         "photo": np.repeat(photo[None], 12, 0), "storybook": np.repeat(drawing[None], 12, 0),
         "storybook_move": np.broadcast_to(np.array([4, -3], "f2"), (12, 8, 8, 2))}
     pairs = Pairs(looks.folder, arrays, looks.ready)
-    found = made(pairs, moved=moved, turn=0.2, zoom=(0.9, 1.1), detail=2)[2]
+    found = made(pairs, moved=moved, turn=0.2, zoom=(0.9, 1.1), detail=4)[2]
     photos, drawings, flow = (found[name].float() for name in ("x", "y", "flow"))
     assert photos.shape[2:] == drawings.shape[2:] == (32, 32) and flow.shape == (6, 2, 8, 8)
     middle = (..., slice(10, 22), slice(10, 22))  # np.roll wraps, pictures end

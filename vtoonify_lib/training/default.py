@@ -192,8 +192,7 @@ def measure(pairs: Pairs, parsing: ParsingNet, task: vtoonify.VToonifyTask, mark
             shifts.append(metrics.landmark_shift(finder, to_image(truth), to_image(drawn)))
             natural.append(metrics.landmark_shift(finder, to_image(truth), np.array(pairs["photo"][i])))
     pair = held_out_pair(pairs, np.arange(8))
-    flicker = metrics.equivariance(lambda x: task(x, pair)[0], task.input(pair.x, parsing),
-                                   loop.rng_for(0, 0))
+    flicker = metrics.equivariance(lambda x: task(x, pair)[0], pair.input(parsing), loop.rng_for(0, 0))
     return {"held_out_people": hold_out, **{k: round(float(np.mean(v)), 4) for k, v in scores.items()},
             "landmarks_to_true_cartoon": metrics.mean_of(shifts),
             "landmarks_photo_to_true_cartoon": metrics.mean_of(natural), "flicker_grey_levels": round(flicker, 3),

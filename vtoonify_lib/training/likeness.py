@@ -40,7 +40,7 @@ class HeldOutExample:
     condition: Callable[[int, str], StyleCondition] | None = None
     face: int = 64
     natural: int | None = None
-    detail: bool = False
+    detail: int = 1
 
     def pair(self) -> Pair:
         """The whole picture, without augmentation."""

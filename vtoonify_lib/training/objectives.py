@@ -7,7 +7,7 @@ Ours need only the parsing net. The published ones compare features of VGG-16, w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -25,6 +25,7 @@ from . import augment
 
 FEATURE_WEIGHT, EDGE_WEIGHT = 0.25, 0.5
 VGG_WEIGHT = 0.1  # pulls at a drawing blurred by 4 px as hard as colours and edges do (gradients' L1: 1.5 each)
+DETAIL_SHARE = 0.6  # of the squares for VGG and the adversary that lie around small facial features
 SEEN = 512  # px: largest side that LPIPS compares
 RELU2, RELU3 = 1, 2  # of VGG's five feature maps
 
@@ -50,7 +51,7 @@ class OurLosses:
 
 
 class SharpLosses:
-    """Ours, and the L1 distance of VGG's unit features (relu1_2, 2_2, 3_3, 4_3) on a random square of each picture.
+    """Ours, and the L1 distance of VGG's unit features (relu1_2 … 4_3) on a square of each picture (`squares`).
 
     A square, because VGG on all of 512 px costs six times as much as the network; at full size, because a shrunk
     picture does not show sharpness.
@@ -66,12 +67,10 @@ class SharpLosses:
 
     def __call__(self, out: Tensor, y: Tensor, mask: Tensor, exemplar: Tensor | None = None,
                  rng: torch.Generator | None = None) -> dict[str, Tensor]:
-        side = min(self.square, *out.shape[2:])
-        top, left = (int(torch.randint(0, n - side + 1, (), generator=rng)) for n in out.shape[2:])
-        spot = Crop(top, left, side, side)
+        drawn, wanted = squares((out, y), mask, min(self.square, *out.shape[2:]), rng)
         with torch.no_grad():
-            wanted = self.vgg(crop(y, spot))
-        drawn = self.vgg(crop(out, spot).to(y.dtype))
+            wanted = self.vgg(wanted)
+        drawn = self.vgg(drawn.to(y.dtype))
         apart = sum((unit(a.float()) - unit(b.float())).abs().sum(1).mean() / b.shape[1] ** 0.5
                     for a, b in zip(drawn, wanted, strict=True))
         return self.ours(out, y, mask) | {"vgg": self.weight * apart}
@@ -117,6 +116,25 @@ class PublishedStyleLosses:
             who = (F.normalize(self.identity(p).flatten(1), dim=1) for p in (out.float(), y))
             parts["identity"] = (1 - torch.linalg.vecdot(*who)).mean()
         return parts
+
+
+def squares(pictures: Sequence[Tensor], mask: Tensor, side: int, rng: torch.Generator | None = None) -> list[Tensor]:
+    """A square of `side` px of each picture, in the same place of all of `pictures` [B,·,H,W] → [B,·,side,side] each.
+
+    DETAIL_SHARE of them lie around a pixel that counts more than others, mask [B,1,H,W] > 1, where there is one: eyes
+    are a hundredth of a picture, and what people look at.
+    """
+    spots = []
+    for own in mask[:, 0]:
+        places = (own > 1).nonzero()
+        if len(places) and float(torch.rand((), generator=rng)) < DETAIL_SHARE:
+            centre = places[int(torch.randint(0, len(places), (), generator=rng))].tolist()
+            corner = [min(max(at - side // 2, 0), n - side) for at, n in zip(centre, own.shape, strict=True)]
+        else:
+            corner = [int(torch.randint(0, n - side + 1, (), generator=rng)) for n in own.shape]
+        spots.append(Crop(*corner, side, side))
+    return [torch.cat([crop(one, spot) for one, spot in zip(picture.split(1), spots, strict=True)])
+            for picture in pictures]
 
 
 def picture_loss(out: Tensor, y: Tensor, mask: Tensor) -> Tensor:

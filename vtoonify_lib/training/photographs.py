@@ -23,7 +23,8 @@ On a machine with a GPU, from which only a few small files come back and on whic
     python -m vtoonify_lib.training.photographs --bundle data/models/film --out OUT --start studio-t   # here
 
 OUT has vtoonify.safetensors and style_encoder.safetensors (the moving average, half precision; 10 and 3 MB,
-VToonify-D 16 and 3), metrics.json, log.csv, sheet.jpg and crops.jpg: photograph, ours, drawing.
+VToonify-D 16 and 3), metrics.json, log.csv, sheet.jpg and crops.jpg: photograph, ours, drawing; for a VToonify-D whose
+looks have codes in `studio.codes`, also styles.safetensors.
 """
 
 from __future__ import annotations
@@ -50,10 +51,12 @@ from ..models.perceptual import VGGFeatures
 from ..studio.codes import style_codes
 from ..studio.exemplars import EXEMPLARS, LOOKS
 from ..studio.packing import held_out, unpack
+from ..studio.photo_looks import LOOKS as PHOTO_LOOKS
 from ..studio.shards import Pairs
 from ..weights.bundle import Bundle, load_bundle, save_bundle, save_tensors
 from . import loop, report, vtoonify
 from .adversary import Adversary
+from .dualstylegan import fit_sampler
 from .exemplars import Exemplars
 from .likeness import HeldOutExample, contact_sheets, score
 from .objectives import OurLosses, SharpLosses
@@ -63,6 +66,8 @@ from .windows import NATURAL, Framing, PairLoader, PatchDataset, Source, natural
 
 WRITING = 8.0  # seconds kept for the files
 SLACK = 1.5    # of the time that the numbers took before the training: what is kept for those after it
+STYLES = "styles.safetensors"  # of what comes out: codes of a VToonify-D's styles, and of the photograph
+START_DEGREE = 0.6  # of structure and colour where nothing is asked for: it flatters (`photo_looks.flattering`)
 SHOWN = 8      # held-out entries on the sheets
 
 
@@ -123,7 +128,7 @@ def train_photographs(job: Job, device: str | torch.device = "cpu") -> dict:
     trained = _train(job, sources, task, parsing, vgg, exemplars, clock, device)
     after = evaluated(trained, began + job.seconds - WRITING)
     sheets = contact_sheets(trained, parsing, examples[:SHOWN], device)
-    return _write(job, trained.cpu(), sheets, {
+    return _write(job, datasets, trained.cpu(), sheets, {
         "before": before, "after": after, "iterations": loop.iterations_done(job.work / "run"),
         "seconds": round(time.monotonic() - began, 1), "trained_seconds": round(clock.spent(), 1),
         "device": str(device), "sides": [source.side for source in sources],
@@ -135,7 +140,7 @@ def train_photographs(job: Job, device: str | torch.device = "cpu") -> dict:
 def _train(job: Job, sources: Sequence[Source], task: vtoonify.VToonifyTask, parsing: ParsingNet,
            vgg: VGGFeatures | None, exemplars: Exemplars | None, clock: loop.Clock, device: str | torch.device
            ) -> vtoonify.VToonifyTask:
-    flow = job.config.in_size // (2 * HANDOFF) if job.config.detail else 0
+    flow = job.config.in_size * job.config.detail // (2 * HANDOFF) if job.config.detail else 0
     framing = Framing(job.window, job.config.scale, job.zoom, face=task.style.image_size, detail=flow)
     numbers = [EXEMPLARS * k for k in range(len(job.looks))] if exemplars else []
     patches = PatchDataset(sources, job.looks, framing, job.batch, job.seed, exemplars, numbers)
@@ -193,12 +198,16 @@ def _few(pairs: Pairs) -> int:
 def _codes(job: Job, datasets: Sequence[Pairs]) -> np.ndarray | None:
     """Codes of the looks' styles, then the null code; None where the studio's table does not contain the looks.
 
-    It contains those of renders; looks of photographs differ from them, even where they share a name.
+    There is a table for renders and one for photographs; they share names, so data sets of both kinds have none.
     """
-    if any(pairs.photographs for pairs in datasets) or not set(job.looks) <= set(LOOKS):
+    if not is_dual(job.config):
         return None
-    table = style_codes(job.config.generator.style_dim)
-    return np.concatenate([*(table[EXEMPLARS * LOOKS.index(look):][:EXEMPLARS] for look in job.looks), table[-1:]])
+    kinds = {pairs.photographs for pairs in datasets}
+    known = tuple(PHOTO_LOOKS if True in kinds else LOOKS)
+    if len(kinds) > 1 or not set(job.looks) <= set(known):
+        return None
+    table = style_codes(job.config.generator.style_dim, kinds.pop())
+    return np.concatenate([*(table[EXEMPLARS * known.index(look):][:EXEMPLARS] for look in job.looks), table[-1:]])
 
 
 def _exemplars(sources: Sequence[Source], looks: Sequence[str], size: int) -> Exemplars:
@@ -231,7 +240,7 @@ def _held_out_examples(pairs: Pairs, job: Job, exemplars: Exemplars | None, face
         raise VToonifyError(f"{pairs.folder} has no held-out entries to judge by; list some in its hold_out.txt")
     multiple = max(8, job.config.in_size // 32)
     condition, side = _conditions(pairs, job, exemplars) if exemplars else None, _side(pairs, job)
-    framed = (job.config.scale, multiple, condition, face, side, bool(job.config.detail))
+    framed = (job.config.scale, multiple, condition, face, side, job.config.detail or 1)
     return [HeldOutExample(pairs, int(entry), job.looks[n % len(job.looks)], *framed) for n, entry in enumerate(there)]
 
 
@@ -249,12 +258,16 @@ def _conditions(pairs: Pairs, job: Job, exemplars: Exemplars) -> Callable[[int, 
     return condition
 
 
-def _write(job: Job, task: vtoonify.VToonifyTask, sheets: Sequence[Image.Image], metrics: dict) -> dict:
+def _write(job: Job, datasets: Sequence[Pairs], task: vtoonify.VToonifyTask, sheets: Sequence[Image.Image],
+           metrics: dict) -> dict:
     """Write the files of `--out`."""
     job.out.mkdir(parents=True, exist_ok=True)
     task.vtoonify.for_inference()
     save_tensors(task.vtoonify.state_dict(), job.out / "vtoonify.safetensors", network="vtoonify")
     save_tensors(task.style.state_dict(), job.out / "style_encoder.safetensors", network="style_encoder")
+    if (table := _codes(job, datasets)) is not None:
+        save_tensors({"codes": torch.from_numpy(table[:-1]), "plain": torch.from_numpy(table[-1])}, job.out / STYLES,
+                     half=False)
     for name, picture in zip(("sheet", "crops"), sheets, strict=True):
         picture.save(job.out / f"{name}.jpg", quality=90)
     log = job.work / "run" / "log.csv"
@@ -278,7 +291,14 @@ def make_bundle(out: str | Path, folder: str | Path, start: str = "studio-t", ti
     task.vtoonify.for_inference().load_state_dict(load_file(out / "vtoonify.safetensors"))
     task.style.load_state_dict(load_file(out / "style_encoder.safetensors"))
     files, styles = {name: base.path(name) for name in ("landmarks", "parsing")}, None
-    if is_dual(config):
+    networks = {"vtoonify": task.vtoonify, "style_encoder": task.style}
+    if is_dual(config) and (out / STYLES).is_file():
+        files["styles"] = out / STYLES
+        networks["sampler"] = fit_sampler(load_file(out / STYLES)["codes"], iterations=300)
+        styles = {"names": [f"{look}-{number:02d}" for look in metrics["looks"] for number in range(EXEMPLARS)],
+                  "looks": {look: f"{look}-00" for look in metrics["looks"]},
+                  "start": {"style": f"{metrics['looks'][0]}-00", "structure": START_DEGREE, "color": START_DEGREE}}
+    elif is_dual(config):
         if "styles" not in base.info["files"]:
             raise VToonifyError(f"{base.name} has no styles for the VToonify-D in {out}; start from one that has")
         files["styles"], styles = base.path("styles"), base.styles
@@ -288,7 +308,7 @@ def make_bundle(out: str | Path, folder: str | Path, start: str = "studio-t", ti
     return save_bundle(
         folder, name=Path(folder).name, title=title,
         config=replace(config, face_size=round(metrics["job"].get("eyes", 0) / EYE_FRACTION) or None),
-        networks={"vtoonify": task.vtoonify, "style_encoder": task.style},
+        networks=networks,
         files=files, styles=styles,
         models={"vtoonify": {"inference": True}, "parsing": base.info["models"]["parsing"], "style_encoder": style},
         metrics={key: metrics[key] for key in ("before", "after")}, provenance={

@@ -25,6 +25,7 @@ from ..config import VToonifyError
 from ..evaluation.metrics import equivariance, feature_distance, psnr
 from ..media.images import to_image, to_tensor
 from ..models.encoders import ParsingNet, StyleEncoder
+from ..models.vtoonify import VToonifyOutput
 from ..models.vtoonify_d import VToonifyD
 from ..studio.exemplars import EXEMPLARS, LOOKS, exemplar
 from ..studio.people import person
@@ -139,7 +140,7 @@ class TableCodedTask(nn.Module):
         self.task, self.use_table = task, use_table
         self.register_buffer("table", codes)
 
-    def forward(self, x: Tensor, pair: Pair) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, x: Tensor, pair: Pair) -> VToonifyOutput:
         index = pair.condition.index
         null_code = self.table[-1:].expand(len(index), -1, -1)
         use_table_code = torch.full_like(index, self.use_table, dtype=torch.bool)
@@ -251,7 +252,7 @@ def _flicker(task: DrawTask, parsing: ParsingNet, held_out: HeldOutPeople, look:
              ) -> float:
     """Equivariance at degree 1, everybody's style bound."""
     pair = held_out.pair(np.arange(min(ASKED_FOR_CROPS, len(held_out.photo))), look, 1.0, device)
-    x = task.input(pair.x, parsing)
+    x = pair.input(parsing)
     return equivariance(lambda part: task(part, pair)[0], x, torch.Generator().manual_seed(look))
 
 

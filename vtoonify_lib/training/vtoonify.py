@@ -33,7 +33,7 @@ from ..models.vtoonify_d import build_vtoonify
 from ..studio.shards import Pairs
 from . import augment, loop
 from .adversary import Adversary
-from .objectives import Criterion, OurLosses
+from .objectives import Criterion, OurLosses, squares
 
 RECIPES = ("renders", "paper")
 FLICKER_WEIGHT = 4.0
@@ -77,7 +77,8 @@ class Pair(NamedTuple):
     x [B,3,s,s] input, y [B,3,S,S] target; aligned [B,3,·,·] input of the style encoder; parsing of x [B,s,s] or None;
     condition: for VToonify-D; flow [B,2,·,·]: from the drawing's pixels to the photograph's, see `models.detail`
 
-    For a network that carries detail over, x is the photograph at the picture's size, s = S; parsing stays [B,s/k,s/k].
+    detail: for a network that carries detail over, its config.detail; x is the photograph at the picture's size then,
+    and parsing [B,s/detail,s/detail]; else 1
     """
 
     x: Tensor
@@ -86,11 +87,19 @@ class Pair(NamedTuple):
     parsing: Tensor | None
     condition: StyleCondition | None = None
     flow: Tensor | None = None
+    detail: int = 1
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Pair:
         """Apply a function to all tensors."""
-        return Pair(*(t.map(change) if isinstance(t, StyleCondition) else None if t is None else change(t)
+        return Pair(*(change(t) if isinstance(t, Tensor) else t.map(change) if isinstance(t, StyleCondition) else t
                       for t in self))
+
+    def input(self, parsing: nn.Module) -> Tensor:
+        """The network's input."""
+        if self.detail == 1:
+            return network_input(self.x, parsing(self.x))
+        small = F.avg_pool2d(self.x, self.detail)
+        return with_detail(network_input(small, parsing(small)), self.x, self.detail)
 
     def first(self, n: int) -> Pair:
         """The first n of the batch."""
@@ -102,9 +111,9 @@ def joined(pairs: Sequence[Pair]) -> Pair:
     def cat(values: Sequence[Tensor | None]) -> Tensor | None:
         return None if values[0] is None else torch.cat(list(values))
 
-    *pictures, conditions, flows = zip(*pairs, strict=True)
+    *pictures, conditions, flows, details = zip(*pairs, strict=True)
     condition = None if conditions[0] is None else StyleCondition(*map(cat, zip(*conditions, strict=True)))
-    return Pair(*map(cat, pictures), condition, cat(flows))
+    return Pair(*map(cat, pictures), condition, cat(flows), details[0])
 
 
 class VToonifyTask(nn.Module):
@@ -123,13 +132,6 @@ class VToonifyTask(nn.Module):
     def forward(self, x: Tensor, pair: Pair) -> VToonifyOutput:
         """Network input (perhaps a cut of the pair's) and the pair → what is drawn."""
         return self.draw(x, self.read(pair)[0], pair)
-
-    def input(self, photo: Tensor, parsing: nn.Module) -> Tensor:
-        """The network's input for a pair's x [B,3,s,s]."""
-        detail = self.vtoonify.config.detail
-        small = F.avg_pool2d(photo, detail) if detail else photo
-        x = network_input(small, parsing(small))
-        return with_detail(x, photo, detail) if detail else x
 
     def read(self, pair: Pair) -> tuple[Tensor, Tensor | None]:
         """→ style codes to draw the pair with, and the loss of the style encoder if it has one."""
@@ -247,7 +249,7 @@ def train(pairs: Callable[[int], Pair], parsing: ParsingNet, config: VToonifyCon
         out, parts = _losses(task, parsing, criterion, pair, weight, flicker_share, rng)
         playing = adversary is not None and at >= adversary_from * total
         if playing:
-            fake, real = _square(out, pair.y, square, rng)
+            fake, real = _square(out, pair, square, rng)
             parts["sharp"] = sharpen * adversary.generator_loss(fake, *about)
         rate = loop.warm_cosine(lr, at, total, warmup=100, floor=0.02, done=i)
         loop.optimizer_step(sum(parts.values()), optimizer, rate, clip=1.0)
@@ -275,7 +277,7 @@ def _losses(task: VToonifyTask, parsing: ParsingNet, criterion: Criterion, pair:
     """Output and weighted losses of one batch; `flicker` is the weight of the flicker loss, which is left out at 0."""
     with autocast(pair.x.device):
         with torch.no_grad():
-            x = task.input(pair.x, parsing)
+            x = pair.input(parsing)
         w, code_loss = task.read(pair)
         out, masks, flow = task.draw(x, w, pair)
         parts = criterion(out, pair.y, detail_mask(pair.parsing, out), rng=rng)
@@ -293,14 +295,12 @@ def _losses(task: VToonifyTask, parsing: ParsingNet, criterion: Criterion, pair:
     return out, parts
 
 
-def _square(out: Tensor, y: Tensor, side: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """The same random square of both [B,3,H,W], float32 [B,3,side,side]."""
+def _square(out: Tensor, pair: Pair, side: int, rng: torch.Generator) -> list[Tensor]:
+    """The same squares of what was drawn and what should have been, float32 [B,3,side,side]."""
     if min(out.shape[2:]) < side:
         raise VToonifyError(f"the discriminator takes squares of {side} px and the pairs are only "
                             f"{out.shape[3]}×{out.shape[2]}; use a larger window, or a smaller square")
-    top, left = (int(torch.randint(0, n - side + 1, (), generator=rng)) for n in out.shape[2:])
-    spot = Crop(top, left, side, side)
-    return crop(out, spot).float(), crop(y, spot)
+    return squares((out.float(), pair.y), detail_mask(pair.parsing, out), side, rng)
 
 
 def flicker_weight(i: int, iterations: int, start: float = 0.5, full: float | None = None) -> float:
@@ -331,7 +331,7 @@ def detail_mask(parsing: Tensor | None, out: Tensor) -> Tensor:
 @torch.no_grad()
 def stylise(task: VToonifyTask, parsing: ParsingNet, pair: Pair) -> Tensor:
     """The pair's pictures, drawn: [B,3,S,S] in [−1,1], float32."""
-    return task(task.input(pair.x, parsing), pair).picture.float().clamp(-1, 1)
+    return task(pair.input(parsing), pair)[0].float().clamp(-1, 1)
 
 
 def sheet(task: VToonifyTask, parsing: ParsingNet, pair: Pair) -> Image.Image:

@@ -33,7 +33,7 @@ JPEG_SHARE, JPEG_QUALITY = 0.4, (30, 95)  # of the inputs that are compressed
 COARSE_SHARE, COARSE = 0.25, (1.3, 4.0)  # of the detailed inputs that are enlarged ones, and how far
 DEGRADED_SHARE = 0.4  # of the inputs with detail that are degraded; most stay sharp: their pixels are carried over
 COVER_SHARE, COVER = 0.15, (0.08, 0.22)  # of the pairs with something in front; its half axes, in shares of the window
-FACE_SHARE = 0.7  # of the windows that have a landmark in them
+FACE_SHARE, EYE_SHARE = 0.8, 0.4  # of the windows that have a landmark in them; of these, one of the eyes
 NATURAL = 0.15  # that faces may be larger or smaller than in use: the zoom of the windows covers it
 MARGIN = 4  # px around what is read, for the bicubic filter
 
@@ -47,7 +47,7 @@ class Framing:
     zoom, turn, shift  of the entries that are moved, see `augment.placements`
     moved       share of the entries that are; the others are cut out as they are, or mirrored
     face        side of the whole photograph that the style encoder sees
-    detail      for a network that carries detail over (see `vtoonify.Pair`): input pixels per pixel of its flow; else 0
+    detail      for a network that carries detail over (`vtoonify.Pair`): picture's pixels per pixel of its flow; else 0
     """
 
     side: int
@@ -134,11 +134,11 @@ class PatchDataset(Dataset):
         return row
 
     def _flow(self, move: np.ndarray, grid: Tensor, theta: Tensor, source: Source) -> Tensor:
-        """Where the window's drawing has its pixels from, in input pixels: [2,h,w], `framing.detail` of them a pixel.
+        """Where the window's drawing has its pixels from, in input pixels: [2,h,w], one per `framing.detail` pixels.
 
         move [S/MOVE_STEP,S/MOVE_STEP,2]: of the entry, in its own pixels
         """
-        step = self.framing.detail * self.framing.scale * source.samples
+        step = self.framing.detail * source.samples
         places = F.avg_pool2d(grid.permute(2, 0, 1)[None], step)[0].permute(1, 2, 0)
         there = (2 * places + 1) / source.size - 1
         found = F.grid_sample(torch.from_numpy(np.array(move)).float().permute(2, 0, 1)[None], there[None],
@@ -162,7 +162,8 @@ class PatchDataset(Dataset):
         room = size // framing.scale - framing.side
         left, top = rng.integers(0, room + 1, 2)
         if rng.random() < FACE_SHARE:
-            place = 2 * marks[rng.integers(len(marks))] - 1
+            near = marks[36:48] if rng.random() < EYE_SHARE else marks
+            place = 2 * near[rng.integers(len(near))] - 1
             linear, shift = theta[:, :2].numpy().astype(float), theta[:, 2].numpy().astype(float)
             mark = (np.linalg.solve(linear, place - shift) + 1) / 2 * size / framing.scale
             left, top = np.clip(mark - rng.uniform(0, 1, 2) * framing.side, 0, room).astype(int)
@@ -302,7 +303,8 @@ class PairLoader:
         if "flow" not in there:
             return Pair(degraded, y, face, there["parsing"].long(), condition)
         kept = torch.rand(len(x), 1, 1, 1, generator=g, device=self.device) >= DEGRADED_SHARE
-        return Pair(torch.where(kept, x, degraded), y, face, there["parsing"].long(), condition, there["flow"])
+        return Pair(torch.where(kept, x, degraded), y, face, there["parsing"].long(), condition, there["flow"],
+                    self.patches.framing.scale)
 
     def _condition(self, there: dict[str, Tensor], i: int) -> StyleCondition:
         index, exemplar = there["index"], there["exemplar"].float().div_(127.5).sub_(1)
@@ -318,7 +320,7 @@ class PairLoader:
 
 def whole(pairs: Pairs, entries: Sequence[int], look: str, scale: int, multiple: int,
           condition: Callable[[np.ndarray], StyleCondition] | None = None, face: int = 64, natural: int | None = None,
-          detail: bool = False) -> Pair:
+          detail: int = 1) -> Pair:
     """Entries without augmentation: the pair of whole pictures, their sides cut to what the network takes.
 
     natural  side to which they are scaled before, see `natural_side`
@@ -336,4 +338,5 @@ def whole(pairs: Pairs, entries: Sequence[int], look: str, scale: int, multiple:
     faces = F.interpolate(photos[..., border:side * scale - border, border:side * scale - border], (face, face),
                           mode="area")
     wanted = condition(np.array(entries)) if condition else None
-    return Pair(photos if detail else F.avg_pool2d(photos, scale), drawings, faces, None, wanted)
+    x = F.avg_pool2d(photos, scale) if detail == 1 else photos
+    return Pair(x, drawings, faces, None, wanted, detail=detail)
