@@ -16,7 +16,7 @@ import pytest
 from people import scene, write_clip
 
 from vtoonify_lib.apps import batch as module
-from vtoonify_lib.apps.batch import MANIFEST, Manifest, Task, Worker, batch, find_tasks, left_alone
+from vtoonify_lib.apps.batch import MANIFEST, Manifest, Task, Worker, batch, find_tasks, ignored_files
 from vtoonify_lib.apps.cli import main
 from vtoonify_lib.config import VToonifyError
 from vtoonify_lib.media.images import write_image
@@ -45,7 +45,7 @@ def test_what_is_drawn_and_under_which_name(folder):
     (folder / "out" / "old.mp4").touch()
     found = {task.name: str(task.dst.relative_to(folder / "out")) for task in find_tasks(folder, folder / "out")}
     assert found == {"a.avi": "a.mp4", "a.mp4": "a.mp4.mp4", "b.png": "b.png", "deep/nobody.mkv": "deep/nobody.mkv"}
-    assert left_alone(folder, folder / "out") == ["notes.txt"]
+    assert ignored_files(folder, folder / "out") == ["notes.txt"]
     assert len(find_tasks(folder / "deep", folder)) == 1, "results may go above what they are made of"
 
 

@@ -135,8 +135,8 @@ def find_tasks(folder: Path, out: Path) -> list[Task]:
     return tasks
 
 
-def left_alone(folder: Path, out: Path) -> list[str]:
-    """The other files there, which are neither clips nor pictures by their names."""
+def ignored_files(folder: Path, out: Path) -> list[str]:
+    """Files there that are neither clips nor pictures by their names."""
     return [str(src.relative_to(folder)) for src in _files(folder, out) if src.suffix.lower() not in CLIPS | PICTURES]
 
 
@@ -149,7 +149,7 @@ def _files(folder: Path, out: Path) -> Iterator[Path]:
 
 
 class Manifest:
-    """What became of each file: OUT/batch.json. Another bundle, look or region makes all of it anew."""
+    """The outcome of each file: OUT/batch.json. With another bundle, look or region all files are done again."""
 
     def __init__(self, out: Path, fingerprint: str) -> None:
         self.path, self.fingerprint, self.entries = out / MANIFEST, fingerprint, {}
@@ -197,7 +197,7 @@ _drawing = False
 def _start(bundle: Path, devices: multiprocessing.Queue, threads: int, how: Mapping[str, Any]) -> None:
     global _worker
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal tells everybody; the parent decides, and says SIGTERM
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal signals all; the parent decides, and sends SIGTERM
     signal.signal(signal.SIGTERM, _interrupt)
     tqdm.set_lock(threading.RLock())  # its own is shared between processes, and left behind by those that end early
     with suppress(Empty):
@@ -229,7 +229,7 @@ def _draw_here(task: Task) -> tuple[Task, dict[str, Any]]:
 
 
 @contextmanager
-def _unheard_by_children() -> Iterator[None]:
+def _children_ignore_interrupt() -> Iterator[None]:
     """Processes begun meanwhile ignore Ctrl-C from their first moment on, while they still load."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -253,7 +253,7 @@ def _by_processes(tasks: Sequence[Task], bundle: Path, devices: Sequence[str], w
         places.put(devices[index % len(devices)])
     pool = ProcessPoolExecutor(count, spawn, _start, (bundle, places, threads, how))
     try:
-        with _unheard_by_children():
+        with _children_ignore_interrupt():
             futures = [pool.submit(_draw_here, task) for task in tasks]
         for future in as_completed(futures):
             yield future.result()

@@ -41,18 +41,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments.run(arguments)
     except VToonifyError as error:
-        print(f"vtoonify: {' '.join(str(error).split())}{_kept(error)}", file=sys.stderr)
+        print(f"vtoonify: {' '.join(str(error).split())}{_notes(error)}", file=sys.stderr)
         return USAGE_ERROR
     except KeyboardInterrupt as stop:
-        print(f"vtoonify: interrupted{_kept(stop) or '; no output was written'}", file=sys.stderr)
+        print(f"vtoonify: interrupted{_notes(stop) or '; no output was written'}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # `vtoonify models | head`
         sys.stderr.close()
     return 0
 
 
-def _kept(error: BaseException) -> str:
-    """What is not lost, if anything."""
+def _notes(error: BaseException) -> str:
+    """Notes of an exception, such as which frames are kept."""
     return "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
 
 
@@ -186,7 +186,7 @@ def _looks(arguments: argparse.Namespace) -> list[Look]:
 
 
 def _faces(arguments: argparse.Namespace, frame: str) -> str | int:
-    """Whom to draw, checked before the model is fetched or loaded."""
+    """Which faces to draw, checked before the model is fetched or loaded."""
     from ..styles.request import LARGEST, check_faces
 
     asked = arguments.faces or LARGEST
@@ -213,8 +213,8 @@ def _recipe(arguments: argparse.Namespace) -> Recipe | None:
     return recipe
 
 
-def _how(arguments: argparse.Namespace) -> dict[str, Any]:
-    """How to get a published bundle."""
+def _fetch_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Options for fetching a published bundle."""
     return {"source": arguments.source, "accept_licence": arguments.accept_licence, "progress": sys.stderr.isatty(),
             "tell": lambda line: print(line, file=sys.stderr)}
 
@@ -246,7 +246,7 @@ def _load_toonifier(arguments: argparse.Namespace) -> tuple[Toonifier, dict[str,
         looks = _looks(arguments)
     if arguments.save_recipe and len(looks) > 1:
         raise VToonifyError("a recipe holds the style of one person; drop --save-recipe, or all but one --style")
-    toonifier = Toonifier.load(_bundle(arguments), arguments.device, **_how(arguments))
+    toonifier = Toonifier.load(_bundle(arguments), arguments.device, **_fetch_options(arguments))
     if recipe:
         recipe.check(toonifier.bundle)
     looks = [toonifier.resolve(look) for look in looks]
@@ -263,7 +263,7 @@ def _demo(arguments: argparse.Namespace) -> None:
     look, *more = _looks(arguments)
     if more:
         raise VToonifyError("the sample clip shows one person; give one --style")
-    for result in demo(arguments.out, _bundle(arguments), arguments.device, look, **_how(arguments)):
+    for result in demo(arguments.out, _bundle(arguments), arguments.device, look, **_fetch_options(arguments)):
         _report(result)
 
 
@@ -288,7 +288,7 @@ def _portrait(arguments: argparse.Namespace) -> None:
 
 def _batch(arguments: argparse.Namespace) -> None:
     """All that a folder holds; exit code 1 when some of it could not be drawn."""
-    from .batch import MANIFEST, batch, left_alone
+    from .batch import MANIFEST, batch, ignored_files
 
     *devices, arguments.device = arguments.device.split(",")
     devices = [*devices, arguments.device] if devices else []
@@ -298,7 +298,7 @@ def _batch(arguments: argparse.Namespace) -> None:
     failed = {name: outcome["error"] for name, outcome in outcomes.items() if "error" in outcome}
     for name, error in failed.items():
         print(f"vtoonify: {name}: {error}", file=sys.stderr)
-    others = left_alone(Path(arguments.input), Path(arguments.output))
+    others = ignored_files(Path(arguments.input), Path(arguments.output))
     if others:
         shown = ", ".join(others[:OTHERS_SHOWN]) + ", …" * (len(others) > OTHERS_SHOWN)
         print(f"vtoonify: note: left alone, being neither clips nor pictures by their names: {shown}", file=sys.stderr)

@@ -39,7 +39,7 @@ Box = Sequence[float]
 
 @dataclass(frozen=True)
 class Marks:
-    """What a landmark model sees in a box.
+    """Output of a landmark model for one box.
 
     landmarks   [68,2] float32 x, y in pixels (iBUG order); (0, 0) is the middle of the top left pixel
     irises      [2,2] float32, the subject's right one first; NaN from a model that does not know

@@ -1,7 +1,7 @@
-"""Discriminators for VToonify-D (paper §4.2), asked about one style at one degree: StyleGAN2's, and one of patches.
+"""Discriminators for VToonify-D (paper §4.2), conditioned on style and degree: StyleGAN2's, and a PatchGAN.
 
-The condition enters by projection (Miyato & Koyama 2018, arXiv 1802.05637): the last layer answers with a vector, and
-its product with the condition's code is the verdict. VToonify-T is judged by the plain `stylegan2.Discriminator`.
+The condition enters by projection (Miyato & Koyama 2018, arXiv 1802.05637): the logit is the product of the last
+layer's vector and the condition's code. For VToonify-T there is the unconditional `stylegan2.Discriminator`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from ..config import GeneratorConfig, VToonifyError
 from .layers import SLOPE, channels_last
 from .stylegan2 import Discriminator
 
-CODE = 64  # numbers that say the degree, and as many that say the style
-DETAIL_GAIN = 4.0  # of what a patch discriminator sees beside the picture: the picture less its local mean
+CODE = 64  # length of the degree's code, and of the style's
+DETAIL_GAIN = 4.0  # of the patch discriminator's second input, the picture less its local mean
 
 
 class Conditioned(nn.Module):
-    """What the discriminators below are asked about: a style degree and a style → a code.
+    """Code of the condition: a style degree and a style.
 
     degree  structure degree in [0,1]: a float, or one for each picture as [B] or [B,1]
     style   index of the style, 0 … n_styles−1: an int, or one for each picture as an integer tensor [B]
@@ -60,12 +60,12 @@ class ConditionalDiscriminator(Discriminator, Conditioned):
 
 
 class ConditionalPatches(Conditioned):
-    """The same question about every patch of 28 px (PatchGAN, arXiv 1611.07004) → logits [B,1,H/4,W/4].
+    """The same for every patch of 28 px (PatchGAN, arXiv 1611.07004) → logits [B,1,H/4,W/4].
 
-    image [B,3,H,W] in [−1,1], sides multiples of 4; degree and style as in `Conditioned`. It is for finished drawings
-    that lack only sharpness: it sees the picture, and its detail (less its local mean) louder beside it. After 200
-    iterations it tells every drawing of ours from its render, where StyleGAN2's is right three times of four. That does
-    not make it the better teacher: 1,500 iterations with it gained studio-d 0.2 dB on renders, and paled real faces.
+    image [B,3,H,W] in [−1,1], sides multiples of 4; degree and style as in `Conditioned`. It is meant to
+    sharpen trained networks: it reads the picture and, amplified, its detail (less the local mean). In 200 iterations
+    it separates all our drawings from their renders, where StyleGAN2's is right three times of four. It does not train
+    better, though: 1,500 iterations with it gained studio-d 0.2 dB on renders, and paled real faces.
     """
 
     def __init__(self, n_styles: int, width: int = 32):

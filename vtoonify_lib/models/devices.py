@@ -20,7 +20,7 @@ DEVICES = ("cpu", "cuda", "mps", "xpu")
 OUT_OF_MEMORY = ("out of memory", "allocate memory", "alloc_failed", "unable to find an engine")
 """What errors say of it: torch's own, the CPU's, cuBLAS' and cuDNN's, and cuDNN's without room to work in."""
 CPU_INFO = Path("/proc/cpuinfo")
-BFLOAT16_GAIN = 1.3  # so much faster than float32 a convolution must be before bfloat16 is worth its rounding
+BFLOAT16_GAIN = 1.3  # least speed-up over float32 for which bfloat16 is worth its rounding
 
 
 def pick_device(name: str | torch.device = "auto") -> torch.device:

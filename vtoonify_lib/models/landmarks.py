@@ -25,7 +25,7 @@ LEAST_CONTRAST = 0.05      # of a crop, over the whole range: flatter ones are n
 
 
 class FaceMarks(NamedTuple):
-    """What `FaceNet` says of B crops. Coordinates run from −1 to 1 over the crop.
+    """Output of `FaceNet` for B crops. Coordinates run from −1 to 1 over the crop.
 
     points [B,70,2]; spread [B], expected distance from the truth in frontal eye distances; face [B], logit
     """
@@ -36,7 +36,7 @@ class FaceMarks(NamedTuple):
 
 
 class EyeMarks(NamedTuple):
-    """What `EyeNet` says of B crops: points [B,7,2], −1 to 1 over the crop; openness [B], see `landmarks.Marks`."""
+    """Output of `EyeNet` for B crops: points [B,7,2], −1 to 1 over the crop; openness [B], see `landmarks.Marks`."""
 
     points: Tensor
     openness: Tensor

@@ -1,4 +1,4 @@
-"""Style codes and which layer reads which of them: the only place that knows 7, 11 and 18.
+"""Style codes and which layer reads which of them: the only place with the numbers 7, 11 and 18.
 
 A generator of size S has one style layer for the 4² convolution, one for the 4² to-rgb, and two more for each further
 resolution (the to-rgb shares its code with the next up-convolution), so L = 2·log2(S) − 2. Codes come in four spaces:

@@ -79,7 +79,7 @@ def contextual(a: Tensor, b: Tensor, bandwidth: float = 0.2) -> Tensor:
 
 
 def feature_means(a: Tensor, b: Tensor) -> Tensor:
-    """‖mean(a) − mean(b)‖² over the channels of feature maps [B,C,·,·]: as much of everything, wherever it is."""
+    """‖mean(a) − mean(b)‖² over the channels of feature maps [B,C,·,·]: equal means, wherever the features are."""
     return F.mse_loss(a.float().mean((2, 3)), b.float().mean((2, 3)))
 
 

@@ -30,7 +30,7 @@ _LANCZOS_REACH = 4  # taps on either side at double density
 
 @dataclass(frozen=True)
 class AffineJitter:
-    """How wild the affine is. Defaults: VToonify's recipe.
+    """Strength of the random affine. Defaults: VToonify's recipe.
 
     p       probability of each transform (rotations: twice with 1 − √(1−p), so that one of both happens with p)
     shift   largest whole-pixel translation, share of the height (and of the width)

@@ -1,4 +1,4 @@
-"""The network that draws style codes nobody drew (Yang et al. 2022, arXiv 2203.13248, §3.4): noise → flat codes.
+"""The network that samples new style codes (Yang et al. 2022, arXiv 2203.13248, §3.4): noise → flat codes.
 
 Fitting it to a table of codes is `training.dualstylegan.fit_sampler`.
 """

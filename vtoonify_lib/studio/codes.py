@@ -1,8 +1,8 @@
 """Codes of the studio's styles: the numbers that define a style, in the form in which networks read them.
 
 The renderer knows what a style is: how far each feature is pulled, which technique, which palette. Standardised over
-all looks, these numbers are a style's structure code and colour code. So VToonify-D need not find out from pictures
-what there is to know, half-way codes mean half-way styles, and the style encoder learns from the truth.
+all looks, these numbers are a style's structure code and colour code. So VToonify-D need not learn
+styles from pictures, interpolated codes give interpolated styles, and the style encoder has exact targets.
 """
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .styles import PHOTO, Palette, Style
 
 PHOTO_STRUCTURE = ("exaggerate", "wrinkles", "form", "strands", "tones", "ink", "stroke")
 GOALS = ("skin", "hair", "iris")  # colours to go to: of no account for a palette that does not pull
-UNSTEADY = 1e-6  # a number that hardly differs between exemplars says nothing
+UNSTEADY = 1e-6  # least standard deviation of a number; one that does not vary carries no information
 
 
 def style_codes(size: int, photographs: bool = False) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The photograph itself as a cartoon: warped by the fitted head's change of shape, then drawn anew, region by region.
+"""The photograph itself as a cartoon: warped by the fitted head's change of shape, then redrawn region by region.
 
 Identity, hair, hats and backdrops stay those of the photograph, so that a drawing and its photograph are a pair that
 teaches a network on real people, at any degree. Structure is the warp and the technique, colour the grading; at 0, 0

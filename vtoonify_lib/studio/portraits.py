@@ -1,7 +1,7 @@
 """Photographs drawn by the studio, without a network that toonifies: slower than one, at any size, for single pictures.
 
-The same drawings teach the networks, see `training.photo_pairs`. Finding and parsing the face is a bundle's business,
-fitting and drawing the studio's.
+The same drawings teach the networks, see `training.photo_pairs`. Finding and parsing the face is done by a bundle,
+fitting and drawing by the studio.
 """
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ class Explorer:
             self._draw()
 
     def redraw(self) -> None:
-        """Draw the preview anew; what goes wrong is said in the panel."""
+        """Redraw the preview; errors are shown in the panel."""
         if not self._quiet:
             with self.status.guard():
                 self._draw()
@@ -142,7 +142,7 @@ class Explorer:
             self.pick(style)
 
     def invent(self) -> None:
-        """A style that nobody drew, the one of the seed."""
+        """The random style of the seed."""
         with self.status.guard():
             self.pick(self.toonifier.new_style(self.seed.value))
 

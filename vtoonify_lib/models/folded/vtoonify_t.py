@@ -1,4 +1,4 @@
-"""VToonify-T with one style folded in; `dualstyle` adds to it what VToonify-D needs."""
+"""VToonify-T with one style folded in; `vtoonify_d` adds what VToonify-D needs."""
 
 from __future__ import annotations
 

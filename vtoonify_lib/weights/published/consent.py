@@ -1,6 +1,6 @@
 """The licence of the published checkpoints: shown, asked for once, and the answer kept in the cache.
 
-Nothing is fetched or made without it. An answer is only ever a person's: where nobody can be asked, it is no.
+Nothing is fetched or made without it. Only a person can accept: where none can be asked, it counts as refused.
 """
 
 from __future__ import annotations

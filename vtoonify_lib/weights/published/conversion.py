@@ -107,7 +107,7 @@ def _style_encoder(_: Preset, files: Mapping[str, Path], out: Path, half: bool) 
 
 
 def _check_pair(vtoonify: Mapping[str, Any], encoder: Mapping[str, Any], path: Path) -> None:
-    """The style encoder must speak the codes that the network reads."""
+    """Raise VToonifyError unless the style encoder gives the codes that the network reads."""
     config, made = VToonifyConfig.from_dict(vtoonify["config"]), encoder["model"]
     wanted = [latents.n_latent(config.out_size), config.generator.style_dim]
     found = [made["n_styles"], 8 * made["width"]]

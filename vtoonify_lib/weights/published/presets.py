@@ -2,7 +2,7 @@
 
 A file name says it all: `vtoonify_s026_d0.5.pt` knows one exemplar (`_s` alone: any of the family's), was trained for
 one structure degree (`_d` alone: any from 0 to 1), and keeps the face's colours (`_c`: takes the exemplar's).
-Wishes that a checkpoint cannot fulfil are answered here with what to do instead. No file is opened here.
+Requests that a checkpoint cannot meet raise errors here that say what to do instead. No file is opened here.
 """
 
 from __future__ import annotations
