@@ -132,6 +132,15 @@ def test_models_never_open_files():
             assert not names & {"open", "load", "read_text", "read_bytes", "save"}, path.name
 
 
+def test_no_two_classes_have_one_name():
+    homes: dict[str, list[str]] = {}
+    for module, path in modules(PACKAGE).items():
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(module)
+    assert not {name: home for name, home in homes.items() if len(home) > 1}
+
+
 def test_the_package_offers_three_names():
     assert [getattr(vtoonify_lib, name).__name__ for name in vtoonify_lib.__all__] == vtoonify_lib.__all__
     with pytest.raises(AttributeError, match="'vtoonify_lib' has no attribute 'toonify'"):

@@ -35,7 +35,7 @@ CANVAS = 768  # px: 1.5 times FFHQ's square, whose 512 px are what a face of the
 SHARPNESS_AT = (256, 512)  # px: widths of the face at which sharpness is compared
 TILE = 384  # px: height of a picture on the sheet
 PERCEIVED = 512  # px: perceptual distances are taken at this height or less
-TEACHER = "studio"  # name of the studio's own drawing among the bundles
+STUDIO = "studio"  # name of the studio's own drawing among the bundles
 
 Identity = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(picture uint8 [H,W,3], landmarks [68,2]) → a code [D]; of one person the codes lie close (Euclidean)."""
@@ -48,7 +48,7 @@ class DrawnPhoto:
     crop: np.ndarray
     picture: np.ndarray
     face: Face
-    teacher: np.ndarray | None
+    target: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class PhotoEvaluator:
     toonifiers: dict[str, Toonifier]
     look: Look
     studio: Portraitist | None
-    teach: str
+    target_look: str
     vgg: VGGFeatures | None = None
     identity: Identity | None = None
 
@@ -68,11 +68,11 @@ class PhotoEvaluator:
         found = self._framed(path)
         if isinstance(found, str):
             return found
-        canvas, teacher = found
+        canvas, target = found
         rows, column, codes = [], [], []
         for name, toonifier in self.toonifiers.items():
             try:
-                drawn = _draw(toonifier, canvas, teacher, self.look)
+                drawn = _draw(toonifier, canvas, target, self.look)
             except VToonifyError as error:
                 return str(error)
             if not column:
@@ -81,10 +81,10 @@ class PhotoEvaluator:
             rows.append({"bundle": name, **self._row(toonifier, drawn, drawn.picture)})
             column.append(drawn.picture)
             codes.append(self._code(drawn.picture, _first(toonifier, drawn.picture)))
-        if teacher is not None:
-            rows.append({"bundle": TEACHER, **self._row(toonifier, drawn, drawn.teacher)})
-            column.append(drawn.teacher)
-            codes.append(self._code(drawn.teacher, _first(toonifier, drawn.teacher)))
+        if target is not None:
+            rows.append({"bundle": STUDIO, **self._row(toonifier, drawn, drawn.target)})
+            column.append(drawn.target)
+            codes.append(self._code(drawn.target, _first(toonifier, drawn.target)))
         return rows, [_tile(picture) for picture in column], codes
 
     def _framed(self, path: Path) -> tuple[np.ndarray, np.ndarray | None] | str:
@@ -94,7 +94,7 @@ class PhotoEvaluator:
         read = self.studio.reader(path, CANVAS)
         if isinstance(read, str):
             return read
-        drawing = self.studio.drawing(*read, self.teach)
+        drawing = self.studio.drawing(*read, self.target_look)
         return _bytes(read[0].photo), _bytes(drawing.picture)
 
     def _row(self, toonifier: Toonifier, drawn: DrawnPhoto, picture: np.ndarray) -> dict[str, float]:
@@ -105,10 +105,10 @@ class PhotoEvaluator:
         for size in SHARPNESS_AT:
             own = sharpness(drawn.crop, drawn.face.landmarks, size)
             row[f"sharpness_{size}"] = sharpness(picture, drawn.face.landmarks, size) / max(own, 1e-6)
-        if drawn.teacher is not None and picture is not drawn.teacher:
-            shift = landmark_shift(toonifier.finder, drawn.teacher, picture)
+        if drawn.target is not None and picture is not drawn.target:
+            shift = landmark_shift(toonifier.finder, drawn.target, picture)
             row |= {} if shift is None else {"landmark_shift": shift["all"]}
-            ours, wanted = (to_tensor(p) for p in (picture, drawn.teacher))
+            ours, wanted = (to_tensor(p) for p in (picture, drawn.target))
             row["psnr"] = float(psnr(ours, wanted))
             row["perceptual"] = self._distance(toonifier, ours, wanted)
         return row
@@ -194,7 +194,7 @@ def our_identity(bundle: str = "studio-d") -> Identity:
     return code
 
 
-def _draw(toonifier: Toonifier, canvas: np.ndarray, teacher: np.ndarray | None, look: Look) -> DrawnPhoto:
+def _draw(toonifier: Toonifier, canvas: np.ndarray, target: np.ndarray | None, look: Look) -> DrawnPhoto:
     face, scale = toonifier.face_in(canvas), toonifier.config.scale
     look = look if toonifier.bundle.styles else AS_TRAINED
     picture = toonifier.painter(toonifier.style_code(face.aligned, look), look)(face.crop[None])[0]
@@ -202,7 +202,7 @@ def _draw(toonifier: Toonifier, canvas: np.ndarray, teacher: np.ndarray | None, 
     found = _first(toonifier, crop)
     if found is None:
         raise VToonifyError("the face is lost in the crop")
-    return DrawnPhoto(crop, picture, found, None if teacher is None else cut(teacher, face.plan, grow=scale))
+    return DrawnPhoto(crop, picture, found, None if target is None else cut(target, face.plan, grow=scale))
 
 
 def contact_sheet(tiles: list[np.ndarray], width: int) -> Image.Image:
