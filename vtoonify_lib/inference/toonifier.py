@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from ..config import VToonifyError
+from ..config import DATA, VToonifyError
 from ..faces.crop import CropPlan, align_face, paste_all, usual_padding
 from ..faces.detector import FACE_NEEDS
 from ..faces.detector import Face as FoundFace
@@ -28,7 +28,7 @@ from .stylizer import Stylizer
 from .video import VideoResult, animate, several
 
 DEFAULT_BUNDLE = "studio-t"
-SAMPLE = Path(__file__).resolve().parents[2] / "data" / "samples" / "portrait.mp4"  # a clip of ours
+SAMPLE = DATA / "samples" / "portrait.mp4"  # a clip of ours
 FRAMES = ("crop", "full")  # what comes out: the toonified region around the face, or all, with the person drawn
 
 
