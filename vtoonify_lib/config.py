@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 HANDOFF = 32
@@ -23,6 +24,11 @@ INPUT_CHANNELS = 3 + PARSING_CLASSES
 """RGB and parsing logits, the 22 channels VToonify reads."""
 
 BACKBONES = ("toonify", "dualstylegan")
+
+
+HERE = Path(__file__).resolve().parent
+DATA = HERE / "data" if (HERE / "data").is_dir() else HERE.parent / "data"
+"""Bundles, samples, styles and the portrait kit: in the package where it was installed from a wheel, else beside it."""
 
 
 class VToonifyError(ValueError):

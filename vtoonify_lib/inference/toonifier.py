@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from ..config import VToonifyError
+from ..config import DATA, VToonifyError
 from ..faces.crop import CropPlan, align_face, paste_all, resolve_padding
 from ..faces.detector import FACE_NEEDS, Face
 from ..media.images import read_image
@@ -27,7 +27,7 @@ from .stylizer import Stylizer
 from .video import VideoResult, animate, several_faces_note
 
 DEFAULT_BUNDLE = "studio-t"
-SAMPLE = Path(__file__).resolve().parents[2] / "data" / "samples" / "portrait.mp4"  # a clip of ours
+SAMPLE = DATA / "samples" / "portrait.mp4"  # a clip of ours
 FRAMES = ("crop", "full")  # what comes out: the toonified region around the face, or all, with the person drawn
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import VToonifyError
+from ..config import DATA, VToonifyError
 
-KIT = Path(__file__).resolve().parents[2] / "data" / "portrait_kit"
+KIT = DATA / "portrait_kit"
 KIT_VARIABLE = "VTOONIFY_PORTRAIT_KIT"  # environment variable: another folder
 ETHNICITIES = ("caucasian", "african", "asian")
 

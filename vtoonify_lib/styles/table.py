@@ -17,11 +17,11 @@ from PIL import Image, ImageDraw, ImageFont
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..config import VToonifyError
+from ..config import DATA, VToonifyError
 from ..media.images import read_image
 from ..weights.bundle import Bundle, save_tensors
 
-PICTURES = Path(__file__).resolve().parents[2] / "data" / "styles"
+PICTURES = DATA / "styles"
 NEW = "new"  # name of a random style: the sampler makes it from a seed
 STYLE_SUFFIX = ".safetensors"
 STYLE_FORMAT = "vtoonify-style-1"

@@ -33,7 +33,7 @@ JPEG_SHARE, JPEG_QUALITY = 0.4, (30, 95)  # of the inputs that are compressed
 COARSE_SHARE, COARSE = 0.25, (1.3, 4.0)  # of the detailed inputs that are enlarged ones, and how far
 DEGRADED_SHARE = 0.4  # of the inputs with detail that are degraded; most stay sharp: their pixels are carried over
 COVER_SHARE, COVER = 0.15, (0.08, 0.22)  # of the pairs with something in front; its half axes, in shares of the window
-FACE_SHARE, EYE_SHARE = 0.8, 0.4  # of the windows that have a landmark in them; of these, one of the eyes
+FACE_SHARE, EYE_SHARE = 0.9, 0.6  # of the windows that have a landmark in them; of these, one of the eyes
 NATURAL = 0.15  # that faces may be larger or smaller than in use: the zoom of the windows covers it
 MARGIN = 4  # px around what is read, for the bicubic filter
 

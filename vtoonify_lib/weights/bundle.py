@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ..config import VToonifyConfig, VToonifyError
+from ..config import DATA, VToonifyConfig, VToonifyError
 from ..models.bisenet import PublishedParser
 from ..models.dualstylegan import DualStyleGAN
 from ..models.encoders import ParsingNet, StyleEncoder
@@ -36,7 +36,7 @@ from .downloads import cache_folder, sha256_of, write_json
 BUNDLE_FORMAT = 1
 BUNDLE_FILE = "bundle.json"
 SHARED = "shared"                    # folder beside bundles: an entry with "shared": true has its file there
-MODELS_FOLDER = Path(__file__).resolve().parents[2] / "data" / "models"
+MODELS_FOLDER = DATA / "models"
 MODELS_VARIABLE = "VTOONIFY_MODELS"  # environment variable: another folder of bundles, searched first
 HALF_LIMIT = 60000.0                 # float16 ends at 65504
 
