@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -50,6 +51,17 @@ def test_video(models, tmp_path, capsys):
     assert cli.main(["video", str(src), str(tmp_path / "b.mp4"), "--bundle", "tiny", "--padding", "16"]) == 0
     out = capsys.readouterr().out
     assert "3 frames" in out and "seconds per frame" in out and probe(tmp_path / "b.mp4").frame_count == 3
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as done:
+        cli.main(["--version"])
+    assert not done.value.code and re.fullmatch(r"vtoonify \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
+def test_a_sheet_of_styles_makes_its_folder(tmp_path, capsys):
+    assert cli.main(["styles", str(tmp_path / "new" / "sheet.jpg")]) == 0
+    assert (tmp_path / "new" / "sheet.jpg").stat().st_size > 10_000 and "comic-00" in capsys.readouterr().out
 
 
 def test_demo(models, tmp_path, capsys, monkeypatch):

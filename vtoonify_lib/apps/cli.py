@@ -11,6 +11,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,7 @@ def _notes(error: BaseException) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="vtoonify", description="Turn portrait pictures and clips into animation.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version('vtoonify-lib')}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
 
     common = argparse.ArgumentParser(add_help=False)
@@ -339,19 +341,17 @@ def _styles(arguments: argparse.Namespace) -> None:
     from ..media.images import check_output, check_picture_name, write_image
     from ..styles.table import StyleTable, contact_sheet
     from ..weights.bundle import load_bundle
-    from .listing import table
+    from .listing import looks
 
     bundle = load_bundle(arguments.bundle)
     if not bundle.styles:
         raise VToonifyError(f"{bundle.name} has no styles to list; use --bundle {STYLED}, or see `vtoonify models`")
     styles = StyleTable(bundle)
-    rows = [("LOOK", "STANDS FOR", "EXEMPLARS")]
-    for look, stands in styles.looks.items():
-        mine = [name for name in styles.names if name.rsplit("-", 1)[0] == look]
-        rows.append((look, stands, f"{mine[0]} … {mine[-1]}"))
-    print(table(rows))
+    print(looks(styles))
     if arguments.sheet:
-        path = check_picture_name(check_output(arguments.sheet))
+        path = check_picture_name(arguments.sheet)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        check_output(path)
         print(write_image(path, np.asarray(contact_sheet(styles.names))))
 
 

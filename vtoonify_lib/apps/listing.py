@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..styles.table import StyleTable
 from ..weights.bundle import list_bundles, models_folders
 from ..weights.downloads import cache_folder
 from ..weights.published import LICENCE, LICENCE_URL, PRESETS, on_disk
@@ -18,8 +19,9 @@ def models() -> str:
         if bundle.name in PRESETS and bundle.folder == cache_folder() / "bundles" / bundle.name:
             continue
         numbers = [f"{key} {value:.3g}" for key, value in bundle.metrics.items() if isinstance(value, int | float)]
+        side = bundle.config.framing_size
         rows.append((bundle.name, f"{bundle.bytes / 1e6:.1f} MB", bundle.licence, bundle.problem() or "complete",
-                     f"{bundle.config.in_size} → {bundle.config.out_size}", ", ".join(numbers[:METRICS_SHOWN]) or "-"))
+                     f"{side} → {side * bundle.config.scale}", ", ".join(numbers[:METRICS_SHOWN]) or "-"))
     ours = table(rows) if len(rows) > 1 else (
         f"no bundle in {', '.join(map(str, models_folders()))}; `make train-default` makes one")
     published = table([("PUBLISHED", "FAMILY", "CAN DO", "LICENCE", "ON DISK"),
@@ -32,6 +34,15 @@ def models() -> str:
 Published by the authors of VToonify under the {LICENCE}: {LICENCE_URL}
 To get one, name it: `vtoonify image IN OUT --bundle pixar-d`. Its files come from Hugging Face, or with `--from` from
 a folder or an address of yours. They and what is made of them are in {cache_folder()}"""
+
+
+def looks(styles: StyleTable) -> str:
+    """The looks of a bundle: which exemplar stands for each, and what the exemplars are called."""
+    rows = [("LOOK", "STANDS FOR", "EXEMPLARS")]
+    for look, stands in styles.looks.items():
+        names = [name for name in styles.names if name.rsplit("-", 1)[0] == look]
+        rows.append((look, stands, f"{names[0]} … {names[-1]}"))
+    return table(rows)
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

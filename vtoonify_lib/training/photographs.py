@@ -311,7 +311,7 @@ def make_bundle(out: str | Path, folder: str | Path, start: str = "studio-t", ti
         networks=networks,
         files=files, styles=styles,
         models={"vtoonify": {"inference": True}, "parsing": base.info["models"]["parsing"], "style_encoder": style},
-        metrics={key: metrics[key] for key in ("before", "after")}, provenance={
+        metrics={**metrics["after"], "before": metrics["before"]}, provenance={
             "data": f"{' + '.join(map(str, metrics['entries']))} pairs of photographs and drawings, "
                     "held-out ones aside",
             "vtoonify": f"from {metrics['start']}; {metrics['iterations']} iterations "
