@@ -26,7 +26,7 @@ from .occlusion import face_position, ownership_mask
 from .stylizer import Stylizer
 from .video import VideoResult, animate, several_faces_note
 
-DEFAULT_BUNDLE = "studio-t"
+DEFAULT_BUNDLE = "film"
 SAMPLE = DATA / "samples" / "portrait.mp4"  # a clip of ours
 FRAMES = ("crop", "full")  # what comes out: the toonified region around the face, or all, with the person drawn
 
