@@ -180,8 +180,8 @@ def test_batches_pair_different_views_of_the_same_people():
     views = np.arange(8, dtype=np.uint8)[:, None] * 20 + np.arange(4, dtype=np.uint8)
     views = np.broadcast_to(views[..., None, None, None], (8, 4, 32, 32, 3))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(identity.data, "tint", lambda images, g, strength: images)
-        patch.setattr(identity.data, "degrade", lambda x, g: x)
+        patch.setattr(identity.augment, "tint", lambda images, g, strength: images)
+        patch.setattr(identity.augment, "degrade", lambda x, g: x)
         seen = [identity._two_views(views, 6, i, 0, 2, "cpu") for i in (0, 0, 1)]
     codes = [((x[:, 0, 0, 0] + 1) * 127.5).round().int().numpy() for x in sum(seen, ())]
     a, b, again, _, other, _ = codes

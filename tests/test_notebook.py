@@ -186,10 +186,12 @@ def test_run_saves_outputs_but_no_widgets(tmp_path):
     nbformat = pytest.importorskip("nbformat")
     pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
-    cells = ["print(6 * 7)", "from ipywidgets import FileUpload\nFileUpload()"]
+    cells = ["print(6 * 7)", "from ipywidgets import FileUpload\nFileUpload()",
+             "from pathlib import Path\nPath('here.txt').resolve()"]
     path = tmp_path / "a.ipynb"
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells]), path)
     notebook_setup.run(path)
-    first, second = nbformat.read(path, as_version=4).cells
+    first, second, third = nbformat.read(path, as_version=4).cells
     assert first.outputs[0].text == "42\n" and first.execution_count == 1
     assert not second.outputs and "execution" not in second.metadata
+    assert third.outputs[0].data["text/plain"] == "PosixPath('here.txt')"

@@ -445,7 +445,7 @@ def test_command_line_from_an_empty_cache(files, cache, tmp_path, capsys):
     (("--bundle", "pixar-d", "--style", "comic"), "pixar-d knows its styles by number and takes no 'comic'"),
     (("--bundle", "pixar-d", "--structure", "0:0,1:2"), "the structure degree is 2; it must lie between 0"),
     (("--bundle", "pixar-d", "--structure", "0:0,1:1"), "keyframes are for clips"),
-    (("--from", "/tmp"), "studio-t is not a published preset, so there is nothing to fetch; drop --from"),
+    (("--from", "/tmp"), "film is not a published preset, so there is nothing to fetch; drop --from"),
     (("--bundle", "pixart"), "did you mean the published pixar-t"),
     (("--bundle", "comic1-d", "--accept-licence", "--from", "/none/such"), "/none/such is not a folder"),
 ])

@@ -252,7 +252,8 @@ def commit() -> str:
 
 # ---------------------------------------------------------------------------------------------- saved outputs
 def run(path: str | Path) -> None:
-    """Run all cells of a notebook in order and save it with its outputs, less the widgets, which need a live kernel.
+    """Run all cells of a notebook in order and save it with its outputs, less the widgets, which need a live kernel,
+    and less the place of its folder on this machine.
 
     Nothing is saved when a cell fails. The cells' kernel is this Python; the mode is that of the environment.
     """
@@ -267,6 +268,9 @@ def run(path: str | Path) -> None:
         cell.metadata.pop("execution", None)  # times of day: a difference in every commit
         if cell.cell_type == "code":
             cell.outputs = [out for out in cell.outputs if WIDGET not in out.get("data", {})]
+        for out in cell.get("outputs", []):
+            if "text/plain" in out.get("data", {}):
+                out.data["text/plain"] = out.data["text/plain"].replace(f"{path.resolve().parent}/", "")
     nbformat.write(content, path)
 
 
