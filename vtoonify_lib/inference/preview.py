@@ -30,7 +30,7 @@ class Preview:
 
     @property
     def crop(self) -> np.ndarray:
-        """What is drawn, uint8 RGB [H,W,3]: the photograph's region at working size."""
+        """What is drawn, uint8 RGB: the photograph's region as the network sees it, at working or at output size."""
         return self.face.crop
 
     def draw(self, look: Look = AS_TRAINED) -> np.ndarray:

@@ -66,7 +66,7 @@ class Toonifier(Stylizer):
         """Toonify the largest face of a picture, or several → uint8 RGB [H',W',3].
 
         source: path, array or Pillow picture (see `images.read_image`). frame: "crop" gives the region around the face
-        at out_size/in_size times the working size, "full" the whole picture with the person blended in. padding: pixels
+        at config.scale times the working size, "full" the whole picture with the person blended in. padding: pixels
         around the eye centre at working size, default 200/256 of in_size. look: exemplar and degrees; several: of the
         people from left to right, the last one of all who follow. faces: "largest", "all", or how many, largest first;
         more than one want frame="full".
