@@ -137,7 +137,7 @@ def test_batches_depend_on_the_iteration_alone(looks):
     shown = Exemplars([np.full((1, 32, 32, 3), 40 * k, np.uint8) for k in range(4)])
 
     def feed(workers):
-        many = PatchDataset([Source(looks, looks.ready[3:], 64)], ("storybook", "comic"), Framing(16, 2, face=32), 2, 3,
+        many = PatchDataset([Source(pairs, pairs.ready[3:], 64)], ("storybook", "comic"), Framing(16, 2, face=32), 2, 3,
                             shown, (0, 2))
         codes = np.arange(20, dtype=np.float32).reshape(5, 2, 2)
         return PairLoader(many, workers=workers, codes=codes, table_code_until=1)
@@ -187,3 +187,34 @@ def test_a_packed_data_set_is_the_same_data_set(looks, tmp_path):
         pack(looks.folder, tmp_path / "none.zip", ["clay"])
     with pytest.raises(VToonifyError, match="is no packed data set"):
         unpack(looks.folder / "meta.json", tmp_path / "bad")
+
+
+def test_most_detailed_inputs_stay_as_they_are(tmp_path, monkeypatch):
+    """What is carried over is to be seen: two in five are degraded, one in four comes from a smaller picture."""
+    pairs = write_looks(tmp_path / "pairs", ("storybook",), photographs=True)
+    monkeypatch.setattr(windows.augment, "degrade", lambda x, g: torch.full_like(x, 5.0))
+    loader = PairLoader(made(pairs, batch=12, detail=4))
+    degraded = torch.cat([(loader(i).x == 5).flatten(1).all(1) for i in range(6)]).float().mean()
+    assert 0.25 < degraded < 0.55
+    rng, picture = np.random.default_rng(0), 255 * torch.rand(3, 32, 32)
+    coarse = [windows._coarse(picture, rng) for _ in range(200)]
+    share = np.mean([not torch.equal(found, picture) for found in coarse])
+    assert 0.15 < share < 0.35
+    assert all(found.std() < picture.std() for found in coarse if not torch.equal(found, picture))
+
+
+def test_windows_show_eyes_more_often_than_chance(looks, monkeypatch):
+    marks = np.array(looks["photo_landmarks"])
+    marks[:, [i for i in range(68) if not 36 <= i < 48]] = 60  # all others lie in a corner
+    pairs = Pairs(looks.folder, dict(looks.arrays) | {"photo_landmarks": marks}, looks.ready)
+
+    def shown(share):
+        """How many of the windows have an eye in them."""
+        monkeypatch.setattr(windows, "EYE_SHARE", share)
+        eyes = [windows.augment.CLASS_NAMES.index(name) for name in ("l_eye", "r_eye")]
+        small = PatchDataset([Source(pairs, pairs.ready[3:], 64)], ("storybook",), Framing(8, 2, moved=0.0), 16, seed=3)
+        found = torch.cat([small[i]["parsing"] for i in range(12)])
+        return torch.isin(found, torch.tensor(eyes)).flatten(1).any(1).float().mean()
+
+    chosen = windows.EYE_SHARE
+    assert shown(1.0) > shown(0.0) + 0.1 and shown(chosen) > shown(0.0) + 0.05
