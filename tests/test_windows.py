@@ -137,7 +137,7 @@ def test_batches_depend_on_the_iteration_alone(looks):
     shown = Exemplars([np.full((1, 32, 32, 3), 40 * k, np.uint8) for k in range(4)])
 
     def feed(workers):
-        many = PatchDataset([Source(pairs, pairs.ready[3:], 64)], ("storybook", "comic"), Framing(16, 2, face=32), 2, 3,
+        many = PatchDataset([Source(looks, looks.ready[3:], 64)], ("storybook", "comic"), Framing(16, 2, face=32), 2, 3,
                             shown, (0, 2))
         codes = np.arange(20, dtype=np.float32).reshape(5, 2, 2)
         return PairLoader(many, workers=workers, codes=codes, table_code_until=1)
