@@ -33,7 +33,7 @@ CHUNK = 64
 DEFAULTS = {"count": 12000, "size": 256, "styles": ["photo", "storybook"], "seed": 0}
 
 
-MOVE_STEP = 8  # canvas pixels per pixel of a displacement: it is smooth
+MOVE_STEP = 16  # canvas pixels per pixel of a displacement: it is smooth, and has to travel (4 MB of 460 pairs)
 
 
 def fields(size: int, styles: tuple[str, ...], looks: tuple[str, ...] = (), photographs: bool = False

@@ -14,12 +14,12 @@ takes 256 px, or `--eyes`, which also says how faces then have to be framed in u
 
 On a machine with a GPU, from which only a few small files come back and on which nothing can be installed:
 
-    python -m vtoonify_lib.studio.packing runs/film job/film.zip --looks film       # here: as many entries as fit
+    python -m vtoonify_lib.studio.packing runs/film job/film.zip --looks film --quality 80      # here: 40 MB
     python -m vtoonify_lib.training.vgg job/vgg.safetensors                         # here: 15 MB
     # there, with torch, numpy, OpenCV, Pillow, safetensors and tqdm: this repository's vtoonify_lib and
-    # data/models/studio-t (bundle.json, vtoonify, parsing and style_encoder are read), and the folder job
+    # data/models/film and shared (bundle.json, vtoonify, parsing, style_encoder are read), and the folder job
     python -m vtoonify_lib.training.photographs --data job/film.zip --look film --vgg job/vgg.safetensors \
-        --batch 24 --workers 14 --seconds 560 --out OUT
+        --config fast --detail 4 --start film --batch 24 --window 96 --workers 14 --seconds 540 --out OUT
     python -m vtoonify_lib.training.photographs --bundle data/models/film --out OUT --start studio-t   # here
 
 OUT has vtoonify.safetensors and style_encoder.safetensors (the moving average, half precision; 10 and 3 MB,
