@@ -80,7 +80,8 @@ def test_every_layer_that_draws_learns(backbone, tmp_path):
                  width=8)
     before = state(task.vtoonify)
     learnt = photographs._train(replace(job, iterations=3, batch=1, lr=0.1, judge_from=0.0, square=32), [source],
-                                task, parsing_net(), None, shown, loop.Clock(60), "cpu")
+                                task, parsing_net(), None, shown, photographs._codes(job, [pairs]), loop.Clock(60),
+                                "cpu")
     still = set(before) - changed(before, state(learnt.vtoonify))
     unread = tuple(f"0.{part}" for part in learnt.vtoonify.unread())
     mapping = ("0.generator.style.", "0.generator.generator.style.")

@@ -70,7 +70,7 @@ def test_the_flow_says_where_a_drawing_has_its_pixels_from(looks, moved, monkeyp
         "photo": np.repeat(photo[None], 12, 0), "storybook": np.repeat(drawing[None], 12, 0),
         "storybook_move": np.broadcast_to(np.array([4, -3], "f2"), (12, 8, 8, 2))}
     pairs = Pairs(looks.folder, arrays, looks.ready)
-    found = made(pairs, moved=moved, turn=0.2, zoom=(0.9, 1.1), detail=4)[2]
+    found = made(pairs, moved=moved, turn=0.2, zoom=(0.9, 1.1), flow_step=4)[2]
     photos, drawings, flow = (found[name].float() for name in ("x", "y", "flow"))
     assert photos.shape[2:] == drawings.shape[2:] == (32, 32) and flow.shape == (6, 2, 8, 8)
     middle = (..., slice(10, 22), slice(10, 22))  # np.roll wraps, pictures end
@@ -193,7 +193,7 @@ def test_most_detailed_inputs_stay_as_they_are(tmp_path, monkeypatch):
     """What is carried over is to be seen: two in five are degraded, one in four comes from a smaller picture."""
     pairs = write_looks(tmp_path / "pairs", ("storybook",), photographs=True)
     monkeypatch.setattr(windows.augment, "degrade", lambda x, g: torch.full_like(x, 5.0))
-    loader = PairLoader(made(pairs, batch=12, detail=4))
+    loader = PairLoader(made(pairs, batch=12, flow_step=4))
     degraded = torch.cat([(loader(i).x == 5).flatten(1).all(1) for i in range(6)]).float().mean()
     assert 0.25 < degraded < 0.55
     rng, picture = np.random.default_rng(0), 255 * torch.rand(3, 32, 32)

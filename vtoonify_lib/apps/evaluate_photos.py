@@ -20,16 +20,17 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from ..config import VToonifyError
-from ..evaluation.metrics import feature_distance, landmark_shift, psnr, sharpness
+from ..evaluation.metrics import feature_distance, landmark_distance, psnr, sharpness
 from ..faces.crop import align_face, cut
 from ..faces.detector import Face
 from ..inference.toonifier import DEFAULT_BUNDLE, Toonifier
-from ..media.images import to_tensor
+from ..media.images import read_image, to_tensor
 from ..models.perceptual import VGGFeatures
-from ..studio.portraits import Portraitist
+from ..studio.portraits import Portraitist, as_bytes
 from ..styles.request import AS_TRAINED, Look
 from ..training.photo_pairs import photographs
 from ..training.vgg import load_vgg
+from ..weights.bundle import load_bundle
 
 CANVAS = 768  # px: 1.5 times FFHQ's square, whose 512 px are what a face of the default's output is wide
 SHARPNESS_AT = (256, 512)  # px: widths of the face at which sharpness is compared
@@ -43,12 +44,14 @@ Identity = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class DrawnPhoto:
-    """One photograph by one bundle: the crop and its cartoon, uint8, as large as each other, and the crop's face."""
+    """One photograph by one bundle: crop, cartoon and the studio's drawing, uint8, all as large, with their faces."""
 
     crop: np.ndarray
     picture: np.ndarray
-    face: Face
     target: np.ndarray | None
+    face: Face
+    drawn_face: Face | None
+    target_face: Face | None
 
 
 @dataclass(frozen=True)
@@ -78,40 +81,45 @@ class PhotoEvaluator:
             if not column:
                 column.append(drawn.crop)
                 codes.append(self._code(drawn.crop, drawn.face))
-            rows.append({"bundle": name, **self._row(toonifier, drawn, drawn.picture)})
+            rows.append({"bundle": name, **self._row(drawn, drawn.picture, drawn.drawn_face),
+                         **self._to_target(toonifier, drawn)})
             column.append(drawn.picture)
-            codes.append(self._code(drawn.picture, _first(toonifier, drawn.picture)))
+            codes.append(self._code(drawn.picture, drawn.drawn_face))
         if target is not None:
-            rows.append({"bundle": STUDIO, **self._row(toonifier, drawn, drawn.target)})
+            rows.append({"bundle": STUDIO, **self._row(drawn, drawn.target, drawn.target_face)})
             column.append(drawn.target)
-            codes.append(self._code(drawn.target, _first(toonifier, drawn.target)))
+            codes.append(self._code(drawn.target, drawn.target_face))
         return rows, [_tile(picture) for picture in column], codes
 
     def _framed(self, path: Path) -> tuple[np.ndarray, np.ndarray | None] | str:
         """The photograph as the studio frames it, and its drawing."""
         if self.studio is None:
-            return np.asarray(Image.open(path).convert("RGB")), None
+            return read_image(path), None
         read = self.studio.reader(path, CANVAS)
         if isinstance(read, str):
             return read
         drawing = self.studio.drawing(*read, self.target_look)
-        return _bytes(read[0].photo), _bytes(drawing.picture)
+        return as_bytes(read[0].photo), as_bytes(drawing.picture)
 
-    def _row(self, toonifier: Toonifier, drawn: DrawnPhoto, picture: np.ndarray) -> dict[str, float]:
-        again = _first(toonifier, picture)
-        row = {"found": float(again is not None)}
-        followed = landmark_shift(toonifier.finder, drawn.crop, picture)
-        row |= {} if followed is None else {"followed": followed["all"]}
+    def _row(self, drawn: DrawnPhoto, picture: np.ndarray, face: Face | None) -> dict[str, float]:
+        row = {"found": float(face is not None)}
+        if face is not None:
+            row["followed"] = landmark_distance(drawn.face.landmarks, face.landmarks)["all"]
         for size in SHARPNESS_AT:
             own = sharpness(drawn.crop, drawn.face.landmarks, size)
             row[f"sharpness_{size}"] = sharpness(picture, drawn.face.landmarks, size) / max(own, 1e-6)
-        if drawn.target is not None and picture is not drawn.target:
-            shift = landmark_shift(toonifier.finder, drawn.target, picture)
-            row |= {} if shift is None else {"landmark_shift": shift["all"]}
-            ours, wanted = (to_tensor(p) for p in (picture, drawn.target))
-            row["psnr"] = float(psnr(ours, wanted))
-            row["perceptual"] = self._distance(toonifier, ours, wanted)
         return row
+
+    def _to_target(self, toonifier: Toonifier, drawn: DrawnPhoto) -> dict[str, float]:
+        """Distances to the studio's drawing, where there is one."""
+        if drawn.target is None:
+            return {}
+        row = {}
+        if drawn.drawn_face is not None and drawn.target_face is not None:
+            marks = drawn.target_face.landmarks, drawn.drawn_face.landmarks
+            row["landmark_shift"] = landmark_distance(*marks)["all"]
+        ours, wanted = (to_tensor(p) for p in (drawn.picture, drawn.target))
+        return row | {"psnr": float(psnr(ours, wanted)), "perceptual": self._distance(toonifier, ours, wanted)}
 
     @torch.no_grad()
     def _distance(self, toonifier: Toonifier, a: torch.Tensor, b: torch.Tensor) -> float:
@@ -130,7 +138,7 @@ def evaluate(paths: Iterable[Path], evaluator: PhotoEvaluator, sheet: Path | Non
     """Numbers of photographs → {"refused": {file: why}, "count", bundle: {measure: mean}}.
 
     found            share of the cartoons in which the face is found again
-    followed         how far its landmarks lie from the photograph's, in eye distances (`metrics.landmark_shift`)
+    followed         how far its landmarks lie from the photograph's, in eye distances (`metrics.landmark_distance`)
     sharpness_256, …  share of the photograph's, at so many pixels of face (`metrics.sharpness`)
     landmark_shift   from the studio's drawing, in eye distances; psnr, perceptual: to it
     rank_1           share of the people whose cartoon lies next to their own photograph among all
@@ -182,8 +190,6 @@ def dlib_identity(path: str | Path) -> Identity:
 
 def our_identity(bundle: str = "studio-d") -> Identity:
     """The identity encoder of a bundle of ours: not independent of the bundles that it evaluates."""
-    from ..weights.bundle import load_bundle
-
     net = load_bundle(bundle).network("identity").eval()
 
     @torch.no_grad()
@@ -199,10 +205,11 @@ def _draw(toonifier: Toonifier, canvas: np.ndarray, target: np.ndarray | None, l
     look = look if toonifier.bundle.styles else AS_TRAINED
     picture = toonifier.painter(toonifier.style_code(face.aligned, look), look)(face.crop[None])[0]
     crop = cut(canvas, face.plan, grow=scale)
-    found = _first(toonifier, crop)
-    if found is None:
+    wanted = None if target is None else cut(target, face.plan, grow=scale)
+    faces = [None if p is None else _first(toonifier, p) for p in (crop, picture, wanted)]
+    if faces[0] is None:
         raise VToonifyError("the face is lost in the crop")
-    return DrawnPhoto(crop, picture, found, None if target is None else cut(target, face.plan, grow=scale))
+    return DrawnPhoto(crop, picture, wanted, *faces)
 
 
 def contact_sheet(tiles: list[np.ndarray], width: int) -> Image.Image:
@@ -231,10 +238,6 @@ def _photographs(source: Path) -> list[Path]:
     if source.is_file():
         return [Path(line.strip()) for line in source.read_text().splitlines() if line.strip()]
     return photographs([source])
-
-
-def _bytes(picture: np.ndarray) -> np.ndarray:
-    return (picture * 255).round().clip(0, 255).astype(np.uint8)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

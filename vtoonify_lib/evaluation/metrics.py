@@ -89,7 +89,11 @@ def landmark_shift(finder: FaceFinder, before: np.ndarray, after: np.ndarray) ->
     faces = [finder.faces(image) for image in (before, after)]
     if not all(faces):
         return None
-    a, b = faces[0][0].landmarks, faces[1][0].landmarks
+    return landmark_distance(faces[0][0].landmarks, faces[1][0].landmarks)
+
+
+def landmark_distance(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
+    """How far each group of landmarks lies apart, in eye distances of a; a, b [68,2]."""
     distance = np.linalg.norm(a - b, axis=1) / eye_distance(a)
     groups = {"brows": slice(17, 27), "nose": slice(27, 36), "eyes": slice(36, 48), "mouth": slice(48, 68)}
     return {"all": float(distance[17:].mean()), **{name: float(distance[part].mean()) for name, part in groups.items()}}

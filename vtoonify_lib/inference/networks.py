@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -163,6 +164,7 @@ class Networks:
 
     def _input(self, crops: np.ndarray, parse: Parse) -> Tensor:
         """What the network sees of crops, uint8 RGB [B,dH,dW,3]."""
-        x = network_input(to_tensor(self.small(crops), self.device), parse(crops).to(self.device))
-        detail = self.bundle.config.detail
-        return with_detail(x, to_tensor(crops, self.device), detail) if detail else x
+        photo, logits, detail = to_tensor(crops, self.device), parse(crops).to(self.device), self.bundle.config.detail
+        if not detail:
+            return network_input(photo, logits)
+        return with_detail(network_input(F.avg_pool2d(photo, detail), logits), photo, detail)

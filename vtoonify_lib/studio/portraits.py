@@ -55,7 +55,7 @@ class PhotoReader:
     def parse(self, fit: FittedPerson) -> np.ndarray:
         """Class probabilities [PARSED,PARSED,19] of the canvas."""
         with torch.inference_mode():
-            logits = parsing_logits(self.parser, to_tensor((at_size(fit, PARSED).photo * 255).round().astype(np.uint8)))
+            logits = parsing_logits(self.parser, to_tensor(as_bytes(at_size(fit, PARSED).photo)))
         return logits.softmax(1)[0].permute(1, 2, 0).numpy()
 
 
@@ -120,4 +120,9 @@ def _cropped(drawing: Drawing, fit: FittedPerson) -> np.ndarray:
     """The drawing without what lies beyond the photograph, uint8."""
     rows, columns = (np.flatnonzero((fit.covered > 0.5).any(axis)) for axis in (1, 0))
     part = drawing.picture[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
-    return (part * 255).round().astype(np.uint8)
+    return as_bytes(part)
+
+
+def as_bytes(picture: np.ndarray) -> np.ndarray:
+    """Numbers in [0,1] → uint8."""
+    return (picture * 255).round().clip(0, 255).astype(np.uint8)

@@ -30,7 +30,7 @@ from ..studio.packing import HOLD_OUT
 from ..studio.people import person, sample_z
 from ..studio.photo_cartoon import PhotoStudio
 from ..studio.photo_looks import LOOKS, exemplar, flattering, photo_look
-from ..studio.portraits import PhotoReader, read_labels
+from ..studio.portraits import PhotoReader, as_bytes, read_labels
 from ..studio.render import Studio
 
 RENDER = "render:"
@@ -149,7 +149,7 @@ def exemplar_picture(look: str, number: int, bundle: str = "studio-t") -> np.nda
     fit, parsing = render(number, 1, shards.studio_of(str(find_kit()), round(MARGIN * PICTURE)))
     drawing = studio.draw(studio.prepare(fit, parsing), exemplar(look, number), 1.0, 1.0)
     border = (fit.size - PICTURE) // 2
-    return _bytes(drawing.picture[border:border + PICTURE, border:border + PICTURE])
+    return as_bytes(drawing.picture[border:border + PICTURE, border:border + PICTURE])
 
 
 def draw_style(look: str, seed: int, index: int) -> tuple[int, float, float]:
@@ -192,7 +192,7 @@ def _draw_one(folder: str, index: int) -> int:
     fit, parsing = read
     ready, arrays = studio.prepare(fit, parsing), shards.open_arrays(Path(folder), meta, "r+")
     for i in range(index * settings.drawings, (index + 1) * settings.drawings):
-        arrays["photo"][i] = _bytes(fit.photo)
+        arrays["photo"][i] = as_bytes(fit.photo)
         arrays["photo_landmarks"][i], arrays["photo_parsing"][i] = fit.landmarks + 0.5, ready.labels
         arrays["wide"][i] = True
         for look in settings.looks:
@@ -201,7 +201,7 @@ def _draw_one(folder: str, index: int) -> int:
                 number, structure, color = draw_style(look, settings.seed, i)
                 chosen = exemplar(look, number)
             drawing = studio.draw(ready, chosen, structure, color)
-            arrays[look][i], arrays[f"{look}_parsing"][i] = _bytes(drawing.picture), drawing.labels
+            arrays[look][i], arrays[f"{look}_parsing"][i] = as_bytes(drawing.picture), drawing.labels
             arrays[f"{look}_landmarks"][i] = drawing.landmarks + 0.5
             coarse = settings.size // shards.MOVE_STEP
             arrays[f"{look}_move"][i] = cv2.resize(drawing.move, (coarse, coarse), interpolation=cv2.INTER_AREA)
@@ -211,10 +211,6 @@ def _draw_one(folder: str, index: int) -> int:
         array.flush()
     done.touch()
     return 1
-
-
-def _bytes(picture: np.ndarray) -> np.ndarray:
-    return (picture * 255).round().clip(0, 255).astype(np.uint8)
 
 
 def _lines(path: Path) -> list[str]:

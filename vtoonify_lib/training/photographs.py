@@ -115,7 +115,8 @@ def train_photographs(job: Job, device: str | torch.device = "cpu") -> dict:
     task = initial_task(bundle, job.config).to(device)
     parsing = bundle.network("parsing").to(device)
     exemplars = _exemplars(sources, job.looks, task.style.image_size) if is_dual(job.config) else None
-    examples = _held_out_examples(datasets[0], job, exemplars, task.style.image_size)
+    codes = _codes(job, datasets)
+    examples = _held_out_examples(datasets[0], job, exemplars, codes, task.style.image_size)
 
     def evaluated(model: vtoonify.VToonifyTask, until: float) -> dict:
         return score(model.eval(), parsing, vgg, examples, until, device)
@@ -125,10 +126,10 @@ def train_photographs(job: Job, device: str | torch.device = "cpu") -> dict:
     reserved = WRITING + SLACK * (time.monotonic() - clocked)
     spent = time.monotonic() - began
     clock = loop.Clock(max(0.0, job.seconds - spent - reserved))
-    trained = _train(job, sources, task, parsing, vgg, exemplars, clock, device)
+    trained = _train(job, sources, task, parsing, vgg, exemplars, codes, clock, device)
     after = evaluated(trained, began + job.seconds - WRITING)
     sheets = contact_sheets(trained, parsing, examples[:SHOWN], device)
-    return _write(job, datasets, trained.cpu(), sheets, {
+    return _write(job, codes, trained.cpu(), sheets, {
         "before": before, "after": after, "iterations": loop.iterations_done(job.work / "run"),
         "seconds": round(time.monotonic() - began, 1), "trained_seconds": round(clock.spent(), 1),
         "device": str(device), "sides": [source.side for source in sources],
@@ -138,13 +139,12 @@ def train_photographs(job: Job, device: str | torch.device = "cpu") -> dict:
 
 
 def _train(job: Job, sources: Sequence[Source], task: vtoonify.VToonifyTask, parsing: ParsingNet,
-           vgg: VGGFeatures | None, exemplars: Exemplars | None, clock: loop.Clock, device: str | torch.device
-           ) -> vtoonify.VToonifyTask:
+           vgg: VGGFeatures | None, exemplars: Exemplars | None, codes: np.ndarray | None, clock: loop.Clock,
+           device: str | torch.device) -> vtoonify.VToonifyTask:
     flow = job.config.in_size * job.config.detail // (2 * HANDOFF) if job.config.detail else 0
-    framing = Framing(job.window, job.config.scale, job.zoom, face=task.style.image_size, detail=flow)
+    framing = Framing(job.window, job.config.scale, job.zoom, face=task.style.image_size, flow_step=flow)
     numbers = [EXEMPLARS * k for k in range(len(job.looks))] if exemplars else []
     patches = PatchDataset(sources, job.looks, framing, job.batch, job.seed, exemplars, numbers)
-    codes = _codes(job, [source.pairs for source in sources]) if exemplars else None
     pairs = PairLoader(patches, device, job.workers, codes)
     criterion = OurLosses(parsing) if vgg is None else SharpLosses(parsing, vgg, job.vgg_square)
 
@@ -233,20 +233,20 @@ def _drawn_in(source: Source, look: str, number: int, size: int, most: int = 4) 
     return [report.shrunk(np.array(pairs[look][entry]), size) for entry in best]
 
 
-def _held_out_examples(pairs: Pairs, job: Job, exemplars: Exemplars | None, face: int) -> list[HeldOutExample]:
+def _held_out_examples(pairs: Pairs, job: Job, exemplars: Exemplars | None, codes: np.ndarray | None, face: int
+                       ) -> list[HeldOutExample]:
     """The first data set's held-out entries, in turn in each look."""
     there = np.intersect1d(pairs.ready, held_out(pairs.folder, _few(pairs)))[: job.judged]
     if not len(there):
         raise VToonifyError(f"{pairs.folder} has no held-out entries to judge by; list some in its hold_out.txt")
     multiple = max(8, job.config.in_size // 32)
-    condition, side = _conditions(pairs, job, exemplars) if exemplars else None, _side(pairs, job)
+    condition, side = _conditions(pairs, job, exemplars, codes) if exemplars else None, _side(pairs, job)
     framed = (job.config.scale, multiple, condition, face, side, job.config.detail or 1)
     return [HeldOutExample(pairs, int(entry), job.looks[n % len(job.looks)], *framed) for n, entry in enumerate(there)]
 
 
-def _conditions(pairs: Pairs, job: Job, exemplars: Exemplars) -> Callable[[int, str], vtoonify.StyleCondition]:
-    table = _codes(job, [pairs])
-
+def _conditions(pairs: Pairs, job: Job, exemplars: Exemplars, table: np.ndarray | None
+                ) -> Callable[[int, str], vtoonify.StyleCondition]:
     def condition(entry: int, look: str) -> vtoonify.StyleCondition:
         index = np.array([EXEMPLARS * job.looks.index(look) + int(pairs[f"{look}_style"][entry])])
         degrees = (torch.tensor([float(pairs[f"{look}_{axis}"][entry])]) for axis in ("structure", "color"))
@@ -258,15 +258,15 @@ def _conditions(pairs: Pairs, job: Job, exemplars: Exemplars) -> Callable[[int, 
     return condition
 
 
-def _write(job: Job, datasets: Sequence[Pairs], task: vtoonify.VToonifyTask, sheets: Sequence[Image.Image],
+def _write(job: Job, codes: np.ndarray | None, task: vtoonify.VToonifyTask, sheets: Sequence[Image.Image],
            metrics: dict) -> dict:
     """Write the files of `--out`."""
     job.out.mkdir(parents=True, exist_ok=True)
     task.vtoonify.for_inference()
     save_tensors(task.vtoonify.state_dict(), job.out / "vtoonify.safetensors", network="vtoonify")
     save_tensors(task.style.state_dict(), job.out / "style_encoder.safetensors", network="style_encoder")
-    if (table := _codes(job, datasets)) is not None:
-        save_tensors({"codes": torch.from_numpy(table[:-1]), "plain": torch.from_numpy(table[-1])}, job.out / STYLES,
+    if codes is not None:
+        save_tensors({"codes": torch.from_numpy(codes[:-1]), "plain": torch.from_numpy(codes[-1])}, job.out / STYLES,
                      half=False)
     for name, picture in zip(("sheet", "crops"), sheets, strict=True):
         picture.save(job.out / f"{name}.jpg", quality=90)

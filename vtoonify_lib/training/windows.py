@@ -47,7 +47,7 @@ class Framing:
     zoom, turn, shift  of the entries that are moved, see `augment.placements`
     moved       share of the entries that are; the others are cut out as they are, or mirrored
     face        side of the whole photograph that the style encoder sees
-    detail      for a network that carries detail over (`vtoonify.Pair`): picture's pixels per pixel of its flow; else 0
+    flow_step   for a network that carries detail over (`vtoonify.Pair`): picture's pixels per pixel of its flow; else 0
     """
 
     side: int
@@ -57,7 +57,7 @@ class Framing:
     shift: float = 0.12
     moved: float = 0.5
     face: int = 64
-    detail: int = 0
+    flow_step: int = 0
 
 
 @dataclass(frozen=True)
@@ -119,14 +119,14 @@ class PatchDataset(Dataset):
         if augment.mirrored(theta[None])[0]:
             classes = augment.MIRROR[classes]
         x, y, cover = self._cover(*pictures, rng)
-        x = _coarse(x, rng) if framing.detail else F.avg_pool2d(x[None], framing.scale)[0]
+        x = _coarse(x, rng) if framing.flow_step else F.avg_pool2d(x[None], framing.scale)[0]
         x = _compressed(x, rng)
         classes = torch.where(cover, 0, classes)[:: framing.scale, :: framing.scale]
         row = {"x": x, "y": _bytes(y), "parsing": classes.byte(), "person": (drawn != 0) & ~cover,
                "face": _bytes(small(pairs["photo"][entry], theta, framing.face, pairs.margin)),
                "structure": _number(pairs, f"{look}_structure", entry),
                "color": _number(pairs, f"{look}_color", entry)}
-        if framing.detail:
+        if framing.flow_step:
             row["flow"] = self._flow(pairs[f"{look}_move"][entry], grid, theta, source)
         if self.exemplars is not None:
             index = np.array([self.numbers[kind] + int(pairs[f"{look}_style"][entry])])
@@ -134,11 +134,11 @@ class PatchDataset(Dataset):
         return row
 
     def _flow(self, move: np.ndarray, grid: Tensor, theta: Tensor, source: Source) -> Tensor:
-        """Where the window's drawing has its pixels from, in input pixels: [2,h,w], one per `framing.detail` pixels.
+        """Where the window's drawing has its pixels from, in input pixels: [2,h,w], one per `framing.flow_step` pixels.
 
         move [S/MOVE_STEP,S/MOVE_STEP,2]: of the entry, in its own pixels
         """
-        step = self.framing.detail * source.samples
+        step = self.framing.flow_step * source.samples
         places = F.avg_pool2d(grid.permute(2, 0, 1)[None], step)[0].permute(1, 2, 0)
         there = (2 * places + 1) / source.size - 1
         found = F.grid_sample(torch.from_numpy(np.array(move)).float().permute(2, 0, 1)[None], there[None],
