@@ -160,6 +160,36 @@ def test_irises_are_as_large_as_irises_are(studio, sit):
     assert 0.75 < across / (2 * photo_eyes.IRIS * FILM.eyes.iris * ready.fit.eye) < 1.25, (across, np.linalg.norm(wide))
 
 
+def test_irises_reach_the_lids_within_reason():
+    curves = [np.stack([np.linspace(0, 40, 9), np.full(9, y)], 1) for y in (10.0, 30.0)]
+    grown = [photo_eyes._iris_radius(r, np.array([20.0, 20.0]), *curves) / r for r in (14.0, 9.0, 5.0)]
+    assert grown[0] == 1 and grown[1] == pytest.approx(10 / 9) and grown[2] == photo_eyes.WIDER
+    assert 1.1 < photo_eyes.WIDER < 1.35  # beyond it, startled eyes become buttons
+
+
+def test_what_is_as_dark_as_black_is_brown():
+    for color, brown in (([0.004, 0.004, 0.0066], True), ([0.010, 0.016, 0.025], False)):
+        tone = photo_eyes._toned(np.float32(color), 0.3, FILM.eyes)
+        assert (tone[0] > 1.5 * tone[2]) == brown
+
+
+def test_gloss_on_skin_becomes_no_grey_spot(studio, sit):
+    ready = sit(skin=dict(person(Z).skin, tone=np.array([0.20, 0.10, 0.065])))
+    x, y = ready.fit.landmarks[[19, 24]].mean(0) - [0, 0.45 * ready.fit.eye]
+    rows, columns = np.mgrid[:SIZE, :SIZE]
+    spot = np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * (0.16 * ready.fit.eye) ** 2)).astype(np.float32)
+    shiny = replace(ready, fit=replace(ready.fit, photo=(ready.fit.photo + 0.35 * spot[..., None]).clip(0, 1)))
+
+    def gloss(picture, without):  # how much brighter, and how much greyer
+        near = fetch_at(spot, drawings[0].move) > 0.8
+        a, b = picture[near].mean(0), without[near].mean(0)
+        return luma(a) - luma(b), (a[0] / a[2]) / (b[0] / b[2])
+
+    drawings = [studio.draw(r, replace(FILM, warp={}), 0.7, 0) for r in (ready, shiny)]
+    (bright, grey), (left, hue) = (gloss(*(getattr(d, name) for d in drawings[::-1])) for name in ("warped", "picture"))
+    assert 0.1 * bright < left < 0.75 * bright and grey < 0.85 and hue > 0.95, (left / bright, grey, hue)
+
+
 def test_hair_gets_strands_and_spectacles_stay(studio, sit):
     plain = sit()
     dressed = sit(hair="hair/short02", glasses={"round": 0.5, "color": np.array([0.02, 0.02, 0.02]), "thick": 0.03})
@@ -304,7 +334,7 @@ def test_a_degree_beyond_the_look_is_refused(studio, plain):
 
 def test_the_young_are_drawn_more_strongly(plain):
     degrees = [flattering(replace(plain.fit, person=plain.fit.person.with_(age=age))) for age in (0.1, 0.35, 0.9)]
-    assert degrees[0] > degrees[1] > degrees[2] and 0.4 < degrees[2] < 0.55 and 0.6 < degrees[0] < 0.75
+    assert degrees[0] > degrees[1] > degrees[2] and 0.55 < degrees[2] < 0.65 and 0.8 < degrees[0] < 0.9
 
 
 def test_guided_filter_keeps_edges_and_smooths_the_rest():

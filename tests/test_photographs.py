@@ -309,6 +309,10 @@ def test_squares_lie_around_what_counts(monkeypatch):
         found, same = objectives.squares((place, 2 * place), mask, 16, torch.Generator().manual_seed(seed))
         assert found.shape == (3, 1, 16, 16) and torch.equal(2 * found, same)
         assert 3 * 48 + 40 in found[0] and 50 * 48 + 20 in found[1]
+    mask[:, :, 10:20, 20:30], mask[:, :, 50:60, 20:30] = 3, 8
+    rows = [float(objectives.squares((place,), mask, 8, torch.Generator().manual_seed(seed))[0][2].mean()) // 48
+            for seed in range(60)]
+    assert 0.6 < np.mean([row > 40 for row in rows]) < 0.95  # 7 of 9: the more often, the more it counts
     monkeypatch.setattr(objectives, "DETAIL_SHARE", 0.0)
     corners = {float(objectives.squares((place,), mask, 16, torch.Generator().manual_seed(seed))[0][0, 0, 0, 0])
                for seed in range(9)}

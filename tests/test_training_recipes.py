@@ -263,7 +263,9 @@ def test_detail_mask():
     mask = vtoonify.detail_mask(classes, torch.zeros(1, 3, 64, 64))
     assert mask.shape == (1, 1, 64, 64)
     assert mask[0, 0, 5, 5] == vtoonify.BACKDROP_WEIGHT and mask[0, 0, 5, 30] == 1
-    assert (mask == vtoonify.DETAIL_WEIGHT).sum() == 10 * 10  # two pixels around it, at twice the size
+    assert (mask == vtoonify.EYE_WEIGHT).sum() == 10 * 10  # two pixels around it, at twice the size
+    brow = vtoonify.detail_mask(torch.where(classes == 4, 2, classes), torch.zeros(1, 3, 64, 64))
+    assert (brow == vtoonify.DETAIL_WEIGHT).sum() == 10 * 10 and vtoonify.EYE_WEIGHT > vtoonify.DETAIL_WEIGHT > 1
     assert (vtoonify.detail_mask(None, torch.zeros(1, 3, 8, 8)) == 1).all()
 
 

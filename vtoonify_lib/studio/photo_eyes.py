@@ -15,6 +15,8 @@ from .filters import blur, luma, masked_blur, mix, saturate, smoothstep, to_line
 IRIS = 0.092        # radius of an iris over the distance of the eyes (11.7 mm and 63 mm across)
 SHUT = (0.10, 0.14)  # opening over width up to which an eye is left as it is, and from which on it is painted
 DARK = (0.07, 0.16)  # brightness over that of white up to which, and from which on, an iris is brown or its own colour
+WIDER = 1.2         # at most, by how much an iris grows to reach both lids
+BLACK = (0.006, 0.015)  # linear brightness of an iris up to which its tint is noise, and from which on it is not
 CONTOUR = 24        # points of a lid's curve
 BROWN = np.float32([0.16, 0.085, 0.045])
 
@@ -122,7 +124,7 @@ def _painted(patch: np.ndarray, points: np.ndarray, inner: np.ndarray, centre: n
     upper, lower = lids(points)
     rows, columns = np.mgrid[:size, :size].astype(np.float32)
     inside = opening_mask(points, size, 0.02 * width)
-    big = radius * how.iris
+    big = _iris_radius(radius * how.iris, centre, upper, lower)
     px, py = (columns - centre[0]) / big, (rows - centre[1]) / big
     far = np.hypot(px, py)
     disc = 1 - smoothstep(far, 1 - 1.6 / big, 1 + 1.2 / big)
@@ -159,9 +161,16 @@ def _painted(patch: np.ndarray, points: np.ndarray, inner: np.ndarray, centre: n
     return _lash(out, upper if inner_first else upper[::-1], width, how.lash)
 
 
+def _iris_radius(radius: float, centre: np.ndarray, upper: np.ndarray, lower: np.ndarray) -> float:
+    """Radius of a painted iris: larger, up to WIDER, where there would be white above or below it, which stares."""
+    low, high = (np.interp(centre[0], *curve[np.argsort(curve[:, 0])].T) for curve in (lower, upper))
+    return float(radius * np.clip(0.5 * (low - high) / radius, 1, WIDER))
+
+
 def _toned(color: np.ndarray, exposure: float, how: EyePaint) -> np.ndarray:
     """Colour with which an iris is painted: its own, clearer, never black."""
     cool = float(smoothstep(np.float32(color[2] / max(color[0], 1e-4)), 0.85, 1.25))  # blue eyes may be in the shade
+    cool *= float(smoothstep(np.float32(luma(color)), *BLACK))
     dark = (1 - cool) * (1 - float(smoothstep(np.float32(luma(color) / exposure), *DARK)))
     brown = BROWN * (luma(color) / luma(BROWN))
     vivid = np.clip(saturate(mix(color, brown, dark)[None], how.vivid)[0], 0.002, 1)

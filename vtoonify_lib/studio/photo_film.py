@@ -29,6 +29,10 @@ from .photo_masks import BROWS, EYES, LIPS, MOUTH, NECK, SKIN
 from .photo_prepared import Prepared
 from .photo_warp import Exact, carried, fetch_at
 
+# a gloss: skin that is less red than the face's own tone, by how much, and brighter than it (none, and all of it); how
+# far it is darkened. Smoothing alone makes a grey spot of it, most of all on dark skin.
+PALE, LIT, DULLED = (0.12, 0.40), (1.0, 1.4), 0.3
+
 
 def _closed(exact: Exact) -> np.ndarray:
     """Normals that go on beyond the head's outline."""
@@ -84,9 +88,11 @@ class FilmDrawing:
             return mix(masked_blur(x, face_mask + 1e-4, sigma), masked_blur(x, neck_mask + 1e-4, sigma), neck)
 
         low = lows(light, 0.16 * e)
+        usual, sheen = self._sheen(light, low, face_mask)
         grey, low_grey = luma(light), luma(low)
         relief = np.log(np.clip(grey / np.maximum(low_grey, 1e-3), 0.06, 6))
-        kept = look.wrinkles + (1 - look.wrinkles) * smoothstep(np.abs(relief), 0.10, 0.45)
+        low_grey = low_grey * (1 - DULLED * sheen)
+        kept = look.wrinkles + (1 - look.wrinkles) * smoothstep(np.abs(relief), 0.08, 0.32)
         relief = relief * mix(kept, np.float32(look.wrinkles), self._under_eyes())
         shade = self._shade(self.normal)
         around = np.maximum(masked_blur(shade, plain + 1e-3, 0.16 * e), 1e-3)
@@ -95,16 +101,26 @@ class FilmDrawing:
         twice = np.minimum(np.maximum(relief, drawn), 0)  # what photo and form both darken is dark once
         bright = low_grey * np.exp(np.clip(relief + drawn + 0.6 * changed - 0.8 * twice, -2.2, 0.6))
         hue = lows(light, 0.09 * e)
-        hue = hue / np.maximum(luma(hue), 1e-3)[..., None]
+        hue = mix(hue / np.maximum(luma(hue), 1e-3)[..., None], usual, 0.8 * sheen)
         own = light / np.maximum(grey, 1e-3)[..., None]
         dark = smoothstep(-relief, 0.35, 0.9)  # beards and brows keep their own colour
-        hue = mix(hue, own, 0.25 + 0.75 * dark)
+        own_share = 0.25 * (1 - sheen)
+        hue = mix(hue, own, own_share + (1 - own_share) * dark)
         out = bright[..., None] * hue
         out = out * self._blush()
         half = self.key + [0, 0, 1.0]
         half /= np.linalg.norm(half)
         gleam = np.clip(self.normal @ half.astype(np.float32), 0, 1) ** 42
         return to_display(out + (0.05 * gleam * (0.3 + 0.7 * low_grey))[..., None])
+
+    def _sheen(self, light: np.ndarray, low: np.ndarray, face: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """→ the face's own hue (linear RGB of brightness 1), and how much of a gloss is where [S,S]."""
+        seen = light[face > 0.5]
+        if len(seen) < 50:
+            return np.ones(3, np.float32), np.zeros_like(face)
+        tone = np.maximum(np.median(seen, 0), 1e-3)
+        pale = 1 - (low[..., 0] / np.maximum(low[..., 2], 1e-3)) / (tone[0] / tone[2])
+        return tone / luma(tone), smoothstep(pale, *PALE) * smoothstep(luma(low) / luma(tone), *LIT)
 
     def _under_eyes(self) -> np.ndarray:
         """Below the lower lids, where lashes would be left as dots."""
@@ -152,7 +168,7 @@ class FilmDrawing:
         part = self.warped[box]
         direction, _ = structure(luma(part), 0.02 * self.eye)
         lines = along(part, direction, 0.07 * self.eye, 1.5)
-        lines = np.clip(sharpened(lines, 0.05 * self.eye, 1.0) * 0.94, 0, 1)
+        lines = np.clip(sharpened(lines, 0.05 * self.eye, 1.5) * 0.85, 0, 1)
         out = out.copy()
         out[box] = mix(out[box], lines, 0.8 * mask[box])
         return out

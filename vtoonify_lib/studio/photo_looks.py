@@ -66,7 +66,7 @@ CARICATURE_WARP = both({
     "eyes/{s}-eye-scale-incr": 1.0, "head/head-age-decr": 0.45, "neck/neck-scale-horiz-decr": 1.0,
     "neck/neck-scale-depth-decr": 0.6})
 
-FILM = PhotoLook("film", FILM_WARP)
+FILM = PhotoLook("film", FILM_WARP, eyes=EyePaint(iris=1.25, light=1.35, glint=0.34), wrinkles=0.5, form=0.7)
 COMIC = PhotoLook("comic", COMIC_WARP, eyes=EyePaint(iris=1.1, lash=0.8), finish="comic", vivid=1.3, contrast=0.2)
 PAINT = PhotoLook("paint", {name: 0.55 * weight for name, weight in FILM_WARP.items()}, eyes=EyePaint(iris=1.1),
                   wrinkles=0.7, form=0.3, finish="paint", vivid=1.25, contrast=0.25)
@@ -78,10 +78,10 @@ LOOKS = {look.name: look for look in (FILM, COMIC, PAINT, CARICATURE)}
 def flattering(fit: FittedPerson) -> float:
     """The structure degree of `film` that suits a person: larger for the young, less for the old.
 
-    Seen on 60 portraits: beyond .75 the nose of adults disappears, and beyond .5 old people become dolls. Age is what
-    the shape of the face says, 0 to 1, which is little (somebody of 78 is fitted as .22): hence a narrow range.
+    At .48 to .68, 13 of 59 pictures were judged hardly different from their photographs; beyond .9 eyes stare. Age is
+    what the shape of the face says, 0 to 1, which is little (somebody of 78 is fitted as .22): hence a narrow range.
     """
-    return float(np.clip(0.78 - 0.6 * fit.person.age, 0.48, 0.68))
+    return float(np.clip(0.95 - 0.6 * fit.person.age, 0.6, 0.85))
 
 
 def photo_look(name: str) -> PhotoLook:
@@ -123,8 +123,8 @@ def _varied(base: PhotoLook, levels) -> PhotoLook:
         for target, more in both({f"{name}-{high if weight > 0 else low}": abs(weight)}).items():
             warp[target] = warp.get(target, 0.0) + more
     eyes = replace(base.eyes, iris=base.eyes.iris * levels(0.92, 1.1), pupil=levels(0.36, 0.52),
-                   vivid=levels(1.1, 1.7), light=levels(0.95, 1.3), lash=base.eyes.lash * levels(0.5, 1.4),
-                   glint=levels(0.18, 0.32))
+                   vivid=levels(1.1, 1.7), light=base.eyes.light * levels(0.86, 1.18), lash=base.eyes.lash * levels(0.5, 1.4),
+                   glint=base.eyes.glint * levels(0.7, 1.25))
     warm = levels(-0.07, 0.07)
     return replace(base, warp=warp, exaggerate=base.exaggerate * levels(0.7, 1.3), eyes=eyes,
                    wrinkles=float(np.clip(base.wrinkles * levels(0.5, 1.5), 0, 1)), form=base.form * levels(0.6, 1.5),

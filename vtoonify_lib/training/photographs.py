@@ -59,7 +59,7 @@ from .adversary import Adversary
 from .dualstylegan import fit_sampler
 from .exemplars import Exemplars
 from .likeness import HeldOutExample, contact_sheets, score
-from .objectives import OurLosses, SharpLosses
+from .objectives import VGG_WEIGHT, OurLosses, SharpLosses
 from .starting import initial_task, is_dual
 from .vgg import load_vgg
 from .windows import NATURAL, Framing, PairLoader, PatchDataset, Source, natural_side
@@ -97,6 +97,7 @@ class Job:
     zoom: tuple[float, float] = (0.8, 1.25)
     vgg: str | None = None  # a file; "none": without; None: the installed package
     vgg_square: int = 256
+    vgg_weight: float = VGG_WEIGHT
     judge_from: float = 2 / 3
     square: int = vtoonify.SQUARE
     sharpen: float = 0.05
@@ -146,7 +147,7 @@ def _train(job: Job, sources: Sequence[Source], task: vtoonify.VToonifyTask, par
     numbers = [EXEMPLARS * k for k in range(len(job.looks))] if exemplars else []
     patches = PatchDataset(sources, job.looks, framing, job.batch, job.seed, exemplars, numbers)
     pairs = PairLoader(patches, device, job.workers, codes)
-    criterion = OurLosses(parsing) if vgg is None else SharpLosses(parsing, vgg, job.vgg_square)
+    criterion = OurLosses(parsing) if vgg is None else SharpLosses(parsing, vgg, job.vgg_square, job.vgg_weight)
 
     def make_adversary() -> Adversary:
         if exemplars is None:
@@ -339,6 +340,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             ("eyes", float, "their distance in pixels of the input; 0: as large as in use"), ("lr", float, "rate"),
             ("vgg", str, "file of the perceptual network, or none (default: the installed package)"),
             ("vgg-square", int, "side of the squares that it compares, output px"),
+            ("vgg-weight", float, "weight of its verdict"),
             ("judge-from", float, "share of the time from which the adversary plays; 1: never"),
             ("square", int, "side of the squares that it sees, output px"), ("sharpen", float, "weight of its verdict"),
             ("r1", float, "weight of R1"), ("flicker-from", float, "share of the time from which flicker costs"),

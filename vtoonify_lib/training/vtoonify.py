@@ -38,7 +38,9 @@ from .objectives import Criterion, OurLosses, squares
 RECIPES = ("renders", "paper")
 FLICKER_WEIGHT = 4.0
 DETAILS = (*augment.SMALL_PARTS, CLASS_NAMES.index("nose"))
-DETAIL_WEIGHT, BACKDROP_WEIGHT = 3.0, 0.5  # of the pixels of DETAILS, and of the background
+EYES = tuple(CLASS_NAMES.index(name) for name in ("l_eye", "r_eye"))
+# of the pixels of DETAILS, of the EYES (a hundredth of a picture, and what is looked at), and of the background
+DETAIL_WEIGHT, EYE_WEIGHT, BACKDROP_WEIGHT = 3.0, 8.0, 0.5
 MASK_WEIGHT = 0.0005
 FLOW_WEIGHT = 0.3  # of an error of one input pixel; the picture alone finds the flow, much later
 CODE_WEIGHT = 0.1  # of the style encoder's loss; it reaches no other network
@@ -317,13 +319,16 @@ def flicker_weight(i: int, iterations: int, start: float = 0.5, full: float | No
 def detail_mask(parsing: Tensor | None, out: Tensor) -> Tensor:
     """Weights of the pixels of `out` [B,3,H,W] by the classes [B,h,w] of the input → [B,1,H,W]; 1 without classes.
 
-    DETAIL_WEIGHT around small facial features, BACKDROP_WEIGHT on the background, 1 elsewhere.
+    EYE_WEIGHT around eyes, DETAIL_WEIGHT around other small facial features, BACKDROP_WEIGHT on the background, 1
+    elsewhere.
     """
     if parsing is None:
         return torch.ones_like(out[:, :1])
-    near = torch.isin(parsing, torch.tensor(DETAILS, device=parsing.device)).float()[:, None]
-    near = F.max_pool2d(near, 5, 1, 2)  # the cartoon's features are larger than the photograph's
-    weight = 1 + (DETAIL_WEIGHT - 1) * near - (1 - BACKDROP_WEIGHT) * (1 - near) * (parsing == 0)[:, None]
+    weight = torch.where(parsing == 0, BACKDROP_WEIGHT, 1.0)[:, None]
+    for classes, value in ((DETAILS, DETAIL_WEIGHT), (EYES, EYE_WEIGHT)):
+        near = torch.isin(parsing, torch.tensor(classes, device=parsing.device)).float()[:, None]
+        near = F.max_pool2d(near, 5, 1, 2)  # the cartoon's features are larger than the photograph's
+        weight = torch.where(near > 0, value, weight)
     return F.interpolate(weight, out.shape[2:])
 
 
