@@ -107,7 +107,7 @@ def test_dualstylegan_learns_by_the_published_losses(lessons, lpips, tmp_path):
     names = {name.split(".")[2] for name in changed(before, state(dual)) if name.startswith("0.generator")}
     assert names == {"style", "res"} and len(made) == 1
     row = log_of(tmp_path)[-1]
-    assert {"feature", "contextual", "mean feature", "identity", "norm", "sharp", "judge"} <= row.keys()
+    assert {"feature", "contextual", "mean feature", "identity", "norm", "sharp", "adversary"} <= row.keys()
     weights = sum(p.float().norm() for p in dual.generator.res.parameters())
     assert float(row["norm"]) == pytest.approx(0.01 * weights.item(), rel=0.05)
 

@@ -25,11 +25,11 @@ def close(a, b, tolerance=1e-5):
 @pytest.mark.parametrize("kind, arguments, shape", [
     (ConditionalDiscriminator, (TINY.generator, 5), (4, 1)), (ConditionalPatches, (5, 8), (4, 1, 16, 16))])
 def test_conditional_discriminators_listen(kind, arguments, shape):
-    judge, image = build(kind, *arguments), torch.randn(4, 3, 64, 64)
-    y = judge(image, 0.5, 2)
+    net, image = build(kind, *arguments), torch.randn(4, 3, 64, 64)
+    y = net(image, 0.5, 2)
     assert y.shape == shape
-    assert close(judge(image, torch.full((4, 1), 0.5), torch.full((4,), 2)), y)
-    assert not close(judge(image, 0.9, 2), y, 1e-3) and not close(judge(image, 0.5, 3), y, 1e-3)
+    assert close(net(image, torch.full((4, 1), 0.5), torch.full((4,), 2)), y)
+    assert not close(net(image, 0.9, 2), y, 1e-3) and not close(net(image, 0.5, 3), y, 1e-3)
 
 
 @pytest.mark.parametrize("degree, style, message", [
@@ -48,10 +48,10 @@ def test_a_conditional_discriminator_knows_styles():
 
 
 def test_patches_are_judged_where_they_are():
-    judge, image = build(ConditionalPatches, 5, 8), torch.zeros(1, 3, 64, 96)
+    net, image = build(ConditionalPatches, 5, 8), torch.zeros(1, 3, 64, 96)
     spoilt = image.clone()
     spoilt[..., 40:44, 60:64] = 1.0
-    changed = (judge(spoilt, 0.5, 2) - judge(image, 0.5, 2))[0, 0].nonzero()
+    changed = (net(spoilt, 0.5, 2) - net(image, 0.5, 2))[0, 0].nonzero()
     assert len(changed) and (changed - torch.tensor([10, 15])).abs().max() <= 5
 
 

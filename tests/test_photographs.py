@@ -79,7 +79,7 @@ def test_every_layer_that_draws_learns(backbone, tmp_path):
     task = fresh((vtoonify.VToonifyTask if shown is None else vtoonify.DualVToonifyTask), config=config, image_size=32,
                  width=8)
     before = state(task.vtoonify)
-    learnt = photographs._train(replace(job, iterations=3, batch=1, lr=0.1, judge_from=0.0, square=32), [source],
+    learnt = photographs._train(replace(job, iterations=3, batch=1, lr=0.1, adversary_from=0.0, square=32), [source],
                                 task, parsing_net(), None, shown, photographs._codes(job, [pairs]), loop.Clock(60),
                                 "cpu")
     still = set(before) - changed(before, state(learnt.vtoonify))
@@ -241,7 +241,7 @@ def test_the_job_on_a_cpu(backbone, start, random_vgg, tmp_path):
     channels = tuple((2**k, 32) for k in range(2, 8))
     config = VToonifyConfig(replace(start.config.generator, size=128, channels=channels), 64, backbone)
     job = Job((pairs.folder,), looks, config, tmp_path / "out", tmp_path / "work", str(start.folder), 600.0, 2,
-              window=24, batch=2, workers=1, vgg=str(tmp_path / "vgg.safetensors"), vgg_square=32, judge_from=0.0,
+              window=24, batch=2, workers=1, vgg=str(tmp_path / "vgg.safetensors"), vgg_square=32, adversary_from=0.0,
               square=32, flicker_from=0.0, judged=2)
     vgg.write(random_vgg, tmp_path / "vgg.safetensors")
     told = train_photographs(job)
@@ -250,7 +250,7 @@ def test_the_job_on_a_cpu(backbone, start, random_vgg, tmp_path):
     assert files.keys() - styled == {"vtoonify.safetensors", "style_encoder.safetensors", "metrics.json", "log.csv",
                                      "sheet.jpg", "crops.jpg"} and max(files.values()) < 16 * 2**20
     row = log_of(job.out)[-1]
-    assert {"picture", "feature", "vgg", "flicker", "sharp", "judge"} <= row.keys() and row["iteration"] == "2"
+    assert {"picture", "feature", "vgg", "flicker", "sharp", "adversary"} <= row.keys() and row["iteration"] == "2"
     assert ("mask" in row) == (backbone == "dualstylegan")
     assert told == json.loads((job.out / "metrics.json").read_text()) and told["entries"] == [5]
     for numbers in (told["before"], told["after"]):
@@ -287,7 +287,7 @@ def test_a_job_that_carries_detail(start, random_vgg, tmp_path):
     pairs = write_looks(tmp_path / "pairs", ("storybook",), 8, 128, photographs=True)
     config = replace(start.config, detail=4)
     job = Job((pairs.folder,), ("storybook",), config, tmp_path / "out", tmp_path / "work", str(start.folder), 600.0, 2,
-              window=24, batch=2, workers=1, vgg=str(tmp_path / "vgg.safetensors"), vgg_square=32, judge_from=0.0,
+              window=24, batch=2, workers=1, vgg=str(tmp_path / "vgg.safetensors"), vgg_square=32, adversary_from=0.0,
               square=32, flicker_from=0.0, judged=2)
     vgg.write(random_vgg, tmp_path / "vgg.safetensors")
     told = train_photographs(job)
@@ -330,7 +330,7 @@ def test_the_job_stops_by_itself(start, tmp_path, monkeypatch):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=tick))
     pairs = write_looks(tmp_path / "pairs", ("storybook",), 8, 64)
     job = Job((pairs.folder,), ("storybook",), start.config, tmp_path / "out", tmp_path / "work", str(start.folder),
-              24.0, window=24, batch=2, vgg="none", judge_from=0.5, square=32, judged=2)
+              24.0, window=24, batch=2, vgg="none", adversary_from=0.5, square=32, judged=2)
     played, step = [], Adversary.step
     monkeypatch.setattr(Adversary, "step", lambda *a: played.append(a[3]) or step(*a))
     told = train_photographs(job)

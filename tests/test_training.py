@@ -138,10 +138,10 @@ def test_a_run_begun_on_a_gpu_goes_on_on_a_cpu(pairs, tmp_path):
         model = stylegan.distill(pairs, net, TINY.generator, tmp_path / "distill", n, batch=BATCH, hold_out=HOLD_OUT,
                                  device=device, **SMALL)
         source = vtoonify.render_source(pairs, BATCH, HOLD_OUT, device=device)
-        student, _ = vtoonify.train(source, net, TINY, tmp_path / "renders", n, flicker_from=0.0, square=32,
+        task, _ = vtoonify.train(source, net, TINY, tmp_path / "renders", n, flicker_from=0.0, square=32,
                                     make_adversary=partial(make_adversary, device), device=device, **SMALL)
         assert stylegan.code_bank(model, pairs, HOLD_OUT).device.type == device
-        assert all(v.isfinite().all() for v in state(net, model, student).values())
+        assert all(v.isfinite().all() for v in state(net, model, task).values())
     assert torch.load(tmp_path / "renders" / "last.pt", weights_only=True)["iteration"] == 3
 
 
@@ -254,7 +254,7 @@ STRUCTURE = tuple(f"vtoonify.generator.{part}" for part in (
 NOISE = ".noise.weight"  # none is drawn, so its strength is never learnt
 
 
-def of_students(recipe, pairs, parsing, base, stylised, folder) -> tuple[dict, dict]:
+def of_tasks(recipe, pairs, parsing, base, stylised, folder) -> tuple[dict, dict]:
     start = task().state_dict()
     source = vtoonify.render_source(pairs, BATCH, HOLD_OUT) if recipe == "renders" else \
         paper.generator_source(base, stylised, task().style, TINY, BATCH)
@@ -265,7 +265,7 @@ def of_students(recipe, pairs, parsing, base, stylised, folder) -> tuple[dict, d
 @pytest.mark.parametrize("recipe", vtoonify.RECIPES)
 def test_three_steps_change_only_what_should_change(recipe, pairs, parsing, base, stylised, tmp_path):
     kept = state(parsing, base, stylised)
-    before, after = of_students(recipe, pairs, parsing, base, stylised, tmp_path)
+    before, after = of_tasks(recipe, pairs, parsing, base, stylised, tmp_path)
     trainable = {k for k in before if k.startswith(("vtoonify.encoder.", "vtoonify.fusion_"))}
     if recipe == "renders":
         trainable |= {k for k, _ in task().vtoonify.generator.named_parameters(prefix="vtoonify.generator")

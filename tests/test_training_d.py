@@ -100,7 +100,7 @@ def test_tint_leaves_repainted_people_alone(pairs, monkeypatch):
 
 
 # -- where it starts ---------------------------------------------------------------------------------------------------
-def test_dual_students_begin_as_the_simple_ones():
+def test_dual_tasks_begin_as_the_simple_ones():
     simple = task()
     dual = exemplars.dual_task(simple, TINY_D)
     x = torch.randn(2, 3, 32, 32)
@@ -194,8 +194,8 @@ def test_sharpening_asks_about_degree_and_style_and_resumes_to_the_bit(source, t
             train(source, tmp_path / "b", 3, **more)
     assert torch.load(tmp_path / "b" / "last.pt", weights_only=True)["iteration"] == 1
     assert equal(state(*whole), state(*train(source, tmp_path / "b", 3, **more)))
-    assert float(log_of(tmp_path / "a")[-1]["judge"]) > 0
-    names = torch.load(tmp_path / "a" / "last.pt", weights_only=True)["judge"]
+    assert float(log_of(tmp_path / "a")[-1]["adversary"]) > 0
+    names = torch.load(tmp_path / "a" / "last.pt", weights_only=True)["adversary"]
     assert names["style_mapper.weight"].shape[0] == 4
 
 

@@ -39,7 +39,7 @@ from vtoonify_lib.weights.bundle import load_bundle, save_bundle
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def test_a_judge_larger_than_the_pairs(pairs, parsing, tmp_path):
+def test_a_discriminator_larger_than_the_pairs(pairs, parsing, tmp_path):
     source = vtoonify.render_source(pairs, BATCH, HOLD_OUT, window=24)
     with pytest.raises(VToonifyError, match="squares of 64 px and the pairs are only 48×48"):
         vtoonify.train(source, parsing, TINY, tmp_path, 1, make_adversary=lambda: vtoonify.stylegan_adversary(64),
@@ -134,7 +134,7 @@ def test_the_default_bundle_from_nothing(pairs, tmp_path, monkeypatch):
     monkeypatch.setattr(landmarks, "make", lambda folder, out, plan: shutil.copy(shipped, out) and {"all": 0.05})
     monkeypatch.setattr(stylegan, "fit_mapping", partial(stylegan.fit_mapping, iterations=2, batch=8))
     stages = (default.Stage(None, 1, 2),)
-    plan = default.DefaultPlan(12, HOLD_OUT, 1, 1, stages, stages, 1, 1, BATCH, window=24, judge=32)
+    plan = default.DefaultPlan(12, HOLD_OUT, 1, 1, stages, stages, 1, 1, BATCH, window=24, square=32)
     default.train_default(tmp_path / "runs", tmp_path / "ours", plan, TINY)
     bundle = load_bundle(tmp_path / "ours")
     assert bundle.info["provenance"]["plan"]["base"] == [{"size": None, "iterations": 1, "batch": 2}]
@@ -152,7 +152,7 @@ def test_the_default_bundle_from_nothing(pairs, tmp_path, monkeypatch):
 def test_a_bundle_is_trained_further(pairs, teachers, tmp_path, monkeypatch):
     asked = {}
     monkeypatch.setattr(default, "render_pairs", lambda _, people, **how: asked.update(how, people=people) or pairs)
-    plan = default.DefaultPlan(12, HOLD_OUT, sharpen=2, batch=BATCH, window=24, judge=32)
+    plan = default.DefaultPlan(12, HOLD_OUT, sharpen=2, batch=BATCH, window=24, square=32)
     default.train_further(tmp_path / "run", tmp_path / "further", str(teachers.folder), plan)
     made = load_bundle(tmp_path / "further")
     assert asked["people"] == 12 and asked["size"] == 64
@@ -278,7 +278,7 @@ def test_picture_loss_sees_colours_and_edges():
     assert objectives.picture_loss(y, y, ones) == 0
 
 
-def test_the_judge_learns_and_its_verdict_leaves_it_alone():
+def test_the_discriminator_learns_and_the_generator_loss_leaves_it_alone():
     torch.manual_seed(0)
     critic = Adversary(Discriminator(GeneratorConfig(8, channels=((4, 8), (8, 8)))), lr=0.01, r1_every=2)
     real, fake = torch.ones(4, 3, 8, 8), (-torch.ones(4, 3, 8, 8)).requires_grad_()

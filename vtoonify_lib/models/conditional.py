@@ -74,14 +74,14 @@ class ConditionalPatches(Conditioned):
         self.convs = nn.Sequential(
             *_patch_conv(6, width, 3, 1), *_patch_conv(width, 2 * width, 4, 2),
             *_patch_conv(2 * width, 3 * width, 4, 2), *_patch_conv(3 * width, 3 * width, 3, 1))
-        self.verdict = nn.Conv2d(3 * width, 1, 3, padding=1)
+        self.logits = nn.Conv2d(3 * width, 1, 3, padding=1)
         self.project = nn.Conv2d(3 * width, 2 * CODE, 1)
 
     def forward(self, image: Tensor, degree: Tensor | float, style: Tensor | int) -> Tensor:
         condition = self.condition(degree, style, image.shape[0])
         mean = F.interpolate(F.avg_pool2d(image, 4), image.shape[2:], mode="bilinear")
         h = self.convs(channels_last(torch.cat([image, DETAIL_GAIN * (image - mean)], dim=1)))
-        return self.verdict(h) + (self.project(h) * condition[:, :, None, None]).mean(1, keepdim=True)
+        return self.logits(h) + (self.project(h) * condition[:, :, None, None]).mean(1, keepdim=True)
 
 
 def _patch_conv(inputs: int, outputs: int, kernel: int, stride: int) -> tuple[nn.Module, nn.Module]:

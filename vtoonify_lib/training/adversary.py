@@ -34,7 +34,7 @@ class Adversary:
 
     def parts(self) -> dict:
         """Parts of a checkpoint by name."""
-        return {"judge": self.net, "judge_optimizer": self.optimizer}
+        return {"adversary": self.net, "adversary_optimizer": self.optimizer}
 
     def generator_loss(self, fake: Tensor, *about: Tensor) -> Tensor:
         """Non-saturating loss of the generator, whose pictures are `fake`. The discriminator gets no gradient."""

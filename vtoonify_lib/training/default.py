@@ -69,7 +69,7 @@ class DefaultPlan:
     sharpen: int = 1500
     batch: int = 16
     window: int = 96  # side of the windows that VToonify trains on
-    judge: int = 128  # side of the squares of its output that the discriminator takes
+    square: int = 128  # side of the squares of its output that the discriminator takes
 
 
 def train_default(folder: str | Path, out: str | Path, plan: DefaultPlan | None = None, config: VToonifyConfig = STUDIO,
@@ -168,8 +168,8 @@ def sharpen(pairs: Pairs, parsing: ParsingNet, task: vtoonify.VToonifyTask, fold
     return vtoonify.train(_source(pairs, plan, 31, device), parsing, task.vtoonify.config, folder / "sharpen",
                           plan.sharpen, start=task.state_dict(), lr=SHARPEN_LR, flicker_from=0.0, seed=31,
                           sample_pairs=held_out_pair(pairs, np.arange(8), device), image_size=style.image_size,
-                          width=style.body[0].out_channels, square=plan.judge,
-                          make_adversary=lambda: vtoonify.stylegan_adversary(plan.judge, device), device=device)[1]
+                          width=style.body[0].out_channels, square=plan.square,
+                          make_adversary=lambda: vtoonify.stylegan_adversary(plan.square, device), device=device)[1]
 
 
 def _source(pairs: Pairs, plan: DefaultPlan, seed: int, device: str | torch.device) -> Callable[[int], vtoonify.Pair]:

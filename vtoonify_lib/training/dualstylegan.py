@@ -193,7 +193,7 @@ def train_styles(model: DualDistilled, examples: Callable[[int], StyleExample], 
         loop.optimizer_step(sum(parts.values()), optimizer, rate, clip=1.0)
         ema.update(model, i)
         values = {name: float(value.detach()) for name, value in parts.items()}
-        return values | ({"judge": adversary.step(target, out.float(), i)} if adversary else {})
+        return values | ({"adversary": adversary.step(target, out.float(), i)} if adversary else {})
 
     @torch.no_grad()
     def sample(_: int) -> Image.Image:

@@ -98,7 +98,7 @@ class Job:
     vgg: str | None = None  # a file; "none": without; None: the installed package
     vgg_square: int = 256
     vgg_weight: float = VGG_WEIGHT
-    judge_from: float = 2 / 3
+    adversary_from: float = 2 / 3
     square: int = vtoonify.SQUARE
     sharpen: float = 0.05
     r1: float = 0.5
@@ -158,8 +158,8 @@ def _train(job: Job, sources: Sequence[Source], task: vtoonify.VToonifyTask, par
     return vtoonify.train(
         pairs, parsing, job.config, job.work / "run", job.iterations, start=task.state_dict(), lr=job.lr,
         flicker_from=job.flicker_from, seed=job.seed, image_size=task.style.image_size,
-        width=task.style.body[0].out_channels, make_adversary=make_adversary if job.judge_from < 1 else None,
-        square=job.square, sharpen=job.sharpen, criterion=criterion, adversary_from=job.judge_from, clock=clock,
+        width=task.style.body[0].out_channels, make_adversary=make_adversary if job.adversary_from < 1 else None,
+        square=job.square, sharpen=job.sharpen, criterion=criterion, adversary_from=job.adversary_from, clock=clock,
         device=device)[1]
 
 
@@ -340,9 +340,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             ("eyes", float, "their distance in pixels of the input; 0: as large as in use"), ("lr", float, "rate"),
             ("vgg", str, "file of the perceptual network, or none (default: the installed package)"),
             ("vgg-square", int, "side of the squares that it compares, output px"),
-            ("vgg-weight", float, "weight of its verdict"),
-            ("judge-from", float, "share of the time from which the adversary plays; 1: never"),
-            ("square", int, "side of the squares that it sees, output px"), ("sharpen", float, "weight of its verdict"),
+            ("vgg-weight", float, "weight of its feature distance"),
+            ("adversary-from", float, "share of the time from which the adversary plays; 1: never"),
+            ("square", int, "side of the squares that it sees, output px"), ("sharpen", float, "weight of the adversarial loss"),
             ("r1", float, "weight of R1"), ("flicker-from", float, "share of the time from which flicker costs"),
             ("judged", int, "held-out entries for the numbers"), ("seed", int, "of all that is random")):
         parser.add_argument(f"--{name}", type=kind, default=defaults[name.replace("-", "_")],

@@ -51,7 +51,7 @@ class StudioDPlan:
     sharpen_lr: float = 1e-3
     sharpen_weight: float = 0.05  # of the adversarial loss: its gradient is a fifth of the picture loss's
     sharpen_r1: float = 0.5  # 10, as at 1024 px, keeps a discriminator of 128 px from learning in so short a time
-    judge: int = 128  # side of the squares of its output that the discriminator sees
+    square: int = 128  # side of the squares of its output that the discriminator sees
     dual: DualPlan = field(default_factory=DualPlan)
     identities: int = 640  # people from whom the identity encoder learns
     identity: int = 700
@@ -94,7 +94,7 @@ def train_vtoonify(pairs: Pairs, start: Bundle, folder: Path, plan: StudioDPlan,
                             table_code_until, device)
 
     def make_adversary() -> Adversary:
-        net = ConditionalDiscriminator(replace(vtoonify.ADVERSARY, size=plan.judge), len(LOOKS) * EXEMPLARS)
+        net = ConditionalDiscriminator(replace(vtoonify.ADVERSARY, size=plan.square), len(LOOKS) * EXEMPLARS)
         return Adversary(net, device, r1_weight=plan.sharpen_r1, mixed=True)
 
     few = min(3, plan.hold_out // len(LOOKS))
@@ -107,7 +107,7 @@ def train_vtoonify(pairs: Pairs, start: Bundle, folder: Path, plan: StudioDPlan,
                              plan.vtoonify, start=task.state_dict(), flicker_from=plan.flicker_from, **more)[1]
     return vtoonify.train(source(31, 0), parsing, config, folder / "sharpen", plan.sharpen, start=trained.state_dict(),
                           lr=plan.sharpen_lr, flicker_from=0.0, seed=31, make_adversary=make_adversary,
-                          square=plan.judge, sharpen=plan.sharpen_weight, **more)[1]
+                          square=plan.square, sharpen=plan.sharpen_weight, **more)[1]
 
 
 def train_studio_d(folder: str | Path, out: str | Path, plan: StudioDPlan | None = None, start: str = "studio-t",

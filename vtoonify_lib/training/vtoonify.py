@@ -257,12 +257,12 @@ def train(pairs: Callable[[int], Pair], parsing: ParsingNet, config: VToonifyCon
         loop.optimizer_step(sum(parts.values()), optimizer, rate, clip=1.0)
         ema.update(task, i)
         values = {name: value.detach() for name, value in parts.items()}
-        return values | ({"judge": adversary.step(real, fake, i, *about)} if playing else {})
+        return values | ({"adversary": adversary.step(real, fake, i, *about)} if playing else {})
 
     def sample(i: int) -> Image.Image:
         return sheet(ema.model, parsing, sample_pairs)
 
-    parts = {"students": task, "ema": ema, "optimizer": optimizer, **(adversary.parts() if adversary else {}),
+    parts = {"task": task, "ema": ema, "optimizer": optimizer, **(adversary.parts() if adversary else {}),
              **({"clock": clock} if clock else {})}
     loop.run(folder, iterations, step, parts, sample if sample_pairs else None, sample_every, seconds=seconds,
              clock=clock, title=f"VToonify-{config.backbone[0].upper()}")
