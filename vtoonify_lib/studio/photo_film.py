@@ -29,9 +29,9 @@ from .photo_masks import BROWS, EYES, LIPS, MOUTH, NECK, SKIN
 from .photo_prepared import Prepared
 from .photo_warp import Exact, carried, fetch_at
 
-# a gloss: skin that is less red than the face's own tone, by how much, and brighter than it (none, and all of it); how
-# far it is darkened. Smoothing alone makes a grey spot of it, most of all on dark skin.
-PALE, LIT, DULLED = (0.12, 0.40), (1.0, 1.4), 0.3
+# A gloss on dark skin: less red than the face's own tone, by how much, and brighter than it (none, and all of it); how
+# bright such a face is (all of it, and none); how far it is darkened. Smoothing alone makes a grey spot of it.
+PALE, LIT, DARK, DULLED = (0.12, 0.40), (1.0, 1.4), (0.18, 0.30), 0.3
 
 
 def _closed(exact: Exact) -> np.ndarray:
@@ -114,13 +114,15 @@ class FilmDrawing:
         return to_display(out + (0.05 * gleam * (0.3 + 0.7 * low_grey))[..., None])
 
     def _sheen(self, light: np.ndarray, low: np.ndarray, face: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """→ the face's own hue (linear RGB of brightness 1), and how much of a gloss is where [S,S]."""
+        """→ the face's own hue (linear RGB of brightness 1), and how much of a gloss is where [S,S],
+        on dark skin; on light skin it is what lights a face."""
         seen = light[face > 0.5]
         if len(seen) < 50:
             return np.ones(3, np.float32), np.zeros_like(face)
         tone = np.maximum(np.median(seen, 0), 1e-3)
         pale = 1 - (low[..., 0] / np.maximum(low[..., 2], 1e-3)) / (tone[0] / tone[2])
-        return tone / luma(tone), smoothstep(pale, *PALE) * smoothstep(luma(low) / luma(tone), *LIT)
+        dark = 1 - smoothstep(np.percentile(luma(seen), 75), *DARK)
+        return tone / luma(tone), dark * smoothstep(pale, *PALE) * smoothstep(luma(low) / luma(tone), *LIT)
 
     def _under_eyes(self) -> np.ndarray:
         """Below the lower lids, where lashes would be left as dots."""
