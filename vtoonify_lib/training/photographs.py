@@ -343,7 +343,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             ("vgg-weight", float, "weight of its feature distance"),
             ("adversary-from", float, "share of the time from which the adversary plays; 1: never"),
             ("square", int, "side of the squares that it sees, output px"),
-            ("sharpen", float, "weight of the adversarial loss"), ("r1", float, "weight of R1"), ("flicker-from", float, "share of the time from which flicker costs"),
+            ("sharpen", float, "weight of the adversarial loss"), ("r1", float, "weight of R1"),
+            ("flicker-from", float, "share of the time from which flicker costs"),
             ("judged", int, "held-out entries for the numbers"), ("seed", int, "of all that is random")):
         parser.add_argument(f"--{name}", type=kind, default=defaults[name.replace("-", "_")],
                             help=text if "default" in text else f"{text} (default: %(default)s)")
