@@ -40,7 +40,7 @@ class UnfitFile(VToonifyError):
 def read_vtoonify(path: Path, backbone: str) -> VToonify:
     """The network of a checkpoint, built for inference. UnfitFile for another backbone, or a name or shape too many."""
     with fits(path):
-        state = _state(read_checkpoint(path, only=["g_ema"]), "g_ema")
+        state = _state(read_checkpoint(path), "g_ema")
         config = vtoonify_config(state)
         if config.backbone != backbone:
             raise VToonifyError(f"it is made for the backbone {config.backbone!r}, expected {backbone!r}")
@@ -83,7 +83,7 @@ def read_style_encoder(path: Path) -> tuple[PSP, dict[str, Any]]:
     pSp's decoder, a StyleGAN, may be in the file too and is left out.
     """
     with fits(path):
-        contents = read_checkpoint(path, only=["state_dict", "latent_avg"])
+        contents = read_checkpoint(path)
         state = {k: v for k, v in _state(contents, "state_dict").items() if k.startswith("encoder.")}
         average = contents.get("latent_avg")
         if not isinstance(average, torch.Tensor):
