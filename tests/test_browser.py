@@ -129,9 +129,16 @@ def test_the_explorer_answers_and_ipyvolume_shows(lab, browser):
     screenshot(browser, "explorer")
     picture = browser.execute_script(PIXELS)
 
-    tabs = browser.find_elements(By.CSS_SELECTOR, ".widget-tab .lm-TabBar-tab, .jupyter-widget-tab .lm-TabBar-tab")
-    next(tab for tab in tabs if tab.text.strip() == "Degrees").click()
-    time.sleep(1)
+    for width in (1000, 1280, 1500):  # the picture keeps its size, and what does not fit beside it goes below
+        browser.set_window_size(width, 2200)
+        time.sleep(2)
+        sizes = browser.execute_script("""
+            const shown = [...document.querySelectorAll('img.widget-image, .widget-image img')];
+            const part = i => i.getBoundingClientRect().width;
+            return [part(shown.filter(i => i.naturalWidth > 100)[0]),
+                    part(document.querySelector('.widget-tab, .jupyter-widget-tab'))];""")
+        assert min(sizes) >= 330 and sizes[0] >= 395, (width, sizes)
+        screenshot(browser, f"explorer_{width}")
     slider = "./ancestor::*[contains(@class,'widget-slider')][1]"
     handle = next(h for h in browser.find_elements(By.CSS_SELECTOR, ".noUi-handle")
                   if h.is_displayed() and "structure" in h.find_element(By.XPATH, slider).text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from base64 import b64encode
@@ -169,7 +170,7 @@ def test_a_recipe_that_moves_is_shown_where_it_ends(explorer, styled, tmp_path):
 
 def test_a_style_can_be_new_or_come_from_a_picture_or_a_file(explorer, styled, tmp_path):
     explorer.seed.value = 5
-    button(explorer.view, "the style of this seed, which nobody drew").click()
+    button(explorer.view, "draw with it").click()
     assert explorer.parts[0][0] == styled.new_style(5)
     uploaded(button(explorer.view, "style of a picture"), SAMPLE.with_name("portrait_2.jpg"))
     style = explorer.parts[0][0]
@@ -218,6 +219,35 @@ def test_a_clip_is_toonified_with_what_is_seen(explorer, tmp_path, styled, monke
     assert explorer.clip(PORTRAIT) is None and "is no clip" in explorer.status.value
     explorer.keyframes["structure"].value = "2:0, 1:1"
     assert explorer.clip(clip) is None and "out of order" in explorer.status.value
+
+
+def test_the_picture_is_saved_at_full_size(explorer, tmp_path, monkeypatch):
+    offered = []
+    monkeypatch.setattr(panels.explorer, "offer", offered.append)
+    explorer.gallery.buttons["comic-07"].click()
+    explorer.uncover.value = 0.5  # is for looking only
+    button(explorer.view, "save the picture").click()
+    path = tmp_path / "out" / "comic-07.png"
+    assert offered == [path] and "comic-07.png is written" in explorer.status.value
+    assert np.array_equal(np.asarray(Image.open(path)), explorer.picture)
+
+
+def test_of_many_clicks_the_newest_is_drawn(explorer, monkeypatch):
+    drawn, real = [], explorer.preview.draw
+    monkeypatch.setattr(explorer.preview, "draw", lambda look: (drawn.append(look.style), real(look))[1])
+
+    async def clicks():  # as in a kernel, where events come while its loop runs
+        for name in ("comic-07", "clay-03", "storybook-01"):
+            explorer.gallery.buttons[name].click()
+        assert not drawn
+        await asyncio.sleep(3 * parts.NewestOnly.WAIT)
+        assert drawn == [(("storybook-01", 1.0),)]
+        explorer.gallery.buttons["comic-07"].click()
+        assert np.array_equal(explorer.picture, real(explorer.look))  # who reads it gets the newest
+        await asyncio.sleep(3 * parts.NewestOnly.WAIT)
+
+    asyncio.run(clicks())
+    assert len(drawn) == 2
 
 
 def test_unexpected_errors_stay_inside_too(explorer, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from PIL import Image
 from ...config import VToonifyError
 from ...inference.preview import Preview, wipe
 from ...inference.toonifier import FRAMES, SAMPLE, Toonifier
-from ...media.images import VIDEO_SUFFIXES
+from ...media.images import VIDEO_SUFFIXES, write_image
 from ...models.latents import layer_names
 from ...styles.recipe import Recipe
 from ...styles.request import ALL, LARGEST, Degree, Keyframes, Look
@@ -21,10 +22,11 @@ from ...styles.table import STYLE_SUFFIX, Part, StyleCode
 from ...training.style_fitting import fitter
 from ..notebook_setup import Picker, offer
 from ..plotting import video
-from .parts import DegreePad, Gallery, Status, jpeg
+from .parts import DegreePad, Gallery, NewestOnly, Status, jpeg
 
 MOST_STYLES = 4  # in a blend
 WIDE, NARROW, SNUG = {"width": "340px"}, {"width": "170px"}, {"width": "auto"}  # layouts
+FLOWING = {"display": "flex", "flex_flow": "row wrap", "align_items": "flex-start"}  # side by side
 PORTRAIT = SAMPLE.with_name("portrait_1.jpg")
 COLOURS = {"keep mine": 0.0, "half-way": 0.5, "the style's": 1.0}
 
@@ -51,15 +53,15 @@ class Explorer:
                        for name in layer_names(toonifier.config.out_size)]
         for slider in self.layers:
             slider.observe(lambda _: self.redraw(), "value")
-        self.image = widgets.Image(format="jpeg", layout=widgets.Layout(max_width="100%"))
+        self.image = widgets.Image(format="jpeg", layout=widgets.Layout(width="100%"))
         self.uncover = widgets.FloatSlider(0.0, min=0.0, max=1.0, step=0.01, description="before", layout=WIDE)
         self.uncover.observe(lambda _: self._shown(), "value")
         self.padding: float | None = None  # of a recipe; None: the usual one
         self.preview, self._source = Preview(toonifier, source), source
-        self.picture = self.preview.crop
+        self._picture, self._drawing = self.preview.crop, NewestOnly(self._redrawn)
         self.view = self._arrange()
         self._listed()
-        self.redraw()
+        self._redrawn()
 
     # -- what is chosen ------------------------------------------------------------------------------------------
     @property
@@ -68,6 +70,12 @@ class Explorer:
         shares = [slider.value for slider in self.layers]
         return Look(tuple(self.parts), self.pad.structure.value, self.pad.color.value, self.seed.value,
                     shares if min(shares) < 1 else None)
+
+    @property
+    def picture(self) -> np.ndarray:
+        """The newest result: uint8 [H,W,3]."""
+        self._drawing.now()
+        return self._picture
 
     def _moving(self) -> Look:
         """The look for a clip: keyframes of the tab Clip, where given, replace the degrees."""
@@ -90,20 +98,24 @@ class Explorer:
             else:
                 self.parts = [*chosen, (style, 1.0)]
             self._listed()
-            self._draw()
+            self.redraw()
 
     def redraw(self) -> None:
-        """Redraw the preview; errors are shown in the panel."""
+        """Ask for the preview to be drawn anew; errors are shown in the panel."""
         if not self._quiet:
-            with self.status.guard():
-                self._draw()
+            self._drawing.request()
+
+    def _redrawn(self) -> None:
+        with self.status.guard():
+            self._draw()
 
     def _draw(self) -> None:
-        self.picture = self.preview.draw(self.look)
+        self._drawing.cancel()
+        self._picture = self.preview.draw(self.look)
         self._show()
 
     def _show(self) -> None:
-        self.image.value = jpeg(wipe(self.preview.crop, self.picture, self.uncover.value))
+        self.image.value = jpeg(wipe(self.preview.crop, self._picture, self.uncover.value))
 
     def _shown(self) -> None:
         with self.status.guard():
@@ -145,6 +157,20 @@ class Explorer:
         """The random style of the seed."""
         with self.status.guard():
             self.pick(self.toonifier.new_style(self.seed.value))
+
+    def save_picture(self) -> Path | None:
+        """Write what is seen, without the wipe, as a picture of full size."""
+        path = None
+        with self.screen, self.status.guard():
+            self.out.mkdir(parents=True, exist_ok=True)
+            styles = (str(style if not isinstance(style, StyleCode) else style.name) for style, _ in self.parts)
+            name = re.sub(r"[^\w-]+", "_", "_".join(styles))
+            path = write_image(self.out / f"{name}.png", self.picture)
+            self.screen.clear_output()
+            offer(path)
+        if path:
+            self.status.say(f"{path} is written")
+        return path
 
     def save(self) -> Path | None:
         """Write the recipe that replays this look."""
@@ -196,32 +222,38 @@ class Explorer:
 
     # -- layout --------------------------------------------------------------------------------------------------
     def _arrange(self) -> widgets.Widget:
-        tabs = {"Style": self._style_tab(), "Degrees": self._degree_tab(),
+        self.screen = widgets.Output()
+        tabs = {"Style": self._style_tab(), "More styles": self._invention_tab(),
                 "Layers": widgets.VBox([widgets.HTML("How much of the style each layer reads, coarse ones first"),
                                         *self.layers, _button("all to 1", self.all_layers)]),
                 "Recipe": self._recipe_tab(), "Clip": self._clip_tab()}
-        tab = widgets.Tab(list(tabs.values()), layout=widgets.Layout(width="560px"))
+        tab = widgets.Tab(list(tabs.values()), layout=widgets.Layout(flex="1 1 340px", min_width="340px"))
         for i, title in enumerate(tabs):
             tab.set_title(i, title)
         mine = self._file_button("another picture", "image/*", self.open)
-        left = widgets.VBox([self.image, self.uncover, mine], layout=widgets.Layout(width="420px"))
-        return widgets.VBox([self.status, widgets.HBox([left, tab])])
+        keep = _button("save the picture", self.save_picture)
+        left = widgets.VBox([self.image, self.uncover, widgets.HBox([mine, keep])],
+                            layout=widgets.Layout(flex="1 1 400px", min_width="400px", max_width="640px"))
+        return widgets.VBox([self.status, widgets.Box([left, tab], layout=widgets.Layout(**FLOWING)), self.screen])
 
     def _style_tab(self) -> widgets.Widget:
         self.blend = widgets.ToggleButton(False, description="blend several", icon="plus")
         self.weights = widgets.VBox()
-        self.seed = widgets.BoundedIntText(0, min=0, max=10**6, description="seed", layout=NARROW)
-        new = _button("the style of this seed, which nobody drew", self.invent)
-        steps = widgets.BoundedIntText(0, min=0, max=1000, description="refine", layout=NARROW)
+        colours = [_button(title, lambda value=value: self.pad.set(self.pad.structure.value, value))
+                   for title, value in COLOURS.items()]
+        beside = widgets.VBox([widgets.Label("colours:"), widgets.HBox(colours), self.blend, self.weights])
+        return widgets.VBox([self.gallery, widgets.Box([self.pad, beside], layout=widgets.Layout(**FLOWING))])
+
+    def _invention_tab(self) -> widgets.Widget:
+        self.seed = widgets.BoundedIntText(0, min=0, max=10**6, description="number", layout=NARROW)
+        steps = widgets.BoundedIntText(0, min=0, max=1000, layout={"width": "70px"})
         from_picture = self._file_button("style of a picture", f"image/*,{STYLE_SUFFIX}",
                                          lambda path: self.take_style(path, steps.value))
-        return widgets.VBox([self.gallery, self.blend, self.weights, widgets.HBox([self.seed, new]),
-                             widgets.HBox([steps, from_picture])])
-
-    def _degree_tab(self) -> widgets.Widget:
-        keep = [_button(title, lambda value=value: self.pad.set(self.pad.structure.value, value))
-                for title, value in COLOURS.items()]
-        return widgets.VBox([self.pad, widgets.HBox([widgets.Label("colours:"), *keep])])
+        return widgets.VBox([
+            widgets.HTML("A random style; each number is another one"),
+            widgets.HBox([self.seed, _button("draw with it", self.invent)]),
+            widgets.HTML("The style of a portrait, or of a saved style file"),
+            widgets.HBox([from_picture, widgets.Label("fitting steps (0: read at once):"), steps])])
 
     def _recipe_tab(self) -> widgets.Widget:
         self.recipe = widgets.Text("recipe.json", description="file")
@@ -229,16 +261,15 @@ class Explorer:
                              self._file_button("load a recipe", ".json", self.load)])
 
     def _clip_tab(self) -> widgets.Widget:
-        self.screen = widgets.Output()
-        self.keyframes = {name: widgets.Text("", placeholder="0:0, 2:1", description=name)
-                          for name in ("structure", "color")}
+        self.keyframes = {name: widgets.Text("", placeholder="0:0, 2:1", description=title)
+                          for name, title in (("structure", "structure"), ("color", "colour"))}
         self.frame = widgets.ToggleButtons(options=FRAMES, value=FRAMES[0], description="frame")
         self.frame.tooltips = ("the region around the face", "everybody's head, in the whole picture")
         path = widgets.Text(str(SAMPLE), description="clip", layout=WIDE)
         return widgets.VBox([self.frame,
             widgets.HTML("Degrees that move, as seconds:value; empty: as set"), *self.keyframes.values(),
             widgets.HBox([path, _button("toonify it", lambda: self.clip(path.value))]),
-            self._file_button("toonify my clip", "video/*", self.clip), self.screen])
+            self._file_button("toonify my clip", "video/*", self.clip)])
 
     def _file_button(self, title: str, accept: str, use: Callable[[Path], object]) -> widgets.Widget:
         """A button that takes one file and hands its path to `use`."""

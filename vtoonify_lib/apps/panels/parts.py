@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import traceback
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
@@ -66,6 +67,38 @@ class Status(widgets.HTML):
                     self.say("")
 
 
+class NewestOnly:
+    """Calls `do()` a moment after the last of several requests: who clicks fast does not wait for what is outdated.
+
+    Without a running event loop, outside of Jupyter, each request calls at once.
+    """
+
+    WAIT = 0.05  # seconds: events that wait in the kernel's queue come in a few milliseconds each
+
+    def __init__(self, do: Callable[[], None]) -> None:
+        self._do, self._waiting = do, None
+
+    def request(self) -> None:
+        """Ask for a call; an earlier one that has not been made yet is dropped."""
+        self.cancel()
+        try:
+            self._waiting = asyncio.get_running_loop().call_later(self.WAIT, self.now)
+        except RuntimeError:
+            self._do()
+
+    def cancel(self) -> bool:
+        """Drop the call that is waiting → whether there was one."""
+        waiting, self._waiting = self._waiting, None
+        if waiting:
+            waiting.cancel()
+        return waiting is not None
+
+    def now(self) -> None:
+        """Make the call that is waiting, if there is one."""
+        if self.cancel():
+            self._do()
+
+
 class Gallery(widgets.VBox):
     """Named styles as pictures to click, a tab for each look; `on_pick(name)` is called.
 
@@ -73,7 +106,7 @@ class Gallery(widgets.VBox):
     version of ipywidgets, without JavaScript of ours.
     """
 
-    def __init__(self, names: Sequence[str], on_pick: Callable[[str], None], columns: int = 8) -> None:
+    def __init__(self, names: Sequence[str], on_pick: Callable[[str], None]) -> None:
         self.buttons: dict[str, widgets.Button] = {}
         rules, looks = [], {}
         for name in names:
@@ -87,7 +120,7 @@ class Gallery(widgets.VBox):
             button.on_click(lambda _, name=name: on_pick(name))
             self.buttons[name] = button
             looks.setdefault(name.rsplit("-", 1)[0], []).append(button)
-        grid = widgets.Layout(grid_template_columns=f"repeat({columns}, {THUMB + 4}px)")
+        grid = widgets.Layout(grid_template_columns=f"repeat(auto-fill, {THUMB + 4}px)")
         self.tabs = widgets.Tab([widgets.GridBox(buttons, layout=grid) for buttons in looks.values()])
         for i, look in enumerate(looks):
             self.tabs.set_title(i, look)
