@@ -225,7 +225,8 @@ def test_the_full_frame_keeps_what_is_no_person(toonifier, tmp_path, monkeypatch
         return logits
 
     monkeypatch.setattr(toonifier.networks, "parse_small", maps)
-    monkeypatch.setattr(toonifier.networks, "painter", lambda *_: lambda crops, logits=None: 255 - np.repeat(np.repeat(crops, 2, 1), 2, 2))
+    monkeypatch.setattr(toonifier.networks, "fold",
+                        lambda *_: lambda crops, logits: 255 - np.repeat(np.repeat(crops, 2, 1), 2, 2))
     before = walk([60] * 2, width=640)[0]
     drawn = toonifier.image(before, frame="full")
     src = write_clip(tmp_path / "a.mp4", walk([60] * 2, width=640))

@@ -131,12 +131,9 @@ def _batch_size(stylizer: Stylizer, subjects: list[Subject], options: VideoOptio
     """How many frames to draw at a time; one where the look is animated, because it is folded into the weights."""
     if any(look.request.is_animated for look in options.looks):
         return 1
-
-    def try_out(subject: Subject) -> np.ndarray:
-        detail, plans = stylizer.config.detail or 1, subject.plans
-        return subject.draw(np.zeros((1, detail * plans.height, detail * plans.width, 3), np.uint8), 0.0)
-
-    return min(frames_that_fit(stylizer.device, lambda subject=subject: try_out(subject)) for subject in subjects)
+    detail = stylizer.config.detail or 1
+    return min(frames_that_fit(stylizer.device, partial(subject.draw, np.zeros(
+        (1, detail * subject.plans.height, detail * subject.plans.width, 3), np.uint8), 0.0)) for subject in subjects)
 
 
 def draw_clip(stylizer: Stylizer, src: Path, writer: SegmentWriter, subjects: list[Subject], options: VideoOptions

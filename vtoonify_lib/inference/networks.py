@@ -117,7 +117,6 @@ class TorchEngine(Engine):
             return self.vtoonify.map(code) if isinstance(self.encoder, PSP) else code
 
     def parse_small(self, crops: np.ndarray) -> Tensor:
-        """See `Engine`."""
         with torch.inference_mode(), self._memory(crops):
             return parsing_logits(self.parsing, to_tensor(crops, self.device).to(self.dtype))
 

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from ..config import DATA, VToonifyError
-from ..faces.crop import CropPlan, align_face, paste_all, resolve_padding
+from ..faces.crop import CropPlan, align_face, face_position, paste_all, resolve_padding
 from ..faces.detector import FACE_NEEDS, Face
 from ..media.images import read_image
 from ..models.devices import pick_device
@@ -23,13 +23,12 @@ from ..styles.request import ALL, AS_TRAINED, LARGEST, Look, ResolvedLook, check
 from ..weights.published import open_bundle
 from .frame_renderer import VideoOptions
 from .networks import Engine, TorchEngine
-from .occlusion import face_position, ownership_mask
+from .occlusion import ownership_mask
 from .stylizer import Stylizer
 from .video import VideoResult, animate, several_faces_note
 
 DEFAULT_BUNDLE = "film"
 SAMPLE = DATA / "samples" / "portrait.mp4"  # a clip of ours
-FRAMES = ("crop", "full")  # what comes out: the toonified region around the face, or all, with the person drawn
 Looks = Look | ResolvedLook | Sequence[Look | ResolvedLook]
 
 
@@ -76,7 +75,6 @@ class Toonifier(Stylizer):
         Warns when there are several faces and one is drawn. Raises VToonifyError when there is none, and for a look the
         bundle has not.
         """
-        _check_frame(frame)
         check_faces(faces, frame)
         looks = self._looks(look)
         for one in looks:
@@ -141,7 +139,6 @@ class Toonifier(Stylizer):
         Where the face is not there, the cartoon fades into the original. Raises VToonifyError for a clip without a face
         and for unusable input or output; nothing is left under the output's name then.
         """
-        _check_frame(frame)
         check_faces(faces, frame)
         padding, card = resolve_padding(self.config.framing_size, padding), None if card is None else Path(card)
         options = VideoOptions(frame, padding, self._looks(look), faces, smooth, card, progress)
@@ -150,8 +147,3 @@ class Toonifier(Stylizer):
     def _looks(self, look: Looks) -> tuple[ResolvedLook, ...]:
         """One look or several, resolved."""
         return tuple(self.resolve(one) for one in ((look,) if isinstance(look, Look | ResolvedLook) else look))
-
-
-def _check_frame(frame: str) -> None:
-    if frame not in FRAMES:
-        raise VToonifyError(f"frame is {frame!r}; expected {' or '.join(FRAMES)}")

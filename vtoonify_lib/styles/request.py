@@ -23,6 +23,7 @@ from ..weights.published import Preset, preset_of
 from .table import Part, StyleTable, normalised, parse_blend
 
 LARGEST, ALL = "largest", "all"  # which faces to draw; or a number
+FRAMES = ("crop", "full")  # what comes out: the toonified region around the face, or all, with the person drawn
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,10 @@ class Look:
         if preset is not None:
             return self.resolve_for_preset(preset)
         if bundle.styles:
-            return self._resolve_styles(StyleTable(bundle))._check_layers(latents.n_latent(bundle.config.out_size))
+            resolved, count = self._resolve_styles(StyleTable(bundle)), latents.n_latent(bundle.config.out_size)
+            if self.layers is not None and len(self.layers) != count:
+                raise VToonifyError(f"layers are {list(self.layers)}; expected {count} numbers from 0 to 1")
+            return resolved
         for name in ("style", "structure", "color", "layers"):
             if getattr(self, name) is not None:
                 raise VToonifyError(f"{bundle.name} has one look, in one strength and in your colours; drop --{name}, "
@@ -160,12 +164,6 @@ class Look:
                            **{name: table.start[name] for name in ("structure", "color")
                               if getattr(self, name) is None})
         return resolved._degrees(lambda name, value: _each(value, lambda degree: _checked(name, degree)))
-
-    def _check_layers(self, count: int) -> Look:
-        """Itself. VToonifyError when there are weights for another number of layers."""
-        if self.layers is not None and len(self.layers) != count:
-            raise VToonifyError(f"layers are {list(self.layers)}; expected {count} numbers from 0 to 1")
-        return self
 
     def _degrees(self, change: Callable[[str, Degree | None], Degree | None]) -> Look:
         return replace(self, structure=change("structure", self.structure), color=change("color", self.color))
@@ -230,7 +228,9 @@ AS_TRAINED = Look()
 
 
 def check_faces(faces: str | int, frame: str) -> None:
-    """Raise VToonifyError for a number of faces that cannot be drawn."""
+    """Raise VToonifyError for a frame there is not, and for a number of faces that cannot be drawn."""
+    if frame not in FRAMES:
+        raise VToonifyError(f"frame is {frame!r}; expected {' or '.join(FRAMES)}")
     if faces not in (LARGEST, ALL) and (isinstance(faces, bool) or not isinstance(faces, int) or faces < 1):
         raise VToonifyError(f"faces is {faces!r}; expected {LARGEST}, {ALL} or a number from 1")
     if faces not in (LARGEST, 1) and frame != "full":

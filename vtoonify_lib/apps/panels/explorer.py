@@ -12,11 +12,11 @@ from PIL import Image
 
 from ...config import VToonifyError
 from ...inference.preview import Preview, wipe
-from ...inference.toonifier import FRAMES, SAMPLE, Toonifier
+from ...inference.toonifier import SAMPLE, Toonifier
 from ...media.images import VIDEO_SUFFIXES
 from ...models.latents import layer_names
 from ...styles.recipe import Recipe
-from ...styles.request import ALL, LARGEST, Degree, Keyframes, Look
+from ...styles.request import ALL, FRAMES, LARGEST, Degree, Keyframes, Look
 from ...styles.table import STYLE_SUFFIX, Part, StyleCode
 from ...training.style_fitting import fitter
 from ..notebook_setup import Picker, offer
