@@ -373,15 +373,15 @@ def test_failure_midway_leaves_nothing(toonifier, tmp_path, monkeypatch):
     src = write_clip(tmp_path / "a.mp4", walk([60] * 8))
     calls = []
 
-    def painter(style, look, parse):
-        def draw(crops):
+    def fold(code, structure):
+        def draw(crops, logits):
             calls.append(1)
             if len(calls) == 5:
                 raise KeyboardInterrupt
             return np.repeat(np.repeat(crops, 2, 1), 2, 2)
         return draw
 
-    monkeypatch.setattr(toonifier, "painter", painter)
+    monkeypatch.setattr(toonifier.networks, "fold", fold)
     with pytest.raises(KeyboardInterrupt):
         toonify(toonifier, src, tmp_path / "b.mp4")
     assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
