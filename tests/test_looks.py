@@ -23,7 +23,7 @@ from vtoonify_lib.models.sampler import style_sampler
 from vtoonify_lib.models.vtoonify_d import VToonifyD
 from vtoonify_lib.styles import table
 from vtoonify_lib.styles.recipe import Recipe
-from vtoonify_lib.styles.request import Keyframes, Look
+from vtoonify_lib.styles.request import Keyframes, Look, ResolvedLook
 from vtoonify_lib.styles.table import StyleCode, load_style, normalised, parse_blend, save_style
 from vtoonify_lib.weights.bundle import save_bundle, save_tensors
 
@@ -113,7 +113,7 @@ def test_a_bundle_decides_every_wish(bundle, toonifier):
     moving = Look("clay:3,comic-00:1", "0:0, 2:1").resolve(bundle)
     assert moving.style == (("clay-00", 0.75), ("comic-00", 0.25)) and moving.is_animated
     assert moving.at(1.0) == Look(moving.style, 0.5, 0.5) and moving.resolve(bundle) == moving
-    assert toonifier.resolve(moving) == moving
+    assert toonifier.resolve(moving).request == moving
 
 
 @pytest.mark.parametrize(("look", "message"), [
@@ -143,10 +143,10 @@ def test_style_structure_and_color_each_change_the_picture(toonifier):
 
 
 def test_a_blend_lies_between(toonifier):
-    codes = toonifier.networks.styles
-    (style, _), = toonifier.resolve(Look("comic-00:1")).style
+    codes = toonifier.styles
+    (style, _), = toonifier.resolve(Look("comic-00:1")).request.style
     assert style == "comic-00"
-    blend = toonifier.networks.exemplar_code(toonifier.resolve(Look("comic-00:1,clay-01:3")))
+    blend = toonifier.resolve(Look("comic-00:1,clay-01:3")).exemplar
     wanted = 0.25 * codes.codes("comic-00") + 0.75 * codes.codes("clay-01")
     assert torch.allclose(blend[0, 0], wanted[0]) and torch.allclose(blend[0, -1], wanted[1])
 
@@ -235,18 +235,18 @@ def test_demo_draws_every_look(bundle, tmp_path, monkeypatch):
 def test_a_recipe_replays_to_the_bit(toonifier, bundle, tmp_path):
     art = write_image(tmp_path / "art.png", scene(480, 400, [(0, 0, 400)]))
     look = toonifier.resolve(Look(f"{art}:1,clay:2,new:1", 0.7, 0.2, seed=5))
-    recipe = Recipe.load(Recipe.from_look(bundle, look, 20, "full", "all", False).save(tmp_path / "r.json"))
+    recipe = Recipe.load(Recipe.from_look(look, 20, "full", "all", False).save(tmp_path / "r.json"))
     art.unlink()
-    assert recipe == Recipe("styled", recipe.weights, look, 20, "full", "all", False)
+    assert recipe == Recipe("styled", recipe.weights, look.request, 20, "full", "all", False)
     assert recipe.arguments(clip=True) == recipe.arguments() | {"smooth": False}
     again = toonifier.image(photograph(), **recipe.arguments())
     assert (again == toonifier.image(photograph(), "full", 20, look)).all()
-    moving = Recipe.from_look(bundle, toonifier.resolve(Look("clay", "0:0, 2:1", seed=np.int64(3))))
+    moving = Recipe.from_look(toonifier.resolve(Look("clay", "0:0, 2:1", seed=np.int64(3))))
     assert Recipe.load(moving.save(tmp_path / "m.json")) == moving
 
 
 def test_recipes_that_do_not_fit(bundle, tiny_bundle, tmp_path):
-    recipe = Recipe.from_look(bundle, Look().resolve(bundle))
+    recipe = Recipe.from_look(ResolvedLook(bundle, Look().resolve(bundle)))
     recipe.check(bundle)
     with pytest.raises(VToonifyError, match="made with styled, not with tiny; drop --bundle, or load styled"):
         recipe.check(tiny_bundle)

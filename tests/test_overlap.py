@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vtoonify_lib.faces.crop import CropPlan, paste_all, paste_back
+from vtoonify_lib.faces.crop import CropPlan, face_position, paste_all, paste_back
 from vtoonify_lib.faces.trajectory import FaceTrajectory
-from vtoonify_lib.inference.occlusion import HEAD, OcclusionModel, face_position, ownership_mask, split_identities
+from vtoonify_lib.inference.occlusion import HEAD, OcclusionModel, ownership_mask, split_identities
 
 PLAN = CropPlan(0.5, 0, 0, 200, 160, 400, 320)  # all of a picture of 400×320, at half its size
 NOBODY = (np.nan,) * 3

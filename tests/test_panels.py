@@ -64,7 +64,7 @@ def button(root, title):
 
 # -- the explorer ----------------------------------------------------------------------------------------------------
 def test_it_starts_with_the_bundles_own_choice(explorer, styled):
-    start = styled.networks.styles.start
+    start = styled.styles.start
     assert explorer.look == Look(((start["style"], 1.0),), start["structure"], start["color"], 0)
     assert np.array_equal(explorer.picture, styled.image(PORTRAIT))
     assert explorer.image.value == parts.jpeg(explorer.picture)
@@ -163,7 +163,7 @@ def test_a_recipe_is_saved_and_comes_back(explorer, styled, tmp_path):
 
 def test_a_recipe_that_moves_is_shown_where_it_ends(explorer, styled, tmp_path):
     look = styled.resolve(Look("comic-01", structure=Keyframes(((0.0, 0.0), (2.0, 0.6))), color=0.5))
-    explorer.load(Recipe.from_look(styled.bundle, look).save(tmp_path / "moves.json"))
+    explorer.load(Recipe.from_look(look).save(tmp_path / "moves.json"))
     assert explorer.keyframes["structure"].value == "0:0, 2:0.6" and explorer.keyframes["color"].value == ""
     assert explorer.look.structure == 0.6
 
@@ -261,7 +261,7 @@ def test_unexpected_errors_stay_inside_too(explorer, monkeypatch):
 
 def test_what_goes_wrong_within_another_step_stays_to_be_read(explorer, styled, tmp_path, monkeypatch):
     look = styled.resolve(Look("comic-01", structure=0.5, color=0.5))
-    path = Recipe.from_look(styled.bundle, look).save(tmp_path / "r.json")
+    path = Recipe.from_look(look).save(tmp_path / "r.json")
 
     def broken(*_):
         raise VToonifyError("not enough memory")
@@ -298,7 +298,7 @@ def test_coordinates_are_principal_components():
 @pytest.mark.filterwarnings("ignore")
 def test_points_and_pictures_pick_a_style(styled):
     pytest.importorskip("ipyvolume", reason="ipyvolume is not installed: pip install -e '.[panels]'")
-    picked, table = [], styled.networks.styles
+    picked, table = [], styled.styles
     view = panels.style_space(table, picked.append)
     figure = view.children[0].children[0]
     assert len(figure.scatters) == 4 and sum(len(s.x) for s in figure.scatters) == len(table.names)
@@ -310,7 +310,7 @@ def test_points_and_pictures_pick_a_style(styled):
 
 def test_without_ipyvolume_pictures_stand_in(styled, monkeypatch):
     monkeypatch.setitem(sys.modules, "ipyvolume", None)
-    flat, told = panels.style_space(styled.networks.styles).children[0].children[0].children
+    flat, told = panels.style_space(styled.styles).children[0].children[0].children
     assert isinstance(flat, widgets.Image) and len(flat.value) > 5000 and "shown flat" in told.value
     cut, told = panels.space_time(SAMPLE).children
     assert isinstance(cut, widgets.Image) and "shown as slices" in told.value
@@ -318,7 +318,7 @@ def test_without_ipyvolume_pictures_stand_in(styled, monkeypatch):
 
 def test_on_colab_pictures_stand_in(styled, monkeypatch):
     monkeypatch.setattr(space, "on_colab", lambda: True)
-    flat, told = panels.style_space(styled.networks.styles).children[0].children[0].children
+    flat, told = panels.style_space(styled.styles).children[0].children[0].children
     assert isinstance(flat, widgets.Image) and "shown flat" in told.value
 
 

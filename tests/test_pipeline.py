@@ -25,7 +25,7 @@ from vtoonify_lib.media.images import to_image, to_tensor, write_image
 from vtoonify_lib.media.video import SegmentWriter, probe, read_frames
 from vtoonify_lib.models import devices
 from vtoonify_lib.models.devices import autocast, memory_errors, pick_device, pick_dtype
-from vtoonify_lib.styles.request import Look
+from vtoonify_lib.styles.request import Look, ResolvedLook
 
 
 def test_every_class_has_a_name_and_a_colour_of_its_own():
@@ -206,7 +206,7 @@ def test_several_frames_at_a_time_give_the_same_clip(toonifier, tmp_path, monkey
     assert groups == [4, 4, 2, 4, 4, 2, 4, 4, 2, 3]  # never across the edge of a segment
     assert len(one) == len(four) == 33
     assert max(np.abs(a.astype(int) - b).mean() for a, b in zip(one, four, strict=True)) < 2  # coded apart
-    moving = SimpleNamespace(looks=(Look(structure="0:0, 1:1"),))
+    moving = SimpleNamespace(looks=(ResolvedLook(toonifier.bundle, Look(structure="0:0, 1:1")),))
     assert frame_renderer._batch_size(toonifier, [], moving) == 1  # it is folded anew for each frame
 
 
@@ -225,7 +225,8 @@ def test_the_full_frame_keeps_what_is_no_person(toonifier, tmp_path, monkeypatch
         return logits
 
     monkeypatch.setattr(toonifier.networks, "parse_small", maps)
-    monkeypatch.setattr(toonifier, "painter", lambda *a: lambda crops: 255 - np.repeat(np.repeat(crops, 2, 1), 2, 2))
+    monkeypatch.setattr(toonifier.networks, "fold",
+                        lambda *_: lambda crops, logits: 255 - np.repeat(np.repeat(crops, 2, 1), 2, 2))
     before = walk([60] * 2, width=640)[0]
     drawn = toonifier.image(before, frame="full")
     src = write_clip(tmp_path / "a.mp4", walk([60] * 2, width=640))
@@ -280,11 +281,9 @@ def test_two_faces_in_a_clip(toonifier, tmp_path):
 
 
 def test_everybody_is_drawn_with_a_look_of_their_own(toonifier, tmp_path, monkeypatch):
-    def animator(aligned, look, parse):
-        def draw(crops, seconds):
-            parse(crops)
-            return np.full((len(crops), crops.shape[1] * 2, crops.shape[2] * 2, 3), look.seed, np.uint8)
-        return draw
+    def animator(aligned, look):
+        return lambda crops, seconds, logits=None: np.full(
+            (len(crops), crops.shape[1] * 2, crops.shape[2] * 2, 3), look.request.seed, np.uint8)
 
     monkeypatch.setattr(toonifier, "animator", animator)
     monkeypatch.setattr(toonifier.networks, "person_mask",
@@ -300,8 +299,8 @@ def test_everybody_is_drawn_with_a_look_of_their_own(toonifier, tmp_path, monkey
 @pytest.mark.parametrize("faces", [1, "largest"])
 def test_who_stands_beside_the_largest_is_left_alone(toonifier, tmp_path, monkeypatch, faces):
     """Its crop holds both of them."""
-    monkeypatch.setattr(toonifier, "animator", lambda aligned, look, parse: lambda crops, seconds: (
-        parse(crops), np.full((len(crops), crops.shape[1] * 2, crops.shape[2] * 2, 3), 20, np.uint8))[1])
+    monkeypatch.setattr(toonifier, "animator", lambda aligned, look: lambda crops, seconds, logits=None: np.full(
+        (len(crops), crops.shape[1] * 2, crops.shape[2] * 2, 3), 20, np.uint8))
     monkeypatch.setattr(toonifier.networks, "person_mask",
                         lambda picture, logits: np.ones(logits.shape[2:], np.float32))
     frames = [scene(760, 300, [(0, 60, 240), (420, 0, 300)])] * 16
@@ -374,15 +373,15 @@ def test_failure_midway_leaves_nothing(toonifier, tmp_path, monkeypatch):
     src = write_clip(tmp_path / "a.mp4", walk([60] * 8))
     calls = []
 
-    def painter(style, look, parse):
-        def draw(crops):
+    def fold(code, structure):
+        def draw(crops, logits):
             calls.append(1)
             if len(calls) == 5:
                 raise KeyboardInterrupt
             return np.repeat(np.repeat(crops, 2, 1), 2, 2)
         return draw
 
-    monkeypatch.setattr(toonifier, "painter", painter)
+    monkeypatch.setattr(toonifier.networks, "fold", fold)
     with pytest.raises(KeyboardInterrupt):
         toonify(toonifier, src, tmp_path / "b.mp4")
     assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]

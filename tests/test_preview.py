@@ -53,7 +53,7 @@ def test_faces_and_features_are_found_once(styled, portrait, monkeypatch):
 
     monkeypatch.setattr(styled.finder, "faces", never)
     monkeypatch.setattr(styled.networks, "parsing", never)
-    monkeypatch.setattr(styled.networks, "read", never)
+    monkeypatch.setattr(styled.networks, "encode", never)
     assert not near(preview.draw(Look("comic", structure=0.0)), preview.draw(Look("comic", structure=1.0)))
 
 

@@ -28,13 +28,13 @@ from vtoonify_lib.faces.parsing_maps import network_input
 from vtoonify_lib.faces.preprocessing import OURS, PUBLISHED, truncated_image
 from vtoonify_lib.inference import networks
 from vtoonify_lib.inference import toonifier as pipeline
-from vtoonify_lib.inference.networks import Networks
+from vtoonify_lib.inference.networks import TorchEngine
 from vtoonify_lib.inference.toonifier import Toonifier
 from vtoonify_lib.media.images import to_tensor, write_image
 from vtoonify_lib.media.video import probe, read_frames
 from vtoonify_lib.models import latents
 from vtoonify_lib.models.psp import PSP
-from vtoonify_lib.styles.request import Look
+from vtoonify_lib.styles.request import Look, ResolvedLook
 from vtoonify_lib.weights import published
 from vtoonify_lib.weights.bundle import load_bundle
 from vtoonify_lib.weights.published import PRESETS, style_code
@@ -154,8 +154,9 @@ def test_style_assembly_has_the_published_numbers():
     bundle = SimpleNamespace(network=parts.get, published={"preset": preset}, name="pixar", styles={},
                              tensors=lambda key: {"w_plus": network.map(case.inputs["exstyle_zplus"])})
     face = np.zeros((256, 256, 3), np.uint8)
-    code = Networks(bundle, torch.device("cpu"), PUBLISHED).style_code(face, Look(52, 0.5, 0.0))
-    case.check("style", code)
+    engine = TorchEngine(bundle, torch.device("cpu"), PUBLISHED)
+    look = ResolvedLook(bundle, Look(52, 0.5, 0.0), style_code(bundle, 52))
+    case.check("style", look.code(lambda: engine.encode(face)))
 
 
 def test_half_precision_draws_almost_the_same(ready, monkeypatch):
@@ -308,15 +309,15 @@ def test_a_notebook_is_asked_with_input(files, monkeypatch, capsys):
 @pytest.mark.parametrize(("name", "look"), [("pixar-d", Look(2, 0.9)), ("pixar-t", Look())])
 def test_a_clip_is_cut_and_drawn_as_published(ready, tmp_path, monkeypatch, name, look):
     src = write_clip(tmp_path / "a.mp4", [scene()] * 4)
-    toonifier, drawn, looks = Toonifier.load(name, "cpu"), [], []
-    painter = toonifier.painter
+    toonifier, drawn, degrees = Toonifier.load(name, "cpu"), [], []
+    painter = toonifier.networks.painter
 
-    def watched(style, look, parse):
-        draw = painter(style, look, parse)
-        looks.append(look)
-        return lambda crops: drawn.append((crops[0], draw(crops))) or drawn[-1][1]
+    def watched(code, structure):
+        draw = painter(code, structure)
+        degrees.append(structure)
+        return lambda crops, logits: drawn.append((crops[0], draw(crops, logits))) or drawn[-1][1]
 
-    monkeypatch.setattr(toonifier, "painter", watched)
+    monkeypatch.setattr(toonifier.networks, "painter", watched)
     result = toonifier.video(src, tmp_path / "b.mp4", look=look, progress=False)
     after = list(read_frames(result.path))
     assert result.frames == len(after) == len(drawn) == 4 and result.steady and probe(result.path).has_audio
@@ -325,9 +326,9 @@ def test_a_clip_is_cut_and_drawn_as_published(ready, tmp_path, monkeypatch, name
     plan = PUBLISHED.plan(frame.shape, toonifier.finder.faces(frame)[0].landmarks, 32, None)
     face = align_face(frame, toonifier.finder.faces(frame)[0].landmarks, 256)
     crop, picture = drawn[0]
-    assert looks == [wanted] and np.abs(np.subtract(crop.shape, (plan.height, plan.width, 3))).max() <= 8
+    assert degrees == [wanted.structure] and np.abs(np.subtract(crop.shape, (plan.height, plan.width, 3))).max() <= 8
     # Tracked landmarks differ a little from those of a single picture, and the crop with them.
-    again = toonifier.networks.painter(toonifier.style_code(face, look), wanted.structure)(crop[None])
+    again = painter(toonifier.style_code(face, look), wanted.structure)(crop[None])
     assert np.corrcoef(again.ravel(), picture.ravel())[0, 1] > 0.95
     assert np.corrcoef(after[0].rgb.ravel(), picture.ravel())[0, 1] > 0.8
 

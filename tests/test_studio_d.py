@@ -109,8 +109,8 @@ def test_from_a_bundle_to_a_bundle(start, tmp_path, monkeypatch):
     pictures = [toonifier.image(photograph(), look=Look(style)).astype(int) for style in ("comic", "clay-00", "new")]
     assert all(np.abs(a - b).max() > 0 for a, b in zip(pictures, pictures[1:], strict=False))
     table = torch.from_numpy(style_codes(128))
-    assert torch.equal(toonifier.networks.styles.codes("comic-03"), table[2 * EXEMPLARS + 3])
-    assert torch.equal(toonifier.networks.styles.null_code, table[-1])
+    assert torch.equal(toonifier.styles.codes("comic-03"), table[2 * EXEMPLARS + 3])
+    assert torch.equal(toonifier.styles.null_code, table[-1])
     # what was made can be trained further, and fits styles to pictures
     again = studio_d.initial_task(made)
     weights = made.network("vtoonify").state_dict()
@@ -118,5 +118,5 @@ def test_from_a_bundle_to_a_bundle(start, tmp_path, monkeypatch):
     assert torch.equal(dual_stage.base_of(made).generator.input.input, start.network("base").input.input)
     read, fitted = (toonifier.style_of(photograph(), fit=fitter(n, progress=False)).codes for n in (0, 3))
     assert read.shape == fitted.shape and not torch.allclose(read, fitted)
-    inactive = ~toonifier.networks.styles.active_dims
+    inactive = ~toonifier.styles.active_dims
     assert torch.allclose(read[inactive], fitted[inactive], atol=0.05)

@@ -31,6 +31,7 @@ from ..media.images import write_image
 from ..media.video import FORMATS
 from ..models.devices import pick_device
 from ..styles.recipe import Recipe
+from ..styles.request import ResolvedLook
 from ..weights.downloads import write_json
 
 CLIPS = {*FORMATS, ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ts", ".mts", ".m2ts", ".mxf",
@@ -80,7 +81,7 @@ def batch(folder: str | Path, out: str | Path, toonifier: Toonifier, how: Mappin
     """Toonify all clips and pictures in a folder and its folders → name → what became of it, for all of them.
 
     toonifier  of the bundle; the workers load it again
-    how        as for `Toonifier.video`, looks decided
+    how        as for `Toonifier.video`
     workers    at a time; default one for each device, or for each four processor cores
     devices    that the workers share; default that of `toonifier`
     ray        address of a Ray cluster, or "local" to start one here
@@ -102,7 +103,8 @@ def batch(folder: str | Path, out: str | Path, toonifier: Toonifier, how: Mappin
     devices = [str(pick_device(device)) for device in devices] or [str(toonifier.device)]
     if workers is not None and workers < 1:
         raise VToonifyError(f"workers is {workers}; it must be at least 1")
-    manifest = Manifest(out, _fingerprint(toonifier, how))
+    looks = [toonifier.resolve(look) for look in (how["look"] if isinstance(how["look"], Sequence) else [how["look"]])]
+    manifest, how = Manifest(out, _fingerprint(looks, how)), {**how, "look": [look.request for look in looks]}
     left = [task for task in tasks if not manifest.has(task)]
     begin = (toonifier.bundle.folder, devices, workers, how)
     with tqdm(total=len(tasks), initial=len(tasks) - len(left), desc="toonifying", unit="file",
@@ -175,10 +177,9 @@ class Manifest:
         return [self.fingerprint, about.st_size, about.st_mtime_ns]
 
 
-def _fingerprint(toonifier: Toonifier, how: Mapping[str, Any]) -> str:
+def _fingerprint(looks: Sequence[ResolvedLook], how: Mapping[str, Any]) -> str:
     """What all the results depend on."""
-    looks = how["look"] if isinstance(how["look"], Sequence) else [how["look"]]
-    resolved = [Recipe.from_look(toonifier.bundle, look, how["padding"], how["frame"]).data() for look in looks]
+    resolved = [Recipe.from_look(look, how["padding"], how["frame"]).data() for look in looks]
     return hashlib.sha256(json.dumps([resolved, how["faces"], how["smooth"]]).encode()).hexdigest()[:16]
 
 

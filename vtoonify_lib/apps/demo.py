@@ -29,7 +29,7 @@ def demo(out: str | Path = "out", bundle: str | Path = DEFAULT_BUNDLE, device: s
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise VToonifyError(f"the folder {out} cannot be made ({error.strerror})") from error
-    styles = toonifier.networks.styles
+    styles = toonifier.styles
     looks = {"": look} if styles is None or look.style is not None else {
         f"_{name}": replace(look, style=style) for name, style in styles.looks.items()}
     results = [toonifier.video(pipeline.SAMPLE, out / f"demo{name}.mp4", look=asked, progress=progress)

@@ -202,7 +202,7 @@ def our_identity(bundle: str = "studio-d") -> Identity:
 
 def _draw(toonifier: Toonifier, canvas: np.ndarray, target: np.ndarray | None, look: Look) -> DrawnPhoto:
     face, scale = toonifier.face_in(canvas), toonifier.config.scale
-    look = look if toonifier.bundle.styles else AS_TRAINED
+    look = toonifier.resolve(look if toonifier.bundle.styles else AS_TRAINED)
     picture = toonifier.painter(toonifier.style_code(face.aligned, look), look)(face.crop[None])[0]
     crop = cut(canvas, face.plan, grow=scale)
     wanted = None if target is None else cut(target, face.plan, grow=scale)

@@ -108,7 +108,7 @@ class QualityMeter:
     """Watches a clip being drawn, frame by frame, in constant memory; `card` at the end.
 
     bundle, finder  the networks that draw, and what finds faces
-    small   crops as the networks see them, uint8 [B,dH,dW,3], at input size (`Networks.small`)
+    small   crops as the networks see them, uint8 [B,dH,dW,3], at input size (`networks.Engine.small`)
     frames  how many are expected
     """
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -45,6 +46,22 @@ def eye_distance(landmarks: np.ndarray) -> float:
     return float(np.hypot(*(right - left)))
 
 
+def face_position(landmarks: np.ndarray) -> tuple[float, float, float]:
+    """x, y of the point between the eyes, and the eye distance, of landmarks [68,2]."""
+    left, right = eye_centres(landmarks)
+    x, y = (left + right) / 2
+    return float(x), float(y), eye_distance(landmarks)
+
+
+class Box(NamedTuple):
+    """A rectangle in pixels of a picture; it may reach outside of it."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
 # ---------------------------------------------------------------------------------------------- crop plan
 @dataclass(frozen=True)
 class CropPlan:
@@ -71,11 +88,11 @@ class CropPlan:
         return round(self.bottom - self.top)
 
     @property
-    def box(self) -> tuple[float, float, float, float]:
-        """left, top, right, bottom in pixels of the original frame, never outside of it."""
-        return (max(self.left / self.scale, 0.0), max(self.top / self.scale, 0.0),
-                min(self.right / self.scale, float(self.frame_width)),
-                min(self.bottom / self.scale, float(self.frame_height)))
+    def box(self) -> Box:
+        """In pixels of the original frame, never outside of it."""
+        return Box(max(self.left / self.scale, 0.0), max(self.top / self.scale, 0.0),
+                   min(self.right / self.scale, float(self.frame_width)),
+                   min(self.bottom / self.scale, float(self.frame_height)))
 
 
 def plan_crop(frame_shape: tuple[int, ...], landmarks: np.ndarray, in_size: int,
@@ -85,10 +102,8 @@ def plan_crop(frame_shape: tuple[int, ...], landmarks: np.ndarray, in_size: int,
     frame_shape: (H, W, …) of the frame; landmarks [68,2]; padding default 200/256 of in_size. Edges are multiples
     of 8 in the scaled frame and stay inside it. Raises VToonifyError when the face or the frame is too small.
     """
-    left, right = eye_centres(landmarks)
-    distance = float(np.hypot(*(right - left)))
-    centre = (left + right) / 2
-    return plan_around(frame_shape, (*centre, *centre), distance, in_size, padding)
+    x, y, distance = face_position(landmarks)
+    return plan_around(frame_shape, Box(x, y, x, y), distance, in_size, padding)
 
 
 def resolve_padding(in_size: int, padding: float | None = None) -> float:
@@ -100,9 +115,9 @@ def resolve_padding(in_size: int, padding: float | None = None) -> float:
     return padding
 
 
-def plan_around(frame_shape: tuple[int, ...], centres: tuple[float, float, float, float], distance: float,
-                in_size: int, padding: float | None = None) -> CropPlan:
-    """One crop that holds every eye centre of `centres` = (min x, min y, max x, max y) with `padding` around.
+def plan_around(frame_shape: tuple[int, ...], centres: Box, distance: float, in_size: int,
+                padding: float | None = None) -> CropPlan:
+    """One crop that holds every eye centre, of which `centres` is the bounding box, with `padding` around.
 
     distance: eye distance in frame pixels that becomes in_size/4. Otherwise as `plan_crop`.
     """
@@ -137,13 +152,25 @@ def _floor(value: float) -> int:
     return int(value // GRID) * GRID
 
 
+class PublishedCrop(NamedTuple):
+    """The released system's crop: the size of the scaled frame, and four edges in its pixels."""
+
+    frame_height: int
+    frame_width: int
+    top: int
+    bottom: int
+    left: int
+    right: int
+    scale: float
+
+
 def published_crop_plan(frame_shape: tuple[int, ...], landmarks: np.ndarray,
                         padding: tuple[float, float, float, float] = (200, 200, 200, 200),
-                        eye_distance_px: float = 64) -> tuple[int, int, int, int, int, int, float]:
-    """The released system's crop: (h, w, top, bottom, left, right, scale), golden case `preprocess`.
+                        eye_distance_px: float = 64) -> PublishedCrop:
+    """The released system's crop, golden case `preprocess`.
 
-    padding: left, right, top, bottom in scaled pixels. h, w: the rounded size of the scaled frame. The scale comes
-    from the horizontal eye distance alone; a profile that makes it ≤ 0 is refused (the released system crashes).
+    padding: left, right, top, bottom in scaled pixels. The scale comes from the horizontal eye distance alone; a
+    profile that makes it ≤ 0 is refused (the released system crashes).
     """
     left_eye, right_eye = eye_centres(landmarks)
     horizontal = right_eye[0] - left_eye[0]
@@ -154,8 +181,8 @@ def published_crop_plan(frame_shape: tuple[int, ...], landmarks: np.ndarray,
     x, y = (left_eye + right_eye) / 2 * scale
     h, w = round(frame_shape[0] * scale), round(frame_shape[1] * scale)
     pad_left, pad_right, pad_top, pad_bottom = padding
-    return (h, w, _floor(max(round(y - pad_top), 0)), _floor(min(round(y + pad_bottom), h)),
-            _floor(max(round(x - pad_left), 0)), _floor(min(round(x + pad_right), w)), float(scale))
+    return PublishedCrop(h, w, _floor(max(round(y - pad_top), 0)), _floor(min(round(y + pad_bottom), h)),
+                         _floor(max(round(x - pad_left), 0)), _floor(min(round(x + pad_right), w)), float(scale))
 
 
 def cut(frame: np.ndarray, plan: CropPlan, grow: float = 1.0) -> np.ndarray:

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from ..config import VToonifyError
+from .crop import Box
 from .landmarks import LandmarkModel, NetworkLandmarks, box_from_landmarks, load_landmarks
 from .searching import search
 
@@ -35,7 +36,7 @@ FACE_NEEDS = "a face must be upright, look roughly towards the camera and be at 
 class Face:
     """One face in a picture.
 
-    box        left, top, right, bottom in pixels (may reach outside of the picture)
+    box        around the face
     score      detector's confidence: above 1 a clear frontal face, below 0 doubtful
     landmarks  [68,2] float32 x, y in pixels (iBUG order), or None before `FaceFinder.fit`
     spread     how far off the landmarks are expected to be, over the eye distance
@@ -44,7 +45,7 @@ class Face:
     confidence 0 to 1 that it is a face. irises, openness and confidence are NaN where dlib's model made the landmarks
     """
 
-    box: tuple[float, float, float, float]
+    box: Box
     score: float
     landmarks: np.ndarray | None = None
     spread: float = float("nan")
@@ -55,12 +56,12 @@ class Face:
     @property
     def side(self) -> float:
         """Larger side of the box in pixels."""
-        return max(self.box[2] - self.box[0], self.box[3] - self.box[1])
+        return max(self.box.right - self.box.left, self.box.bottom - self.box.top)
 
     @property
     def centre(self) -> np.ndarray:
         """Centre of the box, [2] = x, y in pixels."""
-        return np.array([(self.box[0] + self.box[2]) / 2, (self.box[1] + self.box[3]) / 2])
+        return np.array([(self.box.left + self.box.right) / 2, (self.box.top + self.box.bottom) / 2])
 
     def is_reliable(self, sure: float = SURE) -> bool:
         """Whether the landmarks lie on a face: by the network's confidence, or dlib's spread where there is none."""
@@ -119,7 +120,7 @@ class FaceFinder:
         if not found:
             return None
         best = max(found, key=lambda other: other.score)
-        return Face(tuple(edge + offset for edge, offset in zip(best.box, (x0, y0, x0, y0), strict=True)), best.score)
+        return Face(Box(*np.add(best.box, (x0, y0, x0, y0)).tolist()), best.score)
 
     def _search(self, rgb: np.ndarray, scale: float, threshold: float = 0.0, padding: float = 0.0) -> list[Face]:
         grey = cv2.cvtColor(_resized(rgb, scale), cv2.COLOR_RGB2GRAY)
@@ -127,7 +128,7 @@ class FaceFinder:
         if border:
             grey = cv2.copyMakeBorder(grey, border, border, border, border, cv2.BORDER_REPLICATE)
         boxes, scores, _ = self._detector.run(grey, 0, threshold)
-        return [Face(tuple((edge - border) / scale for edge in (box.left(), box.top(), box.right(), box.bottom())),
+        return [Face(Box(*((edge - border) / scale for edge in (box.left(), box.top(), box.right(), box.bottom()))),
                      float(score)) for box, score in zip(boxes, scores, strict=True)]
 
     # ------------------------------------------------------------------ landmarks

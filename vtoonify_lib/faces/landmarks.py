@@ -20,6 +20,7 @@ from ..media.images import to_tensor
 from ..models.folded.folding import fold
 from ..models.landmarks import EYE_HEIGHT, EYE_WIDTH, FACE_SIDE, LandmarkNet
 from ..weights.bundle import fill, read_tensors
+from .crop import Box
 
 BOX_SIDE = 1.15         # side of dlib's face box over the larger side of the landmarks' bounding box (median)
 BOX_RISE = 0.08         # and how much higher its centre lies
@@ -33,8 +34,6 @@ DLIB_FACE = 320         # face boxes are resized to this side: sensor noise aver
 DLIB_MARGIN = 0.5       # border around the box, in box sides, given to dlib's model
 JITTER = ((0.0, 0.0, 1.0), (-0.04, 0.0, 1.0), (0.04, 0.0, 1.0), (0.0, -0.04, 1.04), (0.0, 0.04, 0.96))
 """Boxes that dlib's model tries (shift x, y in box sides; size): their mean is steadier, their spread says how sure."""
-
-Box = Sequence[float]
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class LandmarkModel(Protocol):
     """What `faces.detector.FaceFinder` needs to fit a face."""
 
     def fit(self, rgb: np.ndarray, boxes: Sequence[Box]) -> list[Marks]:
-        """Marks in each box (left, top, right, bottom in pixels) of a uint8 RGB picture [H,W,3]."""
+        """Marks in each box of a uint8 RGB picture [H,W,3]."""
 
 
 def load_landmarks(path: str | Path) -> LandmarkModel:
@@ -72,13 +71,13 @@ def load_landmarks(path: str | Path) -> LandmarkModel:
 
 
 # -- geometry ---------------------------------------------------------------------------------------------------------
-def box_from_landmarks(landmarks: np.ndarray) -> tuple[float, float, float, float]:
+def box_from_landmarks(landmarks: np.ndarray) -> Box:
     """The square that dlib's detector would draw around a face with these landmarks [68,2]."""
     low, high = landmarks.min(0), landmarks.max(0)
     side = float((high - low).max())
     half = BOX_SIDE * side / 2
     x, y = (low + high) / 2 - [0, BOX_RISE * side]
-    return (float(x - half), float(y - half), float(x + half), float(y + half))
+    return Box(float(x - half), float(y - half), float(x + half), float(y + half))
 
 
 def face_matrix(box: np.ndarray, turn: float = 0.0, room: float = FACE_ROOM, side: int = FACE_SIDE) -> np.ndarray:

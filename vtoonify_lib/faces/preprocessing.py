@@ -46,9 +46,10 @@ def published_plan(frame_shape: tuple[int, ...], landmarks: np.ndarray, in_size:
                    padding: float | None = None) -> CropPlan:
     """`published_crop_plan` as a CropPlan; refuses what ours refuses."""
     sides = (resolve_padding(in_size, padding),) * 4
-    *_, top, bottom, left, right, scale = published_crop_plan(frame_shape, landmarks, sides, in_size * EYE_FRACTION)
-    check_distance(in_size * EYE_FRACTION / scale, in_size)
-    return check_plan(CropPlan(scale, left, top, right, bottom, frame_shape[1], frame_shape[0]))
+    crop = published_crop_plan(frame_shape, landmarks, sides, in_size * EYE_FRACTION)
+    check_distance(in_size * EYE_FRACTION / crop.scale, in_size)
+    return check_plan(CropPlan(crop.scale, crop.left, crop.top, crop.right, crop.bottom, frame_shape[1],
+                               frame_shape[0]))
 
 
 def truncated_image(batch: torch.Tensor) -> np.ndarray:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..models.landmarks import FACE_SIDE, LEAST_CONTRAST, POINTS
+from .crop import Box
 from .landmarks import FACE_ROOM, NetworkLandmarks, box_from_landmarks, eye_distance_of
 
 STRIDE = 16             # pixels between two windows
@@ -26,8 +27,8 @@ SURE_ALONE = 0.8        # confidence that is needed where the detector sees noth
 STEADY = 0.12           # how far landmarks may move, in eye distances, when the box is that of the first landmarks
 
 
-def search(model: NetworkLandmarks, rgb: np.ndarray) -> list[tuple[tuple[float, float, float, float], float]]:
-    """Boxes (left, top, right, bottom in pixels) of faces in a uint8 RGB picture [H,W,3], and how sure (log odds)."""
+def search(model: NetworkLandmarks, rgb: np.ndarray) -> list[tuple[Box, float]]:
+    """Boxes of faces in a uint8 RGB picture [H,W,3], and how sure (log odds)."""
     found = []
     for box, _ in apart(windows(model, rgb)):
         marks, = model.fit(rgb, [box])
@@ -39,7 +40,7 @@ def search(model: NetworkLandmarks, rgb: np.ndarray) -> list[tuple[tuple[float, 
     return apart(found)
 
 
-def windows(model: NetworkLandmarks, rgb: np.ndarray, least: float = 0.0) -> list[tuple[tuple, float]]:
+def windows(model: NetworkLandmarks, rgb: np.ndarray, least: float = 0.0) -> list[tuple[Box, float]]:
     """What looks like a face in any window: box, and logit above `least`."""
     height, width = rgb.shape[:2]
     side, out = LARGEST * min(height, width), []
@@ -82,7 +83,7 @@ def _even_light(rgb: np.ndarray) -> Tensor:
     return torch.from_numpy((x - mean[..., None]) / contrast[..., None]).permute(2, 0, 1)[None].contiguous()
 
 
-def apart(found: list[tuple[tuple, float]]) -> list[tuple[tuple, float]]:
+def apart(found: list[tuple[Box, float]]) -> list[tuple[Box, float]]:
     """The surest boxes, none over another one."""
     kept: list = []
     for box, sure in sorted(found, key=lambda row: -row[1]):
@@ -91,11 +92,11 @@ def apart(found: list[tuple[tuple, float]]) -> list[tuple[tuple, float]]:
     return kept
 
 
-def overlap(one: tuple[float, ...], other: tuple[float, ...]) -> float:
+def overlap(one: Box, other: Box) -> float:
     """Intersection over union."""
-    width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
+    width = min(one.right, other.right) - max(one.left, other.left)
+    height = min(one.bottom, other.bottom) - max(one.top, other.top)
     if width <= 0 or height <= 0:
         return 0.0
-    area = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
+    area = sum((box.right - box.left) * (box.bottom - box.top) for box in (one, other))
     return width * height / (area - width * height)

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from ..config import VToonifyError
-from .crop import align_face, eye_centres, eye_distance
+from .crop import align_face, face_position
 from .detector import Face, FaceFinder
 from .multi_tracker import MultiFaceTracker
 
@@ -111,14 +111,9 @@ class FaceTrajectory:
 
     def add(self, face: Face | None, time: float) -> None:
         """Append one frame."""
-        centre, distance = (np.nan, np.nan), np.nan
-        if face is not None:
-            left, right = eye_centres(face.landmarks)
-            centre, distance = (left + right) / 2, eye_distance(face.landmarks)
-        self.times.append(float(time))
-        self.x.append(float(centre[0]))
-        self.y.append(float(centre[1]))
-        self.distance.append(float(distance))
+        values = (np.nan,) * 3 if face is None else face_position(face.landmarks)
+        for kept, value in zip((self.times, self.x, self.y, self.distance), (float(time), *values), strict=True):
+            kept.append(value)
 
 
 def track_clip(frames: Iterable[tuple[np.ndarray, float]], finder: FaceFinder, align_size: int,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..config import VToonifyError
-from ..faces.crop import GRID, CropPlan, plan_around, resolve_padding
+from ..faces.crop import GRID, Box, CropPlan, plan_around, resolve_padding
 from ..faces.trajectory import FaceTrajectory
 from ..styles.request import ALL, LARGEST
 
@@ -103,9 +103,9 @@ def plan_clip(track: FaceTrajectory, in_size: int, padding: float | None = None)
     x, y, distance = (np.asarray(values) for values in (track.x, track.y, track.distance))
     usual = float(np.median(distance[found]))
     low, high = np.percentile(distance[found], (5, 95))
-    bounds = (x[found].min(), y[found].min(), x[found].max(), y[found].max())
+    bounds = Box(x[found].min(), y[found].min(), x[found].max(), y[found].max())
     plan = plan_around(track.frame_shape, bounds, usual, in_size, padding)
-    roam = max(bounds[2] - bounds[0], bounds[3] - bounds[1]) * plan.scale
+    roam = max(bounds.right - bounds.left, bounds.bottom - bounds.top) * plan.scale
     if roam <= ROAM * padding and high / low <= ZOOM:
         return ClipPlan((plan,))
     return _glide(track, in_size, padding)

@@ -25,9 +25,9 @@ from ..faces.crop import CropPlan, cut, paste_all
 from ..faces.trajectory import FaceTrajectory
 from ..media.video import SegmentWriter, pipelined, read_frames
 from ..models.devices import frames_that_fit
-from ..styles.request import Look
+from ..styles.request import ResolvedLook
 from .crop_plan import ClipPlan, fade_alpha, plan_clip
-from .networks import Parse
+from .networks import Draw, Parse
 from .occlusion import OcclusionModel
 from .stylizer import Stylizer
 
@@ -38,12 +38,12 @@ PARSE_EVERY = 2  # every second frame of a clip is parsed; the others reuse the 
 class VideoOptions:
     """How a clip is to be toonified, see `Toonifier.video`.
 
-    looks  resolved; the first is for the leftmost person, the last for all further ones
+    looks  the first is for the leftmost person, the last for all further ones
     """
 
     frame: str
     padding: float
-    looks: tuple[Look, ...]
+    looks: tuple[ResolvedLook, ...]
     faces: str | int
     smooth: bool
     card: Path | None
@@ -58,9 +58,8 @@ class Subject:
     plans: ClipPlan
     alphas: np.ndarray
     parser: Callable[[], Parse]  # makes a parser without memory of earlier frames
-    draw: Callable[[np.ndarray, float], np.ndarray]  # with the parsing maps in `latest`
+    draw: Draw                    # see `Stylizer.animator`
     cut_out: Callable[[np.ndarray, CropPlan], np.ndarray]
-    latest: list[Tensor]
     occlusion: OcclusionModel | None = None  # if there are several people; the subjects come first in it
 
     def alpha_at(self, index: int) -> float:
@@ -73,13 +72,8 @@ class Subject:
 
     def draw_next(self, crops: Sequence[np.ndarray], seconds: float) -> Iterator[tuple[np.ndarray, Tensor]]:
         """The cartoons of the clip's next crops, with their parsing maps [1,19,h,w]."""
-        self.latest[:] = [torch.cat([self._parse(crop[None]) for crop in crops])]
-        return zip(self.draw(np.stack(crops), seconds), self.latest[0].split(1), strict=True)
-
-    def draw_apart(self, crops: np.ndarray, parse: Parse) -> np.ndarray:
-        """The cartoons of crops, uint8 [1,h,w,3], outside of the clip's sequence."""
-        self.latest[:] = [parse(crops)]
-        return self.draw(crops, 0.0)
+        maps = torch.cat([self._parse(crop[None]) for crop in crops])
+        return zip(self.draw(np.stack(crops), seconds, maps), maps.split(1), strict=True)
 
 
 @dataclass(frozen=True)
@@ -118,13 +112,11 @@ def make_subjects(stylizer: Stylizer, tracks: list[FaceTrajectory], bystanders: 
             refused = error
             bystanders.append(track)
             continue
-        latest: list[Tensor] = []
-        draw = stylizer.animator(track.aligned, options.looks[min(len(subjects), len(options.looks) - 1)],
-                                 lambda crops, latest=latest: latest[0])
+        draw = stylizer.animator(track.aligned, options.looks[min(len(subjects), len(options.looks) - 1)])
         parse = (lambda: stylizer.networks.steady_parse(PARSE_EVERY)) if options.smooth else (
             lambda: stylizer.networks.parse)
         subjects.append(Subject(track, plans, fade_alpha(track), parse, draw,
-                                partial(stylizer.cut, whole=plans.steady), latest))
+                                partial(stylizer.cut, whole=plans.steady)))
     if not subjects:
         raise refused
     everybody = [*(subject.track for subject in subjects), *bystanders]
@@ -137,16 +129,11 @@ def make_subjects(stylizer: Stylizer, tracks: list[FaceTrajectory], bystanders: 
 
 def _batch_size(stylizer: Stylizer, subjects: list[Subject], options: VideoOptions) -> int:
     """How many frames to draw at a time; one where the look is animated, because it is folded into the weights."""
-    networks = stylizer.networks
-    if any(look.is_animated for look in options.looks):
+    if any(look.request.is_animated for look in options.looks):
         return 1
-
-    def try_out(subject: Subject) -> np.ndarray:
-        detail, plans = stylizer.config.detail or 1, subject.plans
-        return subject.draw_apart(np.zeros((1, detail * plans.height, detail * plans.width, 3), np.uint8),
-                                  networks.parse)
-
-    return min(frames_that_fit(networks.device, lambda subject=subject: try_out(subject)) for subject in subjects)
+    detail = stylizer.config.detail or 1
+    return min(frames_that_fit(stylizer.device, partial(subject.draw, np.zeros(
+        (1, detail * subject.plans.height, detail * subject.plans.width, 3), np.uint8), 0.0)) for subject in subjects)
 
 
 def draw_clip(stylizer: Stylizer, src: Path, writer: SegmentWriter, subjects: list[Subject], options: VideoOptions
@@ -167,10 +154,8 @@ def draw_clip(stylizer: Stylizer, src: Path, writer: SegmentWriter, subjects: li
         pipelined(stage.read(src, writer.done, writer.length), stage.draw, write)
     if meter is None:
         return None
-    def redraw(crops: np.ndarray) -> np.ndarray:
-        return subjects[0].draw_apart(crops, stylizer.networks.parse)
-
-    return meter.card(None if options.looks[0].is_animated else redraw, float(subjects[0].track.found.mean()))
+    redraw = None if options.looks[0].request.is_animated else partial(subjects[0].draw, seconds=0.0)
+    return meter.card(redraw, float(subjects[0].track.found.mean()))
 
 
 @dataclass(frozen=True)

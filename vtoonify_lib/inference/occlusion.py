@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..faces.crop import CropPlan, eye_centres, eye_distance
+from ..faces.crop import CropPlan
 from ..faces.trajectory import FaceTrajectory
 
 HEAD = (1.25, 1.8)  # half the width and half the height of a head, in eye distances
@@ -22,17 +22,10 @@ BEGIN = 10          # first frames of a scene by which its face is identified
 HIDE = 0.2          # seconds in which the drawing of an occluded person fades out and in
 
 
-def face_position(landmarks: np.ndarray) -> tuple[float, float, float]:
-    """x, y of the point between the eyes, and the eye distance, of landmarks [68,2]."""
-    left, right = eye_centres(landmarks)
-    x, y = (left + right) / 2
-    return float(x), float(y), float(eye_distance(landmarks))
-
-
 def ownership_mask(positions: np.ndarray, who: int, plan: CropPlan, front: np.ndarray | None = None) -> np.ndarray:
     """A person's share of each pixel of their crop, float32 [h,w] in [0,1] at working size.
 
-    positions  [P,3] of all people, see `face_position`; nan for those who are not in the picture
+    positions  [P,3] of all people, see `faces.crop.face_position`; nan for those who are not in the picture
     front      [P,P] bool: the first is in front of the second; default: larger heads are in front
     """
     front = positions[:, None, 2] > positions[None, :, 2] if front is None else front

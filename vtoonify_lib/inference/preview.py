@@ -5,12 +5,13 @@ The widgets that show it are in `apps.panels`.
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from ..styles.request import AS_TRAINED, Look
+from ..styles.request import AS_TRAINED, Look, ResolvedLook
 from .toonifier import Toonifier
 
 
@@ -25,7 +26,7 @@ class Preview:
                  padding: float | None = None) -> None:
         self.toonifier = toonifier
         self.face = toonifier.face_in(source, padding)
-        self._own = toonifier.networks.read(self.face.aligned)
+        self._encode = cache(lambda: toonifier.networks.encode(self.face.aligned))
         self._repaint = toonifier.networks.repainter(self.face.crop[None])
 
     @property
@@ -33,11 +34,10 @@ class Preview:
         """What is drawn, uint8 RGB: the photograph's region as the network sees it, at working or at output size."""
         return self.face.crop
 
-    def draw(self, look: Look = AS_TRAINED) -> np.ndarray:
+    def draw(self, look: Look | ResolvedLook = AS_TRAINED) -> np.ndarray:
         """The cartoon, uint8 RGB [sH,sW,3], as `Toonifier.image` gives it."""
-        networks = self.toonifier.networks
-        look = self.toonifier.resolve(look).require_static()
-        return self._repaint(networks.mix(self._own, networks.exemplar_code(look), look), look.structure)[0]
+        look = self.toonifier.resolve(look)
+        return self._repaint(look.code(self._encode), look.request.structure)[0]
 
 
 def wipe(before: np.ndarray, after: np.ndarray, share: float) -> np.ndarray:

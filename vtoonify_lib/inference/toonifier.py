@@ -15,20 +15,21 @@ import numpy as np
 from PIL import Image
 
 from ..config import DATA, VToonifyError
-from ..faces.crop import CropPlan, align_face, paste_all, resolve_padding
+from ..faces.crop import CropPlan, align_face, face_position, paste_all, resolve_padding
 from ..faces.detector import FACE_NEEDS, Face
 from ..media.images import read_image
 from ..models.devices import pick_device
-from ..styles.request import ALL, AS_TRAINED, LARGEST, Look, check_faces
+from ..styles.request import ALL, AS_TRAINED, LARGEST, Look, ResolvedLook, check_faces
 from ..weights.published import open_bundle
 from .frame_renderer import VideoOptions
-from .occlusion import face_position, ownership_mask
+from .networks import Engine, TorchEngine
+from .occlusion import ownership_mask
 from .stylizer import Stylizer
 from .video import VideoResult, animate, several_faces_note
 
 DEFAULT_BUNDLE = "film"
 SAMPLE = DATA / "samples" / "portrait.mp4"  # a clip of ours
-FRAMES = ("crop", "full")  # what comes out: the toonified region around the face, or all, with the person drawn
+Looks = Look | ResolvedLook | Sequence[Look | ResolvedLook]
 
 
 class FaceCrop(NamedTuple):
@@ -49,7 +50,8 @@ class Toonifier(Stylizer):
     """A `Stylizer` that reads and writes files. `Toonifier.load("studio-t").video("in.mp4", "out.mp4")`."""
 
     @classmethod
-    def load(cls, bundle: str | Path = DEFAULT_BUNDLE, device: str = "auto", **how: Any) -> Toonifier:
+    def load(cls, bundle: str | Path = DEFAULT_BUNDLE, device: str = "auto", engine: type[Engine] = TorchEngine,
+             **how: Any) -> Toonifier:
         """The Toonifier of a bundle, by name or path.
 
         A published preset ("pixar-d") that is not on this machine is fetched and converted first. how: source,
@@ -57,11 +59,11 @@ class Toonifier(Stylizer):
         VToonifyError for an unknown or damaged bundle or device, and for a preset that cannot be had.
         """
         pick_device(device)  # before anything is fetched
-        return cls(open_bundle(bundle, **how), device)
+        return cls(open_bundle(bundle, **how), device, engine)
 
     # ------------------------------------------------------------------ pictures
     def image(self, source: str | Path | np.ndarray | Image.Image, frame: str = "crop",
-              padding: float | None = None, look: Look | Sequence[Look] = AS_TRAINED, faces: str | int = LARGEST
+              padding: float | None = None, look: Looks = AS_TRAINED, faces: str | int = LARGEST
               ) -> np.ndarray:
         """Toonify the largest face of a picture, or several → uint8 RGB [H',W',3].
 
@@ -73,9 +75,10 @@ class Toonifier(Stylizer):
         Warns when there are several faces and one is drawn. Raises VToonifyError when there is none, and for a look the
         bundle has not.
         """
-        _check_frame(frame)
         check_faces(faces, frame)
-        looks = [look.require_static() for look in self._looks(look)]
+        looks = self._looks(look)
+        for one in looks:
+            one.request.require_static()
         found = [self.face_in(source, padding)] if faces == LARGEST else self.faces_in(source, padding, faces)
         drawn = []
         for number, face in enumerate(found):
@@ -127,7 +130,7 @@ class Toonifier(Stylizer):
 
     # ------------------------------------------------------------------ clips
     def video(self, src: str | Path, dst: str | Path, frame: str = "crop", padding: float | None = None,
-              look: Look | Sequence[Look] = AS_TRAINED, faces: str | int = LARGEST, smooth: bool = True,
+              look: Looks = AS_TRAINED, faces: str | int = LARGEST, smooth: bool = True,
               card: str | Path | None = None, progress: bool = True) -> VideoResult:
         """Toonify a clip with its sound; every frame is kept, at its time. Arguments as `image`.
 
@@ -136,17 +139,11 @@ class Toonifier(Stylizer):
         Where the face is not there, the cartoon fades into the original. Raises VToonifyError for a clip without a face
         and for unusable input or output; nothing is left under the output's name then.
         """
-        _check_frame(frame)
         check_faces(faces, frame)
         padding, card = resolve_padding(self.config.framing_size, padding), None if card is None else Path(card)
         options = VideoOptions(frame, padding, self._looks(look), faces, smooth, card, progress)
         return animate(self, Path(src), Path(dst), options)
 
-    def _looks(self, look: Look | Sequence[Look]) -> tuple[Look, ...]:
-        """One look or several, decided."""
-        return tuple(self.resolve(one) for one in ((look,) if isinstance(look, Look) else look))
-
-
-def _check_frame(frame: str) -> None:
-    if frame not in FRAMES:
-        raise VToonifyError(f"frame is {frame!r}; expected {' or '.join(FRAMES)}")
+    def _looks(self, look: Looks) -> tuple[ResolvedLook, ...]:
+        """One look or several, resolved."""
+        return tuple(self.resolve(one) for one in ((look,) if isinstance(look, Look | ResolvedLook) else look))

@@ -99,10 +99,10 @@ def animate(stylizer: Stylizer, src: Path, dst: Path, options: VideoOptions) -> 
 def _job(stylizer: Stylizer, src: Path, options: VideoOptions) -> dict[str, Any]:
     """All that the drawn frames depend on: a job with the same values can be resumed."""
     bundle, about = stylizer.bundle, src.stat()
-    looks = [Recipe.from_look(bundle, look, options.padding, options.frame).data() for look in options.looks]
+    looks = [Recipe.from_look(look, options.padding, options.frame).data() for look in options.looks]
     weights = {name: about_it.get("sha256") for name, about_it in bundle.info["files"].items()}
     return {"source": [str(src.resolve()), about.st_size, about.st_mtime_ns], "weights": weights, "looks": looks,
-            "faces": options.faces, "smooth": options.smooth, "precision": str(stylizer.networks.dtype), "format": 3}
+            "faces": options.faces, "smooth": options.smooth, "precision": stylizer.networks.precision, "format": 3}
 
 
 def _track(stylizer: Stylizer, src: Path, options: VideoOptions, cache: Path

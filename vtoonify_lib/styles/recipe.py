@@ -16,7 +16,7 @@ from ..config import VToonifyError
 from ..media.images import check_output
 from ..weights.bundle import Bundle
 from ..weights.downloads import write_json
-from .request import LARGEST, Degree, Keyframes, Look
+from .request import LARGEST, Degree, Keyframes, Look, ResolvedLook
 from .table import part_from_json, part_to_json
 
 RECIPE_FORMAT = "vtoonify-recipe-1"
@@ -35,10 +35,10 @@ class Recipe:
     smooth: bool = True
 
     @classmethod
-    def from_look(cls, bundle: Bundle, look: Look, padding: float | None = None, frame: str = "crop",
+    def from_look(cls, look: ResolvedLook, padding: float | None = None, frame: str = "crop",
                   faces: str | int = LARGEST, smooth: bool = True) -> Recipe:
-        """For a bundle and a look that its Toonifier has resolved (`Toonifier.resolve`)."""
-        return cls(bundle.name, weights_of(bundle), look, padding, frame, faces, smooth)
+        """For a look that a bundle's Toonifier has resolved (`Toonifier.resolve`)."""
+        return cls(look.bundle.name, weights_of(look.bundle), look.request, padding, frame, faces, smooth)
 
     def save(self, path: str | Path) -> Path:
         """Write as JSON. VToonifyError when that is not possible, or the name does not end in .json."""

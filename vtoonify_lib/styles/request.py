@@ -1,7 +1,8 @@
 """A request for a look: style, structure degree, colour degree; and its resolution for a bundle.
 
-It is resolved once, before any work: every field gets a value, or one sentence says what the bundle can do instead. In
-a clip the degrees may be animated (`Keyframes`).
+It is resolved once, before any work: every field gets a value, or one sentence says what the bundle can do instead
+(`Look.resolve`); `Stylizer.resolve` adds the codes of its style (`ResolvedLook`). In a clip the degrees may be animated
+(`Keyframes`).
 """
 
 from __future__ import annotations
@@ -12,14 +13,17 @@ from numbers import Integral, Real
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ..config import VToonifyError
-from ..models.latents import n_latent
+from ..models import latents
 from ..weights.bundle import Bundle
 from ..weights.published import Preset, preset_of
 from .table import Part, StyleTable, normalised, parse_blend
 
 LARGEST, ALL = "largest", "all"  # which faces to draw; or a number
+FRAMES = ("crop", "full")  # what comes out: the toonified region around the face, or all, with the person drawn
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,10 @@ class Look:
         if preset is not None:
             return self.resolve_for_preset(preset)
         if bundle.styles:
-            return self._resolve_styles(StyleTable(bundle))._check_layers(n_latent(bundle.config.out_size))
+            resolved, count = self._resolve_styles(StyleTable(bundle)), latents.n_latent(bundle.config.out_size)
+            if self.layers is not None and len(self.layers) != count:
+                raise VToonifyError(f"layers are {list(self.layers)}; expected {count} numbers from 0 to 1")
+            return resolved
         for name in ("style", "structure", "color", "layers"):
             if getattr(self, name) is not None:
                 raise VToonifyError(f"{bundle.name} has one look, in one strength and in your colours; drop --{name}, "
@@ -158,14 +165,40 @@ class Look:
                               if getattr(self, name) is None})
         return resolved._degrees(lambda name, value: _each(value, lambda degree: _checked(name, degree)))
 
-    def _check_layers(self, count: int) -> Look:
-        """Itself. VToonifyError when there are weights for another number of layers."""
-        if self.layers is not None and len(self.layers) != count:
-            raise VToonifyError(f"layers are {list(self.layers)}; expected {count} numbers from 0 to 1")
-        return self
-
     def _degrees(self, change: Callable[[str, Degree | None], Degree | None]) -> Look:
         return replace(self, structure=change("structure", self.structure), color=change("color", self.color))
+
+
+@dataclass(frozen=True, eq=False)
+class ResolvedLook:
+    """A look as the networks take it: all that drawing a crop needs besides face and crop. `Stylizer.resolve` makes it.
+
+    bundle     that it is for
+    request    the look with every field filled in and every picture read: what a recipe keeps
+    exemplar   code of its style, w+ [1,L,D], ours [1,2,D]; None where there is no style to choose
+    null_code  [1,2,D], ours: the code of every photograph, whose colours reach the network with the frame; else None
+    """
+
+    bundle: Bundle
+    request: Look
+    exemplar: Tensor | None = None
+    null_code: Tensor | None = None
+
+    def code(self, encode: Callable[[], Tensor]) -> Tensor:
+        """Style code w+ [1,L,D], or [1,1,D] for all layers alike. VToonifyError at degrees that move.
+
+        encode  gives the face's code as `Engine.encode`; called only where the look depends on it
+        With an exemplar: its structure, and colours between the face's and its own.
+        """
+        look, exemplar, own = self.request.require_static(), self.exemplar, self.null_code
+        if exemplar is None:
+            return encode()
+        if own is None:
+            return latents.with_color_of(exemplar, exemplar if look.color == 1
+                                         else torch.lerp(encode(), exemplar, float(look.color)))
+        code, null = (latents.styled(own, wanted, look.structure, look.color,
+                                     latents.n_latent(self.bundle.config.out_size)) for wanted in (exemplar, own))
+        return code if look.layers is None else torch.lerp(null, code, torch.tensor(look.layers)[None, :, None])
 
 
 def _weights(layers: Sequence[float]) -> tuple[float, ...]:
@@ -195,7 +228,9 @@ AS_TRAINED = Look()
 
 
 def check_faces(faces: str | int, frame: str) -> None:
-    """Raise VToonifyError for a number of faces that cannot be drawn."""
+    """Raise VToonifyError for a frame there is not, and for a number of faces that cannot be drawn."""
+    if frame not in FRAMES:
+        raise VToonifyError(f"frame is {frame!r}; expected {' or '.join(FRAMES)}")
     if faces not in (LARGEST, ALL) and (isinstance(faces, bool) or not isinstance(faces, int) or faces < 1):
         raise VToonifyError(f"faces is {faces!r}; expected {LARGEST}, {ALL} or a number from 1")
     if faces not in (LARGEST, 1) and frame != "full":

@@ -82,6 +82,11 @@ class StyleTable:
         """Structure code and colour code of a named style, [2,D]."""
         return self.table[self.names.index(name)]
 
+    def blend(self, parts: Sequence[Part]) -> Tensor:
+        """Code of named styles and codes, weighed, [1,2,D]."""
+        return sum(weight * (style.codes if isinstance(style, StyleCode) else self.codes(style))
+                   for style, weight in parts)[None]
+
     def find(self, request: int | str | Path) -> str | Path:
         """The name in the table, or the path of a file, that is meant. VToonifyError when it is neither."""
         text = str(request).strip()

@@ -43,8 +43,8 @@ def split(toonifier: Toonifier, clip: str | Path = SAMPLE, frames: int = FRAMES,
     plans = plan_clip(track, toonifier.config.framing_size)
     crops = timed("crop", lambda i: toonifier.cut(shown[i].rgb, plans.at(i))[None], range(len(shown)))
     maps = iter(timed("parsing", toonifier.networks.steady_parse(PARSE_EVERY), crops))
-    draw = toonifier.animator(track.aligned, look, lambda crop: next(maps))
-    pictures = timed("network", lambda crop: draw(crop, 0.0)[0], crops)
+    draw = toonifier.animator(track.aligned, look)
+    pictures = timed("network", lambda crop: draw(crop, 0.0, next(maps))[0], crops)
     with tempfile.TemporaryDirectory() as folder:
         with VideoWriter(Path(folder) / "steps.mp4", source=clip) as writer:
             timed("encode", lambda i: writer.write(pictures[i], shown[i].pts), range(len(shown)))

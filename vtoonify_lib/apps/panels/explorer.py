@@ -13,11 +13,11 @@ from PIL import Image
 
 from ...config import VToonifyError
 from ...inference.preview import Preview, wipe
-from ...inference.toonifier import FRAMES, SAMPLE, Toonifier
+from ...inference.toonifier import SAMPLE, Toonifier
 from ...media.images import VIDEO_SUFFIXES, write_image
 from ...models.latents import layer_names
 from ...styles.recipe import Recipe
-from ...styles.request import ALL, LARGEST, Degree, Keyframes, Look
+from ...styles.request import ALL, FRAMES, LARGEST, Degree, Keyframes, Look
 from ...styles.table import STYLE_SUFFIX, Part, StyleCode
 from ...training.style_fitting import fitter
 from ..notebook_setup import Picker, offer
@@ -41,10 +41,10 @@ class Explorer:
 
     def __init__(self, toonifier: Toonifier, source: str | Path | np.ndarray | Image.Image = PORTRAIT,
                  out: str | Path = "out") -> None:
-        if toonifier.networks.styles is None:
+        if toonifier.styles is None:
             raise VToonifyError(f"{toonifier.bundle.name} has no styles to explore; load studio-d")
         self.toonifier, self.out, self._quiet = toonifier, Path(out), False
-        table = toonifier.networks.styles
+        table = toonifier.styles
         self.parts: list[Part] = [(str(table.start["style"]), 1.0)]
         self.status = Status()
         self.gallery = Gallery(table.names, self.pick)
@@ -150,7 +150,7 @@ class Explorer:
             path = Path(source)
             look = self.toonifier.resolve(Look(path)) if path.suffix == STYLE_SUFFIX else None
             fit = fitter(refine, progress=False)
-            style = look.style[0][0] if look else self.toonifier.style_of(path, fit=fit)
+            style = look.request.style[0][0] if look else self.toonifier.style_of(path, fit=fit)
             self.pick(style)
 
     def invent(self) -> None:
@@ -179,7 +179,7 @@ class Explorer:
             self.out.mkdir(parents=True, exist_ok=True)
             name = self.recipe.value.strip().removesuffix(".json") or "recipe"
             look = self.toonifier.resolve(self._moving())
-            recipe = Recipe.from_look(self.toonifier.bundle, look, self.padding, self.frame.value, self._faces())
+            recipe = Recipe.from_look(look, self.padding, self.frame.value, self._faces())
             path = recipe.save(self.out / f"{name}.json")
         if path:
             self.status.say(f"{path} is written; `vtoonify video IN OUT --recipe {path}` replays it")
