@@ -53,7 +53,7 @@ class Explorer:
                        for name in layer_names(toonifier.config.out_size)]
         for slider in self.layers:
             slider.observe(lambda _: self.redraw(), "value")
-        self.image = widgets.Image(format="jpeg", layout=widgets.Layout(width="100%"))
+        self.image = widgets.Image(format="jpeg", layout=widgets.Layout(width="100%", margin="0"))
         self.uncover = widgets.FloatSlider(0.0, min=0.0, max=1.0, step=0.01, description="before", layout=WIDE)
         self.uncover.observe(lambda _: self._shown(), "value")
         self.padding: float | None = None  # of a recipe; None: the usual one
@@ -233,7 +233,8 @@ class Explorer:
         mine = self._file_button("another picture", "image/*", self.open)
         keep = _button("save the picture", self.save_picture)
         left = widgets.VBox([self.image, self.uncover, widgets.HBox([mine, keep])],
-                            layout=widgets.Layout(flex="1 1 400px", min_width="400px", max_width="640px"))
+                            layout=widgets.Layout(
+            flex="1 1 400px", min_width="400px", max_width="640px", overflow="hidden"))
         return widgets.VBox([self.status, widgets.Box([left, tab], layout=widgets.Layout(**FLOWING)), self.screen])
 
     def _style_tab(self) -> widgets.Widget:

@@ -61,13 +61,13 @@ def style_space(table: StyleTable, on_pick: Callable[[str], None] | None = None)
         if on_pick:
             on_pick(name)
 
-    gallery = Gallery(table.names, pick, columns=6)
+    gallery = Gallery(table.names, pick)
     try:
         figure, view["scatters"] = _scatters(points, looks, table.names, pick)
     except Exception as error:  # ipyvolume fails in many ways where it does not fit the front end
         figure = _picture(style_map(points, looks), f"shown flat, ipyvolume is not at hand ({type(error).__name__})")
     shares = ", ".join(f"{part:.0%}" for part in share)
-    beside = widgets.HBox([figure, widgets.VBox([said, gallery])])
+    beside = widgets.HBox([figure, widgets.VBox([said, gallery], layout=widgets.Layout(width="420px"))])
     return widgets.VBox([beside, widgets.HTML(f"<small>principal components: {shares} of the variance</small>")])
 
 
