@@ -19,7 +19,8 @@ On a machine with a GPU, from which only a few small files come back and on whic
     # there, with torch, numpy, OpenCV, Pillow, safetensors and tqdm: this repository's vtoonify_lib and
     # data/models/film and shared (bundle.json, vtoonify, parsing, style_encoder are read), and the folder job
     python -m vtoonify_lib.training.photographs --data job/film.zip --look film --vgg job/vgg.safetensors \
-        --config fast --detail 4 --start film --batch 24 --window 96 --workers 14 --seconds 540 --out OUT
+        --vgg-square 96 --vgg-weight 0.2 --config fast --detail 4 --start film --batch 24 --window 96 --workers 14 \
+        --adversary-from 0.2 --r1 0.02 --square 64 --seconds 540 --out OUT
     python -m vtoonify_lib.training.photographs --bundle data/models/film --out OUT --start studio-t   # here
 
 OUT has vtoonify.safetensors and style_encoder.safetensors (the moving average, half precision; 10 and 3 MB,
