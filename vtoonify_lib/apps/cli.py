@@ -253,8 +253,7 @@ def _load_toonifier(arguments: argparse.Namespace) -> tuple[Toonifier, dict[str,
         recipe.check(toonifier.bundle)
     looks = [toonifier.resolve(look) for look in looks]
     if arguments.run is _image:
-        for look in looks:
-            look.request.require_static()
+        looks = [look.require_static() for look in looks]
     if arguments.save_recipe:
         Recipe.from_look(looks[0], **how).save(arguments.save_recipe)
     return toonifier, {"look": looks, **how}

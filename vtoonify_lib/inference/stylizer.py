@@ -113,7 +113,7 @@ class Stylizer:
 
     def painter(self, code: torch.Tensor, look: Look | ResolvedLook = AS_TRAINED) -> Draw:
         """The network with this style folded in: uint8 RGB [B,dH,dW,3] → [B,sH,sW,3], see `networks.Engine`."""
-        return self.networks.painter(code, self.resolve(look).request.require_static().structure)
+        return self.networks.painter(code, self.resolve(look).require_static().request.structure)
 
     def animator(self, aligned: np.ndarray, look: Look | ResolvedLook) -> Draw:
         """For a face and a look that may be animated: (crops, seconds, their logits, by default found) → pictures.

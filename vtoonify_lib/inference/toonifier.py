@@ -76,9 +76,7 @@ class Toonifier(Stylizer):
         bundle has not.
         """
         check_faces(faces, frame)
-        looks = self._looks(look)
-        for one in looks:
-            one.request.require_static()
+        looks = [one.require_static() for one in self._looks(look)]
         found = [self.face_in(source, padding)] if faces == LARGEST else self.faces_in(source, padding, faces)
         drawn = []
         for number, face in enumerate(found):

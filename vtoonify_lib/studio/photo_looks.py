@@ -124,8 +124,7 @@ def _varied(base: PhotoLook, levels) -> PhotoLook:
             warp[target] = warp.get(target, 0.0) + more
     eyes = replace(base.eyes, iris=base.eyes.iris * levels(0.92, 1.1), pupil=levels(0.36, 0.52),
                    vivid=levels(1.1, 1.7), light=base.eyes.light * levels(0.86, 1.18),
-                   lash=base.eyes.lash * levels(0.5, 1.4),
-                   glint=base.eyes.glint * levels(0.7, 1.25))
+                   lash=base.eyes.lash * levels(0.5, 1.4), glint=base.eyes.glint * levels(0.7, 1.25))
     warm = levels(-0.07, 0.07)
     return replace(base, warp=warp, exaggerate=base.exaggerate * levels(0.7, 1.3), eyes=eyes,
                    wrinkles=float(np.clip(base.wrinkles * levels(0.5, 1.5), 0, 1)), form=base.form * levels(0.6, 1.5),

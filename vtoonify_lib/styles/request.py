@@ -184,6 +184,11 @@ class ResolvedLook:
     exemplar: Tensor | None = None
     null_code: Tensor | None = None
 
+    def require_static(self) -> ResolvedLook:
+        """Itself. VToonifyError at degrees that move."""
+        self.request.require_static()
+        return self
+
     def code(self, encode: Callable[[], Tensor]) -> Tensor:
         """Style code w+ [1,L,D], or [1,1,D] for all layers alike. VToonifyError at degrees that move.
 

@@ -144,6 +144,6 @@ def _opened(path: str | Path) -> Iterator[IO[bytes]]:
         raise VToonifyError(f"{path} {error}") from error
     except OSError as error:
         raise VToonifyError(f"{path} cannot be read ({error.strerror or error})") from error
-    except Exception as error:  # not in torch's own words: they advise weights_only=False
+    except Exception as error:  # torch's own words advise to read it unsafely
         raise VToonifyError(f"{path} is damaged or no file of weights ({type(error).__name__}); nothing in it was run; "
                             "fetch it again from where it was published") from error

@@ -232,8 +232,7 @@ class Explorer:
             tab.set_title(i, title)
         mine = self._file_button("another picture", "image/*", self.open)
         keep = _button("save the picture", self.save_picture)
-        left = widgets.VBox([self.image, self.uncover, widgets.HBox([mine, keep])],
-                            layout=widgets.Layout(
+        left = widgets.VBox([self.image, self.uncover, widgets.HBox([mine, keep])], layout=widgets.Layout(
             flex="1 1 400px", min_width="400px", max_width="640px", overflow="hidden"))
         return widgets.VBox([self.status, widgets.Box([left, tab], layout=widgets.Layout(**FLOWING)), self.screen])
 
