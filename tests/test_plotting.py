@@ -67,6 +67,14 @@ def test_grid_has_rows_and_keeps_proportions(shown):
     assert near(image[3 * height // 4, -10], (255, 255, 255))
 
 
+def test_a_row_without_titles_takes_no_room_for_them(shown):
+    plotting.grid([RED, GREEN, BLUE, RED], 2, ["red", "green", "", ""])
+    plotting.grid([RED, GREEN, BLUE, RED], 2, ["red", "green", "blue", "red"])
+    some, all_of_them = map(picture, shown)
+    assert len(all_of_them) - len(some) == pytest.approx(24, abs=2)
+    assert near(some[-20, 100], BLUE[0, 0]) and near(some[len(some) // 2 - 20, 100], RED[0, 0])
+
+
 def test_the_names_of_rows_stand_beside_them(shown):
     plotting.grid([RED, GREEN, BLUE], columns=2)
     plotting.grid([RED, GREEN, BLUE], columns=2, rows=["above", "below"])

@@ -143,15 +143,15 @@ def _figure(images: Sequence[Picture], columns: int, titles: Sequence[str], heig
     if names and len(names) != rows:
         raise VToonifyError(f"{len(names)} names for {rows} rows; give one each, or none")
     aspects = [max(p.shape[1] / p.shape[0] for p in pictures[c::columns] or pictures[:1]) for c in range(columns)]
-    line, beside = (24 * max((text.count("\n") + 1 for text in texts), default=0) for texts in (titles, names))  # px
-    gap = 8
+    heads = [_room(titles[i : i + columns]) for i in range(0, len(pictures), columns)]
+    gap, beside = 8, _room(names)  # px
     tall = min(height, (WIDTH - beside - gap * (columns - 1)) / sum(aspects))
-    size = np.array([beside + sum(aspects) * tall + gap * (columns - 1), rows * (tall + line) + gap * (rows - 1)])
+    size = np.array([beside + sum(aspects) * tall + gap * (columns - 1), rows * tall + sum(heads) + gap * (rows - 1)])
     figure = Figure(figsize=size / DPI, dpi=DPI)
     for i, picture in enumerate(pictures):
         row, column = divmod(i, columns)
         left = (beside + sum(aspects[:column]) * tall + gap * column) / size[0]
-        bottom = 1 - ((row + 1) * (tall + line) + gap * row) / size[1]
+        bottom = 1 - ((row + 1) * tall + sum(heads[: row + 1]) + gap * row) / size[1]
         axes = figure.add_axes((left, bottom, aspects[column] * tall / size[0], tall / size[1]))
         axes.imshow(picture, interpolation="antialiased")
         axes.set_axis_off()
@@ -161,6 +161,11 @@ def _figure(images: Sequence[Picture], columns: int, titles: Sequence[str], heig
             figure.text(beside / 2 / size[0], bottom + tall / 2 / size[1], names[row], fontsize=10, rotation=90,
                         ha="center", va="center")
     return figure
+
+
+def _room(texts: Sequence[str]) -> int:
+    """px that the longest of these texts needs across its lines; 0 where all are empty."""
+    return 24 * max((text.count("\n") + 1 for text in texts if text), default=0)
 
 
 def _jpeg(figure: Figure) -> bytes:
