@@ -66,7 +66,8 @@ CARICATURE_WARP = both({
     "eyes/{s}-eye-scale-incr": 1.0, "head/head-age-decr": 0.45, "neck/neck-scale-horiz-decr": 1.0,
     "neck/neck-scale-depth-decr": 0.6})
 
-FILM = PhotoLook("film", FILM_WARP, eyes=EyePaint(iris=1.25, light=1.35, glint=0.34), wrinkles=0.5, form=0.7)
+FILM = PhotoLook("film", FILM_WARP, eyes=EyePaint(iris=1.25, light=1.35, white=0.85, glint=0.34), wrinkles=0.5,
+                 form=0.7)
 COMIC = PhotoLook("comic", COMIC_WARP, eyes=EyePaint(iris=1.1, lash=0.8), finish="comic", vivid=1.3, contrast=0.2)
 PAINT = PhotoLook("paint", {name: 0.55 * weight for name, weight in FILM_WARP.items()}, eyes=EyePaint(iris=1.1),
                   wrinkles=0.7, form=0.3, finish="paint", vivid=1.25, contrast=0.25)
