@@ -137,7 +137,7 @@ def clear_downloads(cache: str | Path | None = None) -> int:
 
 def _downloads(cache: Path, names: Iterable[str]) -> list[Path]:
     """Where files of the repository lie when they were downloaded, whole or in part."""
-    return [cache / "files" / f"{name}{suffix}" for name in names for suffix in ("", ".part", ".part.json")]
+    return [path for name in names for path in (cache / "files").glob(f"{name}*")]
 
 
 def _delete(paths: Iterable[Path]) -> int | None:
