@@ -395,14 +395,14 @@ def test_outputs_that_cannot_be(tmp_path, monkeypatch):
     src = make_clip(tmp_path / "a.mp4")
     before = src.read_bytes()
     (tmp_path / "link.mp4").symlink_to(src)
-    refused(src, "is the input itself", src)
-    refused(tmp_path / "link.mp4", "is the input itself", src)
-    refused(tmp_path / "." / "a.mp4", "is the input itself", src)
+    refused(src, "same file", src)
+    refused(tmp_path / "link.mp4", "same file", src)
+    refused(tmp_path / "." / "a.mp4", "same file", src)
     assert src.read_bytes() == before
     refused(tmp_path / "none" / "b.mp4", "does not exist")
     refused(src / "b.mp4", "does not exist")  # a file is not a folder
-    refused(tmp_path / "b.gif", "may end in .mp4")
-    refused(tmp_path / "b", "may end in .mp4")
+    refused(tmp_path / "b.gif", "cannot be written as '.gif'; use .mp4")
+    refused(tmp_path / "b", "cannot be written as 'a file without ending'")
     (tmp_path / "folder.mp4").mkdir()
     refused(tmp_path / "folder.mp4", "is a folder")
 

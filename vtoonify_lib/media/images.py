@@ -74,7 +74,7 @@ def check_source(path: Path) -> None:
     if not os.access(path, os.R_OK):
         raise VToonifyError(f"{path} may not be read; check its permissions")
     if path.stat().st_size == 0:
-        raise VToonifyError(f"{path} is empty (0 bytes)")
+        raise VToonifyError(f"{path} is empty (0 bytes); was it copied completely?")
 
 
 def check_output(dst: str | Path, source: str | Path | None = None) -> Path:

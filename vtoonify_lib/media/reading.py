@@ -7,7 +7,6 @@ only the first is read, of several sound tracks the one that players take.
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
 from ..config import VToonifyError
 from .hdr import tone_mapper
+from .images import check_source
 
 HD_HEIGHT = 720
 """Untagged video is BT.601 below this height and BT.709 from it on, as players assume."""
@@ -129,19 +129,11 @@ def read_frames(path: str | Path, skip: int = 0) -> Iterator[Frame]:
 def open_video(path: str | Path) -> Any:
     """The opened container, to be used in a `with` block. VToonifyError if it is missing, empty or no media file."""
     path = Path(path)
-    if path.is_dir():
-        raise VToonifyError(f"{path} is a folder; a video file is expected")
-    try:
-        if path.stat().st_size == 0:
-            raise VToonifyError(f"{path} is empty (0 bytes); was it copied completely?")
-        # Only this file: a playlist must not make us open others.
+    check_source(path)
+    try:  # only this file: a playlist must not make us open others
         return av.open(str(path.resolve()), options={"protocol_whitelist": "file"})
-    except FileNotFoundError:
-        raise VToonifyError(f"{path} does not exist; check the name and the folder") from None
     except av.error.EOFError:
         raise _no_frames(path) from None
-    except PermissionError:
-        raise VToonifyError(f"{path} may not be read; check its permissions") from None
     except (av.FFmpegError, OSError) as error:
         raise VToonifyError(f"{path} is not a video, or its beginning or index is missing ({reason(error)})") from None
 
@@ -275,11 +267,6 @@ def _orientation(frame: Any) -> tuple[bool, bool, bool]:
         return False, False, False
     a, b, _, c, d = np.frombuffer(bytes(memoryview(data)), np.int32)[:5].tolist()  # x' = ax + cy, y' = bx + dy
     return (True, b < 0, c < 0) if abs(b) > abs(a) else (False, d < 0, a < 0)
-
-
-def same_file(a: str | Path, b: str | Path) -> bool:
-    """True if two paths name one file, also through links."""
-    return os.path.exists(a) and os.path.exists(b) and os.path.samefile(a, b)
 
 
 def start_of(container: Any, stream: Any) -> Fraction:

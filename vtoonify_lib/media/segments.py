@@ -19,7 +19,7 @@ import numpy as np
 from ..config import VToonifyError
 from . import reading
 from .sound import SoundTrack
-from .writing import FORMATS, MP4_OPTIONS, VideoWriter, check_target, writing_errors
+from .writing import FORMATS, MP4_OPTIONS, VideoWriter, check_target, folder_errors, writing_errors
 
 try:
     import fcntl
@@ -61,7 +61,7 @@ class SegmentWriter:
 
     def __enter__(self) -> SegmentWriter:
         check_target(self.dst, self.source)
-        with self._folder_errors():
+        with folder_errors(self.dst):
             self.folder.mkdir(exist_ok=True)
             self._lock = _claimed(self.folder / "lock")
         if self._lock is None:
@@ -87,7 +87,7 @@ class SegmentWriter:
             if left.name != "lock":
                 with suppress(OSError):
                     left.unlink()
-        with self._folder_errors():
+        with folder_errors(self.dst):
             self._note()
         self.frames = self.done
 
@@ -165,16 +165,6 @@ class SegmentWriter:
         elif over:
             with suppress(OSError):
                 self.folder.rmdir()
-
-    @contextmanager
-    def _folder_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if error.errno == errno.ENAMETOOLONG:
-                raise VToonifyError(f"the name of {self.dst} is too long; choose a shorter one") from None
-            why = reading.reason(error)
-            raise VToonifyError(f"the folder {self.dst.parent} cannot be written to ({why}); choose another") from None
 
     @contextmanager
     def _named(self) -> Iterator[None]:

@@ -5,6 +5,7 @@ The file gets its name only when it is complete. Frames keep the times they are 
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,7 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from ..config import VToonifyError
 from . import reading
+from .images import check_output
 from .sound import SoundTrack
 
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
@@ -69,11 +71,8 @@ class VideoWriter:
 
     def __enter__(self) -> VideoWriter:
         check_target(self.dst, self.source)
-        try:
+        with folder_errors(self.dst):
             self._temporary.touch(exist_ok=False)
-        except OSError as error:
-            why = reading.reason(error)
-            raise VToonifyError(f"the folder {self.dst.parent} cannot be written to ({why}); choose another") from None
         self._stack.callback(self._temporary.unlink, missing_ok=True)
         return self
 
@@ -171,15 +170,21 @@ class VideoWriter:
 
 def check_target(dst: Path, source: Path | None) -> None:
     """Raise VToonifyError when no video can be written to dst, or not from `source`."""
-    folder = dst.parent
-    if dst.suffix.lower() not in FORMATS:
-        raise VToonifyError(f"{dst} ends in {dst.suffix!r}; a video may end in {', '.join(FORMATS)}")
-    if not folder.is_dir():
-        raise VToonifyError(f"the folder {folder} does not exist; make it first")
-    if dst.is_dir():
-        raise VToonifyError(f"{dst} is a folder; name a file in it")
-    if source is not None and reading.same_file(dst, source):
-        raise VToonifyError(f"{dst} is the input itself; choose another name for the output")
+    if check_output(dst, source).suffix.lower() not in FORMATS:
+        raise VToonifyError(f"{dst}: a clip cannot be written as '{dst.suffix or 'a file without ending'}'; "
+                            f"use {', '.join(FORMATS)}")
+
+
+@contextmanager
+def folder_errors(dst: Path) -> Iterator[None]:
+    """Turn the errors of making the first file beside `dst` into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise VToonifyError(f"the name of {dst} is too long; choose a shorter one") from None
+        why = reading.reason(error)
+        raise VToonifyError(f"the folder {dst.parent} cannot be written to ({why}); choose another") from None
 
 
 @contextmanager

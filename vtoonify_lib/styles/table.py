@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..config import DATA, VToonifyError
-from ..media.images import read_image
+from ..media.images import check_output, read_image
 from ..weights.bundle import Bundle, save_tensors
 
 PICTURES = DATA / "styles"
@@ -166,11 +166,9 @@ def save_style(path: str | Path, style: StyleCode, bundle: Bundle) -> Path:
 
 def check_style_name(path: str | Path) -> Path:
     """The path, if a style can be written there; else VToonifyError."""
-    path = Path(path)
+    path = check_output(path)
     if path.suffix != STYLE_SUFFIX:
         raise VToonifyError(f"{path}: a style is kept as {STYLE_SUFFIX}; give a name that ends so")
-    if not path.parent.is_dir():
-        raise VToonifyError(f"the folder {path.parent} does not exist; make it first")
     return path
 
 
