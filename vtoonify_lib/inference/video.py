@@ -117,7 +117,8 @@ def _track(stylizer: Stylizer, src: Path, options: VideoOptions, cache: Path
         save_trajectories(cache, tracks, notes)
     chosen = select_faces(tracks[:1] if options.faces == LARGEST else tracks, options.faces)
     if not chosen:
-        raise VToonifyError(f"no face was found in any of the {tracks[0].frames} frames of {src}; {FACE_NEEDS}")
+        raise VToonifyError(f"no face was found in any of the {tracks[0].frames} frames of {src}; {FACE_NEEDS}",
+                            code="no-face")
     drawn = {id(track) for track in chosen}
     return chosen, [track for track in tracks if id(track) not in drawn and track.aligned is not None], notes
 

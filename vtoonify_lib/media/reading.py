@@ -135,7 +135,8 @@ def open_video(path: str | Path) -> Any:
     except av.error.EOFError:
         raise _no_frames(path) from None
     except (av.FFmpegError, OSError) as error:
-        raise VToonifyError(f"{path} is not a video, or its beginning or index is missing ({reason(error)})") from None
+        raise VToonifyError(f"{path} is not a video, or its beginning or index is missing ({reason(error)})",
+                            code="unreadable") from None
 
 
 def picture_stream(container: Any, path: str | Path) -> Any:
@@ -143,14 +144,15 @@ def picture_stream(container: Any, path: str | Path) -> Any:
     streams = _moving(container)
     if not streams:
         what = "only sound" if container.streams.audio else "no moving picture"
-        raise VToonifyError(f"{path} holds {what}; a video is expected")
+        raise VToonifyError(f"{path} holds {what}; a video is expected", code="unreadable")
     kind = container.format.name
     if kind == "image2" or kind.endswith("_pipe"):
-        raise VToonifyError(f"{path} is a still picture, not a video; use `vtoonify image`")
+        raise VToonifyError(f"{path} is a still picture, not a video; use `vtoonify image`", code="unreadable")
     if kind in TEXT_FORMATS:
-        raise VToonifyError(f"{path} is a text file, not a video")
+        raise VToonifyError(f"{path} is a text file, not a video", code="unreadable")
     if streams[0].codec_context is None:
-        raise VToonifyError(f"{path} holds a video of a kind that cannot be decoded here; convert it to H.264 first")
+        raise VToonifyError(f"{path} holds a video of a kind that cannot be decoded here; convert it to H.264 first",
+                            code="unreadable")
     return streams[0]
 
 
@@ -283,7 +285,8 @@ def _stated_duration(container: Any, stream: Any) -> float:
 
 
 def _no_frames(path: str | Path) -> VToonifyError:
-    return VToonifyError(f"{path} holds no frame that can be decoded; the file is empty of pictures or damaged")
+    return VToonifyError(f"{path} holds no frame that can be decoded; the file is empty of pictures or damaged",
+                         code="unreadable")
 
 
 def fraction(value: Any) -> Fraction | None:

@@ -65,7 +65,8 @@ class SegmentWriter:
             self.folder.mkdir(exist_ok=True)
             self._lock = _claimed(self.folder / "lock")
         if self._lock is None:
-            raise VToonifyError(f"{self.dst} is being written by another run; wait for it, or choose another name")
+            raise VToonifyError(f"{self.dst} is being written by another run; wait for it, or choose another name",
+                                code="unwritable")
         try:
             self._take_up()
         except BaseException:
@@ -173,7 +174,7 @@ class SegmentWriter:
             yield
         except VToonifyError as error:
             said = str(error).replace(str(self._path(len(self._starts))), str(self.dst))
-            raise VToonifyError(said.replace("; nothing is saved", "")) from error
+            raise VToonifyError(said.replace("; nothing is saved", ""), error.code) from error
 
     def _note(self) -> None:
         part = self.folder / "job.part"

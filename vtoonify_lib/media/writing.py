@@ -172,7 +172,7 @@ def check_target(dst: Path, source: Path | None) -> None:
     """Raise VToonifyError when no video can be written to dst, or not from `source`."""
     if check_output(dst, source).suffix.lower() not in FORMATS:
         raise VToonifyError(f"{dst}: a clip cannot be written as '{dst.suffix or 'a file without ending'}'; "
-                            f"use {', '.join(FORMATS)}")
+                            f"use {', '.join(FORMATS)}", code="unwritable")
 
 
 @contextmanager
@@ -182,9 +182,10 @@ def folder_errors(dst: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
-            raise VToonifyError(f"the name of {dst} is too long; choose a shorter one") from None
+            raise VToonifyError(f"the name of {dst} is too long; choose a shorter one", code="unwritable") from None
         why = reading.reason(error)
-        raise VToonifyError(f"the folder {dst.parent} cannot be written to ({why}); choose another") from None
+        raise VToonifyError(f"the folder {dst.parent} cannot be written to ({why}); choose another",
+                            code="unwritable") from None
 
 
 @contextmanager
@@ -193,7 +194,8 @@ def writing_errors(dst: Path) -> Iterator[None]:
     try:
         yield
     except (av.FFmpegError, OSError) as error:
-        raise VToonifyError(f"{dst} could not be written ({reading.reason(error)}); nothing is saved") from error
+        raise VToonifyError(f"{dst} could not be written ({reading.reason(error)}); nothing is saved",
+                            code="unwritable") from error
 
 
 def side_by_side(clips: Sequence[str | Path], dst: str | Path) -> None:

@@ -83,11 +83,13 @@ def is_address(source: str | Path) -> bool:
 def in_folder(folder: Path, name: str) -> Path:
     """Path of a repository's file in a folder of the user's. VToonifyError when it is not there."""
     if not folder.is_dir():
-        raise VToonifyError(f"{folder} is not a folder; give one with the published files, or an https:// address")
+        raise VToonifyError(f"{folder} is not a folder; give one with the published files, or an https:// address",
+                            code="missing")
     for place in (folder / name, folder / name.partition("/")[2]):
         if place.is_file():
             return place
-    raise VToonifyError(f"{folder} has no {name}; it was looked for there with and without its first folder")
+    raise VToonifyError(f"{folder} has no {name}; it was looked for there with and without its first folder",
+                        code="missing")
 
 
 def sha256_of(path: str | Path) -> str:
@@ -113,7 +115,7 @@ def disk_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         other = "set VTOONIFY_CACHE to another folder" if cache_folder() in path.parents else "choose another folder"
         raise VToonifyError(f"{path} cannot be read or written ({error.strerror or error}); free some space if the "
-                            f"disk is full, or {other}") from error
+                            f"disk is full, or {other}", code="unwritable") from error
 
 
 def discard(fetched: Fetched, cache: str | Path | None = None) -> None:
@@ -132,20 +134,21 @@ def _pinned(path: Path, name: str, cache: Path) -> Fetched:
         digest, size = sha256_of(path), path.stat().st_size
     if size < SMALLEST:
         raise VToonifyError(f"{path} has {size} bytes, it only stands for the file: the folder was cloned without Git "
-                            "LFS, or copied incompletely; run `git lfs pull` there, or download the file itself")
+                            "LFS, or copied incompletely; run `git lfs pull` there, or download the file itself",
+                            code="unreadable")
     try:
         pins = json.loads((cache / PINS).read_text(encoding="utf-8")) if (cache / PINS).exists() else {}
         pin = pins.get(name)
     except (OSError, ValueError, AttributeError) as error:
         # Not started afresh: whoever can spoil this file could then swap the others unseen.
         raise VToonifyError(f"{cache / PINS} cannot be read ({error}); restore it, or delete it to trust the files as "
-                            "they are now") from error
+                            "they are now", code="unreadable") from error
     if pin is None:
         write_json(cache / PINS, {**pins, name: digest})
     elif pin != digest:
         raise VToonifyError(f"{path} is refused: its sha256 is {digest}, but it was {pin} when {name} was first seen. "
                             "It is damaged or was changed: delete it; or, if you know why, delete its entry in "
-                            f"{cache / PINS}")
+                            f"{cache / PINS}", code="changed")
     return Fetched(path, name, digest, new=pin is None)
 
 
@@ -171,7 +174,7 @@ def _download(address: str, path: Path, progress: bool) -> None:
         if published and sha256_of(part) != published:
             part.unlink()
             raise VToonifyError(f"{path.name} was received with another sha256 than its repository publishes "
-                                f"({published}); it was thrown away: run the same again")
+                                f"({published}); it was thrown away: run the same again", code="changed")
         os.replace(part, path)
 
 
@@ -186,7 +189,7 @@ def _chunks(answer: HTTPResponse, name: str) -> Iterator[bytes]:
             raise IncompleteRead(b"", left)
     except (OSError, HTTPException) as error:
         raise VToonifyError(f"{name} is incomplete, the connection broke ({error}); run the same again: what came is "
-                            "kept, and continued if the server allows that") from error
+                            "kept, and continued if the server allows that", code="unfetched") from error
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
@@ -225,5 +228,5 @@ def _open(address: str, start: int = 0) -> tuple[HTTPResponse, str | None]:
         reason = error if isinstance(error, HTTPError) else getattr(error, "reason", error)
         raise VToonifyError(f"{address} cannot be fetched ({str(reason) or 'no answer'}); try again later, or, without "
                             "a network, copy the files into a folder laid out like their repository and give it with "
-                            "--from FOLDER") from error
+                            "--from FOLDER", code="unfetched") from error
     return answer, redirects.sha256

@@ -43,7 +43,7 @@ def convert(preset: str | Preset, files: str | Path | Mapping[str, Path], out: s
     files = _in_folder(preset, Path(files)) if isinstance(files, str | Path) else files
     missing = [path for path in files.values() if not path.is_file()]
     if missing:
-        raise VToonifyError(f"{missing[0]} does not exist")
+        raise VToonifyError(f"{missing[0]} does not exist", code="missing")
     out = Path(out)
     hashes = {role: sha256_of(path) for role, path in files.items()}
     origins = {role: {"sha256": hashes[role], "half": half} for role in ("parsing", "style_encoder")}
@@ -68,7 +68,7 @@ def style_code(bundle: Bundle, style: int | None = None) -> torch.Tensor | None:
     """w+ [1,L,D] of an exemplar (None: the default one) of a converted VToonify-D; None for VToonify-T and ours."""
     preset = preset_of(bundle)
     if preset is None and style is not None:
-        raise VToonifyError(f"{bundle.name} has one look and no styles to choose from; drop --style")
+        raise VToonifyError(f"{bundle.name} has one look and no styles to choose from; drop --style", code="unable")
     index = preset.check_style(style) if preset else None
     if index is None:
         return None
