@@ -40,8 +40,8 @@ MAX_RATE = 1000
 
 TAGS = {"title", "artist", "author", "album", "genre", "date", "year", "creation_time", "comment", "description",
         "synopsis", "copyright", "keywords"}
-"""What is kept of what a file says of itself. The rest is of its format, where somebody lives, or steers the writer: a
-time code asks for a track of its own."""
+"""What is kept of what a file says of itself: it is true of its cartoon, too. The rest is of its format, where somebody
+lives, or steers the writer: a time code asks for a track of its own."""
 
 UNTAGGED = 2
 """FFmpeg's number for an unspecified colour matrix."""
@@ -175,11 +175,6 @@ def left_out(path: str | Path) -> list[str]:
         return said + ["subtitles are left out"] * bool(container.streams.subtitles)
 
 
-def tags_of(container: Any) -> dict[str, str]:
-    """Title, date and what else a file says of itself that is true of its cartoon, too."""
-    return {key: value for key, value in container.metadata.items() if key.lower() in TAGS}
-
-
 def only_sound(container: Any) -> bool:
     """True for a recording of sound; it may carry a picture of its cover, but no moving one."""
     return not _moving(container) and sound_stream(container) is not None
@@ -243,15 +238,9 @@ class _Look:
 
     def rgb(self, frame: Any) -> np.ndarray:
         width, height = self._size
-        picture = self._reformat(
-            frame,
-            width=width,
-            height=height,
-            format=self._format,
-            src_colorspace=self._matrix if frame.colorspace == UNTAGGED else None,
-            interpolation=SCALING,
-            threads=1,
-        ).to_ndarray()
+        matrix = self._matrix if frame.colorspace == UNTAGGED else None
+        picture = self._reformat(frame, width=width, height=height, format=self._format, src_colorspace=matrix,
+                                 interpolation=SCALING, threads=1).to_ndarray()
         if self._tone:
             picture = self._tone(picture)
         elif self._format == "rgba":

@@ -10,17 +10,5 @@ from .segments import SegmentWriter
 from .stages import pipelined
 from .writing import FORMATS, VideoWriter, check_target, side_by_side
 
-__all__ = [
-    "FORMATS",
-    "Frame",
-    "SEGMENT",
-    "SegmentWriter",
-    "VideoInfo",
-    "VideoWriter",
-    "check_target",
-    "left_out",
-    "pipelined",
-    "probe",
-    "read_frames",
-    "side_by_side",
-]
+__all__ = ["FORMATS", "Frame", "SEGMENT", "SegmentWriter", "VideoInfo", "VideoWriter", "check_target", "left_out",
+           "pipelined", "probe", "read_frames", "side_by_side"]

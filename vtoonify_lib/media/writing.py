@@ -141,14 +141,9 @@ class VideoWriter:
         height, width = rgb.shape[:2]
         if height % 2 or width % 2:
             rgb = np.pad(rgb, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        return self._reformat(
-            av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24"),
-            format="yuv420p",
-            dst_colorspace=Colorspace.ITU709,
-            dst_color_range=ColorRange.MPEG,
-            interpolation=reading.SCALING,
-            threads=1,
-        )
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
+        return self._reformat(frame, format="yuv420p", dst_colorspace=Colorspace.ITU709,
+                              dst_color_range=ColorRange.MPEG, interpolation=reading.SCALING, threads=1)
 
     def _encode_held(self) -> None:
         self._held.time_base = self._tick
