@@ -57,7 +57,7 @@ def test_a_worker_says_what_became_of_each_file(folder, tiny_bundle, tmp_path):
     assert outcome["error"].startswith("ZeroDivisionError"), "it stops none of the others"
     outcomes = [worker.draw(task)[1] for task in find_tasks(folder, tmp_path / "out")]
     assert outcomes[0]["frames"] == 3 and outcomes[1] == {"warnings": []}
-    assert "no face was found" in outcomes[2]["error"]
+    assert outcomes[2]["code"] == "no-face"
     assert probe(tmp_path / "out" / "a.mp4").has_audio and (tmp_path / "out" / "b.png").is_file()
 
 

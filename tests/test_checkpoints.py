@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from errors import refuses
 from safetensors.torch import load_file
 
-from vtoonify_lib.config import TINY, VToonifyError
+from vtoonify_lib.config import TINY
 from vtoonify_lib.models.dualstylegan import DualStyleGAN
 from vtoonify_lib.models.encoders import ParsingNet, StyleEncoder
 from vtoonify_lib.models.sampler import style_sampler
@@ -107,9 +108,9 @@ def test_found_by_name_and_listed(tiny_bundle, monkeypatch):
 
 def test_unknown_bundle_lists_the_known_ones(tiny_bundle, monkeypatch, tmp_path):
     monkeypatch.setenv("VTOONIFY_MODELS", str(tiny_bundle.folder.parent))
-    with pytest.raises(VToonifyError, match="no bundle 'pixar'; known bundles: .*tiny"):
+    with refuses("unknown", "'pixar'", "tiny"):
         load_bundle("pixar")
-    with pytest.raises(VToonifyError, match="no bundle.json"):
+    with refuses("unknown", "bundle.json"):
         load_bundle(tmp_path)
 
 
@@ -118,7 +119,7 @@ def test_wrong_hash_is_refused(copy):
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    with pytest.raises(VToonifyError, match="not the file that bundle tiny names: its sha256 is"):
+    with refuses("changed", path):
         load_bundle(copy).network("parsing")
     load_bundle(copy).network("vtoonify")
 
@@ -127,53 +128,53 @@ def test_missing_file(copy):
     (copy / "landmarks.dat").unlink()
     bundle = load_bundle(copy)
     assert bundle.problem() == "landmarks.dat is missing"
-    with pytest.raises(VToonifyError, match="incomplete: .*landmarks.dat is missing"):
+    with refuses("missing", "landmarks.dat"):
         bundle.path("landmarks")
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"format": 2}, "has format 2; this version reads format 1"),
-    ({"files": {"vtoonify": {"path": "../../secret", "sha256": "", "bytes": 1}}}, "plain file name"),
-    ({"files": {"vtoonify": {"path": "x"}}}, "plain file name"),
+@pytest.mark.parametrize(("changes", "fact"), [
+    ({"format": 2}, "format 2"),
+    ({"files": {"vtoonify": {"path": "../../secret", "sha256": "", "bytes": 1}}}, "files.vtoonify"),
+    ({"files": {"vtoonify": {"path": "x"}}}, "files.vtoonify"),
 ])
-def test_bad_descriptions(copy, changes, message):
+def test_bad_descriptions(copy, changes, fact):
     edit(copy, **changes)
-    with pytest.raises(VToonifyError, match=message):
+    with refuses("unreadable", copy / "bundle.json", fact):
         load_bundle(copy)
 
 
 def test_description_that_is_not_json_or_no_bundle(copy):
     (copy / "bundle.json").write_text("{")
-    with pytest.raises(VToonifyError, match="cannot be read"):
+    with refuses("unreadable", copy / "bundle.json"):
         load_bundle(copy)
     (copy / "bundle.json").write_text("[]")
-    with pytest.raises(VToonifyError, match="no format number"):
+    with refuses("unreadable", "format"):
         load_bundle(copy)
     (copy / "bundle.json").write_text('{"format": 1, "name": "x"}')
-    with pytest.raises(VToonifyError, match="no backbone and no config and no files"):
+    with refuses("unreadable", "backbone", "config", "files"):
         load_bundle(copy)
 
 
 def test_weights_that_do_not_fit_their_description(copy):
     info = json.loads((copy / "bundle.json").read_text())
     edit(copy, models=info["models"] | {"parsing": {"widths": [8, 8, 24]}})
-    with pytest.raises(VToonifyError, match="does not fit its description: .* has shape"):
+    with refuses("unreadable", "parsing", "24"):
         load_bundle(copy).network("parsing")
     edit(copy, models=info["models"] | {"parsing": {"widths": [8, 8]}})
-    with pytest.raises(VToonifyError, match="0 weights are missing and .* are unknown"):
+    with refuses("unreadable", "parsing", "0 weights"):
         load_bundle(copy).network("parsing")
     edit(copy, models=info["models"] | {"parsing": {"depth": 3}})
-    with pytest.raises(VToonifyError, match="does not describe the network"):
+    with refuses("unreadable", "models.parsing"):
         load_bundle(copy).network("parsing")
 
 
 def test_networks_of_unknown_kind(copy):
     info = json.loads((copy / "bundle.json").read_text())
     edit(copy, models=info["models"] | {"parsing": {"kind": "magic"}})
-    with pytest.raises(VToonifyError, match="models.parsing does not describe the network .*magic"):
+    with refuses("unreadable", "models.parsing", "magic"):
         load_bundle(copy).network("parsing")
     edit(copy, models=info["models"] | {"parsing": {"kind": "bisenet", "width": 8}})
-    with pytest.raises(VToonifyError, match="does not fit its description: .* weights are missing"):
+    with refuses("unreadable", "parsing"):
         load_bundle(copy).network("parsing")
 
 
@@ -201,17 +202,17 @@ def test_converted_bundles_are_found_in_the_cache(tmp_path, monkeypatch):
 
 def test_tensors_that_cannot_be_written(tmp_path):
     (tmp_path / "a.safetensors").mkdir()
-    with pytest.raises(VToonifyError, match="a.safetensors cannot be written"):
+    with refuses("unwritable", tmp_path / "a.safetensors"):
         checkpoints.save_tensors({"a": torch.ones(2)}, tmp_path / "a.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
 
 
 def test_unknown_keys(tiny_bundle, tmp_path):
-    with pytest.raises(VToonifyError, match="is not a network; bundles hold vtoonify"):
+    with refuses("unknown", "landmarks", "vtoonify"):
         tiny_bundle.network("landmarks")
-    with pytest.raises(VToonifyError, match="tiny has no base; it has vtoonify"):
+    with refuses("unknown", "tiny", "base", "vtoonify"):
         tiny_bundle.network("base")
-    with pytest.raises(VToonifyError, match="not a network of a bundle"):
+    with refuses("unknown", "pipeline"):
         save_bundle(tmp_path, name="", title="", config=TINY, networks={"pipeline": VToonify(TINY)})
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from errors import refuses
 from people import GREY, HOPPER, photograph, scene
 
 from vtoonify_lib.config import VToonifyError
@@ -166,10 +167,10 @@ def test_no_face(finder, shape):
 
 
 def test_landmark_file_errors(tmp_path):
-    with pytest.raises(VToonifyError, match="does not exist"):
+    with refuses("missing"):
         FaceFinder(tmp_path / "none.dat")
     (tmp_path / "text.dat").write_text("not a model")
-    with pytest.raises(VToonifyError, match="not a dlib shape predictor"):
+    with refuses("unreadable"):
         FaceFinder(tmp_path / "text.dat")
     with pytest.raises(VToonifyError, match="no landmark model"):
         FaceFinder().faces(photograph())
@@ -211,7 +212,7 @@ def test_frames_before_the_face_are_counted(finder):
 def test_clip_without_a_face(finder):
     track = track_clip(walk([None] * 3), finder, 32)
     assert track.first is None and track.aligned is None
-    with pytest.raises(VToonifyError, match="in any of the 3 frames"):
+    with refuses("no-face", "3 frames"):
         plan_clip(track, 32)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from errors import refuses
 from people import scene
 from PIL import Image
 
@@ -68,23 +69,21 @@ def test_transparency_shows_white():
 
 def test_bad_picture_files(tmp_path):
     whole = picture_file(tmp_path / "whole.jpg", "rgb").read_bytes()
-    for name, data, message in [
-        ("empty.jpg", b"", "is empty"), ("text.jpg", b"hello\n" * 50, "not a picture that can be read; expected JPEG"),
-        ("cut.jpg", whole[: len(whole) // 2], "is damaged"), ("film.mp4", b"\0" * 99, "use `vtoonify video`"),
-    ]:
+    for name, data, fact in [("empty.jpg", b"", "0 bytes"), ("text.jpg", b"hello\n" * 50, "JPEG"),
+                             ("cut.jpg", whole[: len(whole) // 2], ""), ("film.mp4", b"\0" * 99, "vtoonify video")]:
         (tmp_path / name).write_bytes(data)
-        with pytest.raises(VToonifyError, match=message):
+        with refuses("unreadable", tmp_path / name, fact):
             read_image(tmp_path / name)
-    with pytest.raises(VToonifyError, match="does not exist"):
+    with refuses("missing", tmp_path / "none.png"):
         read_image(tmp_path / "none.png")
-    with pytest.raises(VToonifyError, match="is a folder"):
+    with refuses("unreadable", tmp_path):
         read_image(tmp_path)
 
 
 def test_too_many_pixels(tmp_path, monkeypatch):
     path = picture_file(tmp_path / "a.png", "rgb")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    with pytest.raises(VToonifyError, match="million pixels"):
+    with refuses("unreadable", path, "million pixels"):
         read_image(path)
 
 
@@ -99,14 +98,13 @@ def test_write_image_leaves_nothing_half_written(tmp_path, monkeypatch):
 
 def test_bad_outputs(tmp_path, monkeypatch):
     path = picture_file(tmp_path / "a.png", "rgb")
-    for dst, message in [(tmp_path / "none" / "b.png", "does not exist; create it"), (tmp_path, "is a folder"),
-                         (path, "output and input are the same file")]:
-        with pytest.raises(VToonifyError, match=message):
+    for dst, fact in [(tmp_path / "none" / "b.png", tmp_path / "none"), (tmp_path, tmp_path), (path, path)]:
+        with refuses("unwritable", fact):
             check_output(dst, path)
-    with pytest.raises(VToonifyError, match="cannot be written as '.xyz'"):
+    with refuses("unwritable", "'.xyz'"):
         write_image(tmp_path / "b.xyz", scene())
     monkeypatch.setattr("os.access", lambda *a: False)
-    with pytest.raises(VToonifyError, match="read-only"):
+    with refuses("unwritable", tmp_path):
         check_output(tmp_path / "b.png", path)
 
 

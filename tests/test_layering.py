@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import vtoonify_lib
+from vtoonify_lib.config import CODES
 
 PACKAGE = Path(__file__).parents[1] / "vtoonify_lib"
 FLOORS = [  # top to bottom: a room imports from floors below its own, and neither from those above nor from beside it
@@ -130,6 +131,17 @@ def test_models_never_open_files():
             calls = [n.func for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
             names = {c.id if isinstance(c, ast.Name) else getattr(c, "attr", "") for c in calls}
             assert not names & {"open", "load", "read_text", "read_bytes", "save"}, path.name
+
+
+def test_errors_have_the_codes_that_are_documented():
+    """Every code that is written down is in CODES, and each of those is used."""
+    found = {"value"}  # the default
+    for path in modules(PACKAGE).values():
+        for call in ast.walk(ast.parse(path.read_text())):
+            if isinstance(call, ast.Call) and getattr(call.func, "id", "") in ("VToonifyError", "_Refusal"):
+                last = [keyword.value for keyword in call.keywords] or call.args[1:]
+                found |= {node.value for node in last if isinstance(node, ast.Constant)}
+    assert found == set(CODES)
 
 
 def test_no_two_classes_have_one_name():

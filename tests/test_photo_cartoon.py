@@ -10,15 +10,14 @@ import pytest
 from people import HOPPER, photograph
 
 from vtoonify_lib.config import VToonifyError
-from vtoonify_lib.studio import fitting, photo_eyes
+from vtoonify_lib.studio import fitting, photo_eyes, photo_film
 from vtoonify_lib.studio.exemplars import EXEMPLARS
-from vtoonify_lib.studio.filters import along, blur, guided, luma, structure
+from vtoonify_lib.studio.filters import blur, luma, masked_blur
 from vtoonify_lib.studio.fitted_person import canvas_camera
 from vtoonify_lib.studio.geometry import project
 from vtoonify_lib.studio.people import person, sample_z, unit_target
 from vtoonify_lib.studio.photo_looks import FILM, LOOKS, exemplar, flattering
 from vtoonify_lib.studio.photo_masks import masks_of
-from vtoonify_lib.studio.photo_techniques import kuwahara
 from vtoonify_lib.studio.photo_warp import carried, fetch_at
 
 SIZE = 384
@@ -282,6 +281,54 @@ def test_brows_are_darker_and_drawn_along(studio, sit):
     assert after / around[1] < 0.98 * before / around[0]
 
 
+def without(monkeypatch, **constants):
+    """Film drawn without a part of it."""
+    for name, value in constants.items():
+        monkeypatch.setattr(photo_film, name, value)
+
+
+def test_neck_is_darker_below_the_jaw_only(studio, plain, monkeypatch):
+    drawing = studio.draw(plain, FILM, 0.7, 0)
+    without(monkeypatch, JAW_SHADOW=0.0)
+    lit = studio.draw(plain, FILM, 0.7, 0).picture
+    darker = masked_blur(luma(drawing.picture) / np.maximum(luma(lit), 1e-3), plain.masks["skin"] + 1e-4, 2.0)
+    (x, chin), eye = drawing.landmarks[8], plain.fit.eye
+    near, far, above = (darker[round(chin + d * eye), round(x)] for d in (0.12, 0.8, -0.15))
+    assert near < 0.93 and near < far - 0.03 and above > 0.985, (near, far, above)
+
+
+def test_bags_below_eyes_fade_more_than_folds(studio, plain, monkeypatch):
+    eye = plain.fit.eye
+    fold = np.zeros((SIZE, SIZE), np.float32)
+    x, y = plain.fit.landmarks[[46, 47]].mean(0)
+    places = ((x, y + 0.14 * eye), (x, y - 1.0 * eye))  # below an eye, and on the forehead
+    for px, py in places:
+        cv2.ellipse(fold, (round(px), round(py)), (round(0.16 * eye), max(1, round(0.02 * eye))), 0, 0, 360, 1.0, -1)
+    photo = plain.fit.photo * (1 - 0.3 * blur(fold, 1.0))[..., None]
+    ready = replace(plain, fit=replace(plain.fit, photo=photo.astype(np.float32)))
+    look = replace(FILM, warp={})
+    deep = [luma(studio.draw(r, look, 0.7, 0).picture) for r in (plain, ready)]
+    below, brow = ((deep[1] / deep[0])[round(py), round(px)] for px, py in places)
+    assert brow < 0.92 and below > brow + 0.05, (below, brow)
+
+
+def test_both_eyes_are_about_as_bright(studio, sit, monkeypatch):
+    """Half a face in the shade: its eye is painted darker, but still as the other's pair."""
+    ready = sit()
+    dim = np.where(np.arange(SIZE) < ready.fit.landmarks[27, 0], 0.55, 1.0).astype(np.float32)
+    ready = replace(ready, fit=replace(ready.fit, photo=ready.fit.photo * dim[None, :, None]))
+
+    def ratio():
+        drawing = studio.draw(ready, replace(FILM, warp={}), 0.7, 0)
+        eyes = [photo_eyes.opening_mask(drawing.landmarks[s:s + 6], SIZE, 0.5) > 0.9 for s in (36, 42)]
+        left, right = (np.percentile(luma(drawing.picture)[eye], 40) for eye in eyes)
+        return left / right
+
+    pair = ratio()
+    without(monkeypatch, SAME=0.0)
+    assert 1 > pair > ratio() + 0.05
+
+
 def test_teeth_lose_their_yellow(studio, sit):
     smile = {unit_target(unit, np.array([1, 0, 0])): weight for unit, weight in (
         ("mouth-open", 0.5), ("mouth-corner-puller", 0.8), ("mouth-upward-retraction", 0.6))}
@@ -335,30 +382,6 @@ def test_a_degree_beyond_the_look_is_refused(studio, plain):
 def test_the_young_are_drawn_more_strongly(plain):
     degrees = [flattering(replace(plain.fit, person=plain.fit.person.with_(age=age))) for age in (0.1, 0.35, 0.9)]
     assert degrees[0] > degrees[1] > degrees[2] and 0.55 < degrees[2] < 0.65 and 0.8 < degrees[0] < 0.9
-
-
-def test_guided_filter_keeps_edges_and_smooths_the_rest():
-    rng = np.random.default_rng(0)
-    clean = np.repeat((np.arange(64) > 31).astype(np.float32)[None], 64, 0) * 0.6 + 0.2
-    out = guided(clean + 0.02 * rng.standard_normal((64, 64)).astype(np.float32), 5, 0.06)
-    assert np.abs(out - clean)[:, :26].mean() < 0.008 and (out[:, 36] - out[:, 27]).mean() > 0.5
-
-
-def test_strokes_follow_stripes():
-    rows, columns = np.mgrid[:64, :64].astype(np.float32)
-    stripes = 0.5 + 0.3 * np.sin(rows)
-    direction, coherence = structure(stripes, 2.0)
-    assert np.abs(direction[20:44, 20:44, 0]).min() > 0.98 and coherence[20:44, 20:44].min() > 0.9
-    noisy = stripes + 0.2 * np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
-    smooth = along(noisy.astype(np.float32), direction, 6)
-    assert np.abs(smooth - stripes)[16:48, 16:48].mean() < 0.5 * np.abs(noisy - stripes)[16:48, 16:48].mean()
-
-
-def test_kuwahara_flattens_and_keeps_edges():
-    rng = np.random.default_rng(1)
-    clean = np.repeat(((np.arange(48) > 23) * 0.6 + 0.2)[None, :, None], 48, 0).repeat(3, 2).astype(np.float32)
-    out = kuwahara(clean + 0.05 * rng.standard_normal(clean.shape).astype(np.float32), 5)
-    assert np.abs(out - clean)[8:40, 8:40].mean() < 0.025 and (out[10:38, 25] - out[10:38, 22]).mean() > 0.45
 
 
 def test_opening_of_an_eye():

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from errors import refuses
 from people import photograph
 
 from vtoonify_lib.config import VToonifyError
@@ -78,7 +79,7 @@ def test_layers_out_of_range_are_refused(styled, portrait, layers):
 
 
 def test_what_cannot_be_drawn_is_said(styled, toonifier):
-    with pytest.raises(VToonifyError, match="no face was found in the picture"):
+    with refuses("no-face"):
         Preview(styled, np.full((200, 200, 3), 128, np.uint8))
     preview = Preview(toonifier, photograph())
     with pytest.raises(VToonifyError, match="has one look"):

@@ -11,6 +11,7 @@ import functools
 import io
 import os
 import pickle
+import re
 import struct
 import subprocess
 import tarfile
@@ -20,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from errors import refuses
 
 from vtoonify_lib.config import VToonifyError
 from vtoonify_lib.weights.unpickling import MOST_TUPLES, read_checkpoint, read_npy
@@ -148,9 +150,9 @@ def test_nothing_runs_in_a_checkpoint(save, tmp_path, attack, where):
     weights = {"w": torch.ones(2)}
     path = save({"top": evil, "in the state dict": {"g_ema": {**weights, "x": evil}},
                  "in a Namespace": {"g_ema": weights, "opts": argparse.Namespace(x=evil)}}[where])
-    with pytest.raises(VToonifyError, match=rf"file\.pt was refused: it names ({named}), .*nothing in it was run"):
+    with refuses("unsafe", "file.pt") as caught:
         read_checkpoint(path)
-    assert not marker.exists()
+    assert re.search(rf"({named}), ", str(caught.value)) and not marker.exists()
 
 
 @pytest.mark.parametrize("protocol", [2, 4, 5])
@@ -159,8 +161,9 @@ def test_nothing_runs_in_an_npy(tmp_path, attack, protocol):
     marker = tmp_path / "marker"
     evil, named = attacks(marker)[attack]
     for contents in (evil, {"x": evil, "style": np.zeros(3)}, np.array({"style": evil}, dtype=object)):
-        with pytest.raises(VToonifyError, match=rf"hostile\.npy was refused: it names ({named}), "):
+        with refuses("unsafe", "hostile.npy") as caught:
             read_npy(npy(tmp_path, pickle.dumps(contents, protocol)))
+        assert re.search(rf"({named}), ", str(caught.value))
     assert not marker.exists()
 
 
@@ -223,7 +226,7 @@ def test_an_extension_code_that_python_knows_is_refused(tmp_path):
     try:
         program = PROTO + b"\x82\xc9(" + text("1") + b"tR."
         for path, read in ((rewritten(tmp_path, program), read_checkpoint), (npy(tmp_path, program), read_npy)):
-            with pytest.raises(VToonifyError, match="was refused: it names 201"):
+            with refuses("unsafe", 201):
                 read(path)
     finally:
         copyreg.remove_extension("builtins", "eval", 201)
@@ -262,7 +265,7 @@ def tensor_program(count: int = 6, size: tuple = (6,), stride: tuple = (1,), off
     {"key": "../../../etc/passwd"},
 ])
 def test_tensors_that_claim_too_much(tmp_path, claim):
-    with pytest.raises(VToonifyError, match=rf"hostile.pt (is {DAMAGED}|claims a tensor of shape)"):
+    with refuses("unreadable", "hostile.pt"):
         read_checkpoint(rewritten(tmp_path, tensor_program(**claim)))
 
 
@@ -283,7 +286,7 @@ def test_arrays_that_claim_too_much(tmp_path, shape, kind, order, data):
         def __reduce__(self):
             return np.array(0).__reduce__()[0], (np.ndarray, (0,), b"b"), (1, shape, Kind(), False, data)
 
-    with pytest.raises(VToonifyError, match=f"{DAMAGED}|has an array of something else than little-endian numbers"):
+    with refuses("unreadable", "hostile.npy"):
         read_npy(npy(tmp_path, pickle.dumps(np.array({"a": Claim()}, dtype=object), 3)))
 
 
@@ -299,12 +302,12 @@ def test_other_files(tmp_path):
     for name, data in {"page.pt": b"<!DOCTYPE html><html>", "empty.pt": b"", "text.npy": b"hello, world",
                        "plain.pt": pickle.dumps({"g_ema": 1}, 2), "old.pt": tar.getvalue()}.items():
         (tmp_path / name).write_bytes(data)
-        with pytest.raises(VToonifyError, match=f"{name} is {DAMAGED}"):
+        with refuses("unreadable", tmp_path / name):
             (read_npy if name.endswith("npy") else read_checkpoint)(tmp_path / name)
     assert not marker.exists()
-    with pytest.raises(VToonifyError, match="cannot be read .No such file"):
+    with refuses("unreadable", "none.pt", "No such file"):
         read_checkpoint(tmp_path / "none.pt")
-    with pytest.raises(VToonifyError, match="cannot be read .Is a directory"):
+    with refuses("unreadable", tmp_path, "Is a directory"):
         read_npy(tmp_path)
 
 
@@ -318,9 +321,8 @@ def test_archives_that_torch_did_not_write(tmp_path):
             two.writestr(name, source.read(name))
         script.writestr("a/constants.pkl", b"")
         two.writestr("a/DATA.PKL", pickle.dumps(Calls(eval, "1")))  # torch's reader of archives makes no difference
-    for name, message in {"b.pt": "was refused: its entries are compressed", "c.pt": "is a zip archive but not a",
-                          "d.pt": "is a zip archive but not a"}.items():
-        with pytest.raises(VToonifyError, match=f"{name} {message}"):
+    for name, fact in {"b.pt": "compressed", "c.pt": "zip archive", "d.pt": "zip archive"}.items():
+        with refuses("unreadable", tmp_path / name, fact):
             read_checkpoint(tmp_path / name)
 
 
@@ -329,17 +331,17 @@ def test_truncated_and_damaged_files(save, tmp_path):
     broken = tmp_path / "broken.pt"
     for keep in (len(data) // 2, len(data) - 600, len(data) - 4000):
         broken.write_bytes(data[:keep])
-        with pytest.raises(VToonifyError, match=f"broken.pt is {DAMAGED}"):
+        with refuses("unreadable", broken):
             read_checkpoint(broken)
     if data.startswith(b"PK"):  # only this format has checksums
         middle = len(data) // 2
         broken.write_bytes(data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1:])
-        with pytest.raises(VToonifyError, match=f"broken.pt is {DAMAGED}"):
+        with refuses("unreadable", broken):
             read_checkpoint(broken)
 
 
 def test_npy_that_ends_too_early(tmp_path):
     with open(tmp_path / "a.npy", "wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (1 << 40,)})
-    with pytest.raises(VToonifyError, match=f"a.npy is {DAMAGED}"):
+    with refuses("unreadable", tmp_path / "a.npy"):
         read_npy(tmp_path / "a.npy")

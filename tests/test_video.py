@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from av.stream import Disposition
 from av.video.reformatter import ColorRange, Colorspace
+from errors import refuses
 from media_files import _add_tone, corners, make_clip, make_sound, picture, sound_packets, sound_times
 
 from vtoonify_lib.config import VToonifyError
@@ -397,8 +398,8 @@ def test_an_interruption_leaves_nothing_and_spares_the_old_file(tmp_path, error,
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.mp4", "b.mp4"]
 
 
-def refused(dst: Path, words: str, source: Path | None = None) -> None:
-    with pytest.raises(VToonifyError, match=words), VideoWriter(dst, source=source) as writer:
+def refused(dst: Path, *facts: object, source: Path | None = None) -> None:
+    with refuses("unwritable", *facts), VideoWriter(dst, source=source) as writer:
         writer.write(picture(0), 0)
 
 
@@ -406,22 +407,22 @@ def test_outputs_that_cannot_be(tmp_path, monkeypatch):
     src = make_clip(tmp_path / "a.mp4")
     before = src.read_bytes()
     (tmp_path / "link.mp4").symlink_to(src)
-    refused(src, "is the input itself", src)
-    refused(tmp_path / "link.mp4", "is the input itself", src)
-    refused(tmp_path / "." / "a.mp4", "is the input itself", src)
+    refused(src, src, source=src)
+    refused(tmp_path / "link.mp4", tmp_path / "link.mp4", source=src)
+    refused(tmp_path / "." / "a.mp4", src, source=src)
     assert src.read_bytes() == before
-    refused(tmp_path / "none" / "b.mp4", "does not exist")
-    refused(src / "b.mp4", "does not exist")  # a file is not a folder
-    refused(tmp_path / "b.gif", "may end in .mp4")
-    refused(tmp_path / "b", "may end in .mp4")
+    refused(tmp_path / "none" / "b.mp4", tmp_path / "none")
+    refused(src / "b.mp4", src)  # a file is not a folder
+    refused(tmp_path / "b.gif", "'.gif'", ".mp4")
+    refused(tmp_path / "b", ".mp4")
     (tmp_path / "folder.mp4").mkdir()
-    refused(tmp_path / "folder.mp4", "is a folder")
+    refused(tmp_path / "folder.mp4", tmp_path / "folder.mp4")
 
     def deny(*_, **__):
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(Path, "touch", deny)  # root may write to read-only folders
-    refused(tmp_path / "b.mp4", r"cannot be written to \(Permission denied\)")
+    refused(tmp_path / "b.mp4", tmp_path, "Permission denied")
     assert not (tmp_path / "b.mp4").exists()
 
 
@@ -432,7 +433,7 @@ def test_a_full_disk_is_one_clear_sentence(tmp_path, monkeypatch, moment):
 
     src = make_clip(tmp_path / "a.mp4")
     monkeypatch.setattr(VideoWriter, moment, full)
-    with pytest.raises(VToonifyError, match=r"could not be written \(No space left on device\); nothing is saved"):
+    with refuses("unwritable", tmp_path / "b.mp4", "No space left on device"):
         copy(src, tmp_path / "b.mp4")
     assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
 

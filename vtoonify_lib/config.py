@@ -31,8 +31,31 @@ DATA = HERE / "data" if (HERE / "data").is_dir() else HERE.parent / "data"
 """Bundles, samples, styles and the portrait kit: in the package where it was installed from a wheel, else beside it."""
 
 
+CODES = {
+    "value": "a number, shape, name or combination that cannot be; what has no other code",
+    "unknown": "there is no bundle, preset, style or part of that name",
+    "unable": "this bundle cannot do what is asked for, another one can",
+    "mismatch": "made by other weights, or another bundle, than those at hand",
+    "no-face": "no face was found",
+    "missing": "a file or folder to read is not there",
+    "unreadable": "a file is damaged, of another format, or does not hold what it should",
+    "unsafe": "a file would run something when it is read",
+    "changed": "a file is not the one that is known by its name: its sha256 differs",
+    "unfetched": "a file cannot be downloaded, or came only in part",
+    "unwritable": "a file cannot be written there, or under that name",
+}
+"""Kinds of mistakes, for programs: the sentences may change."""
+
+
 class VToonifyError(ValueError):
-    """A mistake the user can mend. The message is one sentence or two: what we got, what we expected, what to do."""
+    """A mistake the user can mend. The message is one sentence or two: what we got, what we expected, what to do.
+
+    code  its kind, one of CODES
+    """
+
+    def __init__(self, message: str, code: str = "value") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 def is_power_of_two(n: int) -> bool:

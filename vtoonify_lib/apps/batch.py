@@ -59,7 +59,7 @@ class Worker:
         self.toonifier, self.how = Toonifier.load(bundle, device), dict(how)
 
     def draw(self, task: Task) -> tuple[Task, dict[str, Any]]:
-        """→ the task and what became of it: frames, seconds, warnings; or error, one sentence."""
+        """→ the task and what became of it: frames, seconds, warnings; or error, one sentence, and its code."""
         try:
             task.dst.parent.mkdir(parents=True, exist_ok=True)
             if task.src.suffix.lower() in CLIPS:
@@ -73,7 +73,8 @@ class Worker:
         except Exception as error:  # whatever it is, it must not stop the others
             notes = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
             kind = "" if isinstance(error, VToonifyError | OSError) else f"{type(error).__name__}: "
-            return task, {"error": kind + " ".join(str(error).split()) + notes}
+            code = {"code": error.code} if isinstance(error, VToonifyError) else {}
+            return task, {"error": kind + " ".join(str(error).split()) + notes, **code}
 
 
 def batch(folder: str | Path, out: str | Path, toonifier: Toonifier, how: Mapping[str, Any], workers: int | None = None,

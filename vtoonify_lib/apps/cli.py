@@ -338,7 +338,7 @@ def _styles(arguments: argparse.Namespace) -> None:
     """Looks and their exemplars; the contact sheet."""
     import numpy as np
 
-    from ..media.images import check_output, check_picture_name, write_image
+    from ..media.images import check_picture_name, write_image
     from ..styles.table import StyleTable, contact_sheet
     from ..weights.bundle import load_bundle
     from .listing import looks
@@ -351,7 +351,6 @@ def _styles(arguments: argparse.Namespace) -> None:
     if arguments.sheet:
         path = check_picture_name(arguments.sheet)
         path.parent.mkdir(parents=True, exist_ok=True)
-        check_output(path)
         print(write_image(path, np.asarray(contact_sheet(styles.names))))
 
 

@@ -12,7 +12,6 @@ Numbers compare clips and settings of this project only: flow, landmarks and ide
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -21,7 +20,6 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from ..config import VToonifyError
 from ..faces.crop import align_face
 from ..faces.detector import FaceFinder
 from ..media.images import to_tensor, write_image
@@ -30,6 +28,7 @@ from ..models.paired_crop import crop as cut_window
 from ..models.paired_crop import random_crop
 from ..models.vtoonify import MULTIPLE
 from ..weights.bundle import Bundle
+from ..weights.downloads import write_json
 from .metrics import landmark_shift, mean_of
 
 LOOKED_AT = 16      # frames, spread over the clip, whose landmarks and identity are measured
@@ -85,10 +84,7 @@ class QualityCard:
     def save(self, path: str | Path) -> Path:
         """The picture, and beside it the numbers in a file that ends in .json. VToonifyError if that cannot be."""
         path = write_image(Path(path), self.picture)
-        try:
-            path.with_suffix(".json").write_text(json.dumps(self.numbers(), indent=1) + "\n")
-        except OSError as error:
-            raise VToonifyError(f"{path.with_suffix('.json')} could not be written ({error.strerror})") from error
+        write_json(path.with_suffix(".json"), self.numbers())
         return path
 
     def __str__(self) -> str:

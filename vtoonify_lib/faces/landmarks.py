@@ -66,7 +66,7 @@ def load_landmarks(path: str | Path) -> LandmarkModel:
     """The model in a file: .safetensors is ours, anything else dlib's. VToonifyError if it is neither."""
     path = Path(path)
     if not path.is_file():
-        raise VToonifyError(f"the landmark model {path} does not exist")
+        raise VToonifyError(f"the landmark model {path} does not exist", code="missing")
     return NetworkLandmarks.load(path) if path.suffix == ".safetensors" else DlibLandmarks(path)
 
 
@@ -202,7 +202,7 @@ class DlibLandmarks:
         try:
             self._predictor = dlib.shape_predictor(str(path))
         except RuntimeError as error:
-            raise VToonifyError(f"{path} is not a dlib shape predictor") from error
+            raise VToonifyError(f"{path} is not a dlib shape predictor", code="unreadable") from error
 
     def fit(self, rgb: np.ndarray, boxes: Sequence[Box]) -> list[Marks]:
         return [self._fit(rgb, np.array(box, float)) for box in boxes]

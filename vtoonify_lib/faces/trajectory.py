@@ -159,7 +159,8 @@ def save_trajectories(path: Path, tracks: Sequence[FaceTrajectory], notes: Seque
         np.savez(part, **arrays)
         os.replace(part, path)
     except OSError as error:
-        raise VToonifyError(f"{path} could not be written ({error.strerror}); nothing is saved") from error
+        raise VToonifyError(f"{path} could not be written ({error.strerror}); nothing is saved",
+                            code="unwritable") from error
 
 
 def load_trajectories(path: Path) -> tuple[list[FaceTrajectory], list[str]] | None:

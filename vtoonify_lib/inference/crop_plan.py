@@ -98,7 +98,7 @@ def plan_clip(track: FaceTrajectory, in_size: int, padding: float | None = None)
     """
     found = track.found
     if not found.any():
-        raise VToonifyError(f"no face was found in any of the {track.frames} frames")
+        raise VToonifyError(f"no face was found in any of the {track.frames} frames", code="no-face")
     padding = resolve_padding(in_size, padding)
     x, y, distance = (np.asarray(values) for values in (track.x, track.y, track.distance))
     usual = float(np.median(distance[found]))

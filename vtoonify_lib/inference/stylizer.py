@@ -87,7 +87,7 @@ class Stylizer:
         faces = self.finder.faces(rgb)
         if not faces:
             raise VToonifyError(f"no face was found in the style picture {what} ({rgb.shape[1]}×{rgb.shape[0]} px); "
-                                f"{FACE_NEEDS}")
+                                f"{FACE_NEEDS}", code="no-face")
         side = self.config.out_size if fit else self.networks.face_size
         aligned = align_face(rgb, faces[0].landmarks, side)
         codes = fit(self.bundle, aligned, self.device) if fit else self.networks.encode(aligned)
@@ -104,7 +104,7 @@ class Stylizer:
 
     def _needs_styles(self) -> None:
         if self.styles is None:
-            raise VToonifyError(f"{self.bundle.name} cannot take the style of a picture; load studio-d")
+            raise VToonifyError(f"{self.bundle.name} cannot take the style of a picture; load studio-d", code="unable")
 
     # ------------------------------------------------------------------ the networks
     def style_code(self, aligned: np.ndarray, look: Look | ResolvedLook = AS_TRAINED) -> torch.Tensor:

@@ -116,7 +116,8 @@ class Toonifier(Stylizer):
         found = self.finder.faces(rgb)
         if not found:
             what = source if isinstance(source, str | Path) else "the picture"
-            raise VToonifyError(f"no face was found in {what} ({rgb.shape[1]}×{rgb.shape[0]} px); {FACE_NEEDS}")
+            raise VToonifyError(f"no face was found in {what} ({rgb.shape[1]}×{rgb.shape[0]} px); {FACE_NEEDS}",
+                                code="no-face")
         return found
 
     def _face(self, rgb: np.ndarray, faces: list[Face], who: int, padding: float | None) -> FaceCrop:

@@ -22,7 +22,7 @@ from ..evaluation.quality_card import QualityCard
 from ..faces.detector import FACE_NEEDS
 from ..faces.trajectory import FaceTrajectory, load_trajectories, save_trajectories, track_faces
 from ..media.images import check_output, check_picture_name, check_source
-from ..media.video import FORMATS, SEGMENT, SegmentWriter, left_out, probe, read_frames
+from ..media.video import SEGMENT, SegmentWriter, check_target, left_out, probe, read_frames
 from ..styles.recipe import Recipe
 from ..styles.request import ALL, LARGEST
 from .crop_plan import select_faces
@@ -117,7 +117,8 @@ def _track(stylizer: Stylizer, src: Path, options: VideoOptions, cache: Path
         save_trajectories(cache, tracks, notes)
     chosen = select_faces(tracks[:1] if options.faces == LARGEST else tracks, options.faces)
     if not chosen:
-        raise VToonifyError(f"no face was found in any of the {tracks[0].frames} frames of {src}; {FACE_NEEDS}")
+        raise VToonifyError(f"no face was found in any of the {tracks[0].frames} frames of {src}; {FACE_NEEDS}",
+                            code="no-face")
     drawn = {id(track) for track in chosen}
     return chosen, [track for track in tracks if id(track) not in drawn and track.aligned is not None], notes
 
@@ -147,10 +148,7 @@ def _watch(stylizer: Stylizer, src: Path, options: VideoOptions, most: int, what
 def check_video_paths(src: str | Path, dst: str | Path) -> None:
     """Raise VToonifyError when a clip cannot be read from `src` or not be written to `dst`, before any work is done."""
     check_source(Path(src))
-    suffix = check_output(dst, src).suffix
-    if suffix.lower() not in FORMATS:
-        raise VToonifyError(f"{dst}: a clip cannot be written as '{suffix or 'a file without ending'}'; "
-                            f"use {', '.join(FORMATS)}")
+    check_target(Path(dst), Path(src))
 
 
 def several_faces_note(count: int) -> str:

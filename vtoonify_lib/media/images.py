@@ -57,37 +57,39 @@ def read_image(source: str | Path | np.ndarray | Image.Image) -> np.ndarray:
     except UnidentifiedImageError as error:
         hint = "it is a video: use `vtoonify video`" if path.suffix.lower() in VIDEO_SUFFIXES else \
             "expected JPEG, PNG, WebP, TIFF, BMP or GIF"
-        raise VToonifyError(f"{path} is not a picture that can be read; {hint}") from error
+        raise VToonifyError(f"{path} is not a picture that can be read; {hint}", code="unreadable") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise VToonifyError(f"{path} has more than {Image.MAX_IMAGE_PIXELS / 1e6:.0f} million pixels; "
-                            "make it smaller first") from error
+                            "make it smaller first", code="unreadable") from error
     except (OSError, SyntaxError, ValueError) as error:  # Pillow reports damaged files with all three
-        raise VToonifyError(f"{path} is damaged and cannot be read ({error})") from error
+        raise VToonifyError(f"{path} is damaged and cannot be read ({error})", code="unreadable") from error
 
 
 def check_source(path: Path) -> None:
     """Raise VToonifyError when an input file is missing, a folder, empty or not readable."""
     if not path.exists():
-        raise VToonifyError(f"{path} does not exist")
+        raise VToonifyError(f"{path} does not exist", code="missing")
     if path.is_dir():
-        raise VToonifyError(f"{path} is a folder; give one file")
+        raise VToonifyError(f"{path} is a folder; give one file", code="unreadable")
     if not os.access(path, os.R_OK):
-        raise VToonifyError(f"{path} may not be read; check its permissions")
+        raise VToonifyError(f"{path} may not be read; check its permissions", code="unreadable")
     if path.stat().st_size == 0:
-        raise VToonifyError(f"{path} is empty (0 bytes)")
+        raise VToonifyError(f"{path} is empty (0 bytes); was it copied completely?", code="unreadable")
 
 
 def check_output(dst: str | Path, source: str | Path | None = None) -> Path:
     """The output path, or VToonifyError when its folder is missing or read-only, or when it is the input itself."""
     dst = Path(dst)
     if dst.is_dir():
-        raise VToonifyError(f"{dst} is a folder; give a file name for the output")
+        raise VToonifyError(f"{dst} is a folder; give a file name for the output", code="unwritable")
     if not dst.parent.is_dir():
-        raise VToonifyError(f"the folder {dst.parent} does not exist; create it first")
+        raise VToonifyError(f"the folder {dst.parent} does not exist; create it first", code="unwritable")
     if not os.access(dst.parent, os.W_OK):
-        raise VToonifyError(f"the folder {dst.parent} is read-only; choose another one for the output")
+        raise VToonifyError(f"the folder {dst.parent} is read-only; choose another one for the output",
+                            code="unwritable")
     if source is not None and dst.exists() and Path(source).exists() and os.path.samefile(dst, source):
-        raise VToonifyError(f"output and input are the same file ({dst}); choose another name for the output")
+        raise VToonifyError(f"output and input are the same file ({dst}); choose another name for the output",
+                            code="unwritable")
     return dst
 
 
@@ -96,7 +98,7 @@ def check_picture_name(dst: str | Path) -> Path:
     dst, known = Path(dst), Image.registered_extensions()
     if known.get(dst.suffix.lower()) not in Image.SAVE:
         raise VToonifyError(f"{dst}: a picture cannot be written as '{dst.suffix or 'a file without ending'}'; "
-                            "use .png, .jpg or .webp")
+                            "use .png, .jpg or .webp", code="unwritable")
     return dst
 
 
@@ -109,7 +111,7 @@ def write_image(dst: str | Path, rgb: np.ndarray) -> Path:
         Image.fromarray(rgb).save(part, **QUALITY.get(suffix, {}))
         os.replace(part, dst)
     except OSError as error:
-        raise VToonifyError(f"{dst} could not be written ({error.strerror or error})") from error
+        raise VToonifyError(f"{dst} could not be written ({error.strerror or error})", code="unwritable") from error
     finally:
         part.unlink(missing_ok=True)
     return dst

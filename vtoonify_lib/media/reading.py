@@ -7,7 +7,6 @@ only the first is read, of several sound tracks the one that players take.
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
 from ..config import VToonifyError
 from .hdr import tone_mapper
+from .images import check_source
 
 HD_HEIGHT = 720
 """Untagged video is BT.601 below this height and BT.709 from it on, as players assume."""
@@ -40,8 +40,8 @@ MAX_RATE = 1000
 
 TAGS = {"title", "artist", "author", "album", "genre", "date", "year", "creation_time", "comment", "description",
         "synopsis", "copyright", "keywords"}
-"""What is kept of what a file says of itself. The rest is of its format, where somebody lives, or steers the writer: a
-time code asks for a track of its own."""
+"""What is kept of what a file says of itself: it is true of its cartoon, too. The rest is of its format, where somebody
+lives, or steers the writer: a time code asks for a track of its own."""
 
 UNTAGGED = 2
 """FFmpeg's number for an unspecified colour matrix."""
@@ -129,21 +129,14 @@ def read_frames(path: str | Path, skip: int = 0) -> Iterator[Frame]:
 def open_video(path: str | Path) -> Any:
     """The opened container, to be used in a `with` block. VToonifyError if it is missing, empty or no media file."""
     path = Path(path)
-    if path.is_dir():
-        raise VToonifyError(f"{path} is a folder; a video file is expected")
-    try:
-        if path.stat().st_size == 0:
-            raise VToonifyError(f"{path} is empty (0 bytes); was it copied completely?")
-        # Only this file: a playlist must not make us open others.
+    check_source(path)
+    try:  # only this file: a playlist must not make us open others
         return av.open(str(path.resolve()), options={"protocol_whitelist": "file"})
-    except FileNotFoundError:
-        raise VToonifyError(f"{path} does not exist; check the name and the folder") from None
     except av.error.EOFError:
         raise _no_frames(path) from None
-    except PermissionError:
-        raise VToonifyError(f"{path} may not be read; check its permissions") from None
     except (av.FFmpegError, OSError) as error:
-        raise VToonifyError(f"{path} is not a video, or its beginning or index is missing ({reason(error)})") from None
+        raise VToonifyError(f"{path} is not a video, or its beginning or index is missing ({reason(error)})",
+                            code="unreadable") from None
 
 
 def picture_stream(container: Any, path: str | Path) -> Any:
@@ -151,14 +144,15 @@ def picture_stream(container: Any, path: str | Path) -> Any:
     streams = _moving(container)
     if not streams:
         what = "only sound" if container.streams.audio else "no moving picture"
-        raise VToonifyError(f"{path} holds {what}; a video is expected")
+        raise VToonifyError(f"{path} holds {what}; a video is expected", code="unreadable")
     kind = container.format.name
     if kind == "image2" or kind.endswith("_pipe"):
-        raise VToonifyError(f"{path} is a still picture, not a video; use `vtoonify image`")
+        raise VToonifyError(f"{path} is a still picture, not a video; use `vtoonify image`", code="unreadable")
     if kind in TEXT_FORMATS:
-        raise VToonifyError(f"{path} is a text file, not a video")
+        raise VToonifyError(f"{path} is a text file, not a video", code="unreadable")
     if streams[0].codec_context is None:
-        raise VToonifyError(f"{path} holds a video of a kind that cannot be decoded here; convert it to H.264 first")
+        raise VToonifyError(f"{path} holds a video of a kind that cannot be decoded here; convert it to H.264 first",
+                            code="unreadable")
     return streams[0]
 
 
@@ -179,11 +173,6 @@ def left_out(path: str | Path) -> list[str]:
         said = ["the sound is of a kind that cannot be read here, so it is left out"] * silent
         said += [f"of {count} {kind} tracks one is kept" for kind, count in tracks if count > 1]
         return said + ["subtitles are left out"] * bool(container.streams.subtitles)
-
-
-def tags_of(container: Any) -> dict[str, str]:
-    """Title, date and what else a file says of itself that is true of its cartoon, too."""
-    return {key: value for key, value in container.metadata.items() if key.lower() in TAGS}
 
 
 def only_sound(container: Any) -> bool:
@@ -249,15 +238,9 @@ class _Look:
 
     def rgb(self, frame: Any) -> np.ndarray:
         width, height = self._size
-        picture = self._reformat(
-            frame,
-            width=width,
-            height=height,
-            format=self._format,
-            src_colorspace=self._matrix if frame.colorspace == UNTAGGED else None,
-            interpolation=SCALING,
-            threads=1,
-        ).to_ndarray()
+        matrix = self._matrix if frame.colorspace == UNTAGGED else None
+        picture = self._reformat(frame, width=width, height=height, format=self._format, src_colorspace=matrix,
+                                 interpolation=SCALING, threads=1).to_ndarray()
         if self._tone:
             picture = self._tone(picture)
         elif self._format == "rgba":
@@ -277,11 +260,6 @@ def _orientation(frame: Any) -> tuple[bool, bool, bool]:
     return (True, b < 0, c < 0) if abs(b) > abs(a) else (False, d < 0, a < 0)
 
 
-def same_file(a: str | Path, b: str | Path) -> bool:
-    """True if two paths name one file, also through links."""
-    return os.path.exists(a) and os.path.exists(b) and os.path.samefile(a, b)
-
-
 def start_of(container: Any, stream: Any) -> Fraction:
     """Where the file's own clock begins, if after 0 (broadcast recordings): all times are counted from there."""
     streams = [s for s in (stream, sound_stream(container)) if s is not None and s.start_time is not None]
@@ -296,7 +274,8 @@ def _stated_duration(container: Any, stream: Any) -> float:
 
 
 def _no_frames(path: str | Path) -> VToonifyError:
-    return VToonifyError(f"{path} holds no frame that can be decoded; the file is empty of pictures or damaged")
+    return VToonifyError(f"{path} holds no frame that can be decoded; the file is empty of pictures or damaged",
+                         code="unreadable")
 
 
 def fraction(value: Any) -> Fraction | None:

@@ -19,7 +19,7 @@ import numpy as np
 from ..config import VToonifyError
 from . import reading
 from .sound import SoundTrack
-from .writing import FORMATS, MP4_OPTIONS, VideoWriter, check_target, writing_errors
+from .writing import FORMATS, MP4_OPTIONS, VideoWriter, check_target, folder_errors, writing_errors
 
 try:
     import fcntl
@@ -61,11 +61,12 @@ class SegmentWriter:
 
     def __enter__(self) -> SegmentWriter:
         check_target(self.dst, self.source)
-        with self._folder_errors():
+        with folder_errors(self.dst):
             self.folder.mkdir(exist_ok=True)
             self._lock = _claimed(self.folder / "lock")
         if self._lock is None:
-            raise VToonifyError(f"{self.dst} is being written by another run; wait for it, or choose another name")
+            raise VToonifyError(f"{self.dst} is being written by another run; wait for it, or choose another name",
+                                code="unwritable")
         try:
             self._take_up()
         except BaseException:
@@ -87,7 +88,7 @@ class SegmentWriter:
             if left.name != "lock":
                 with suppress(OSError):
                     left.unlink()
-        with self._folder_errors():
+        with folder_errors(self.dst):
             self._note()
         self.frames = self.done
 
@@ -167,23 +168,13 @@ class SegmentWriter:
                 self.folder.rmdir()
 
     @contextmanager
-    def _folder_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if error.errno == errno.ENAMETOOLONG:
-                raise VToonifyError(f"the name of {self.dst} is too long; choose a shorter one") from None
-            why = reading.reason(error)
-            raise VToonifyError(f"the folder {self.dst.parent} cannot be written to ({why}); choose another") from None
-
-    @contextmanager
     def _named(self) -> Iterator[None]:
         """Errors name the file that the user asked for, and do not say that all is lost."""
         try:
             yield
         except VToonifyError as error:
             said = str(error).replace(str(self._path(len(self._starts))), str(self.dst))
-            raise VToonifyError(said.replace("; nothing is saved", "")) from error
+            raise VToonifyError(said.replace("; nothing is saved", ""), error.code) from error
 
     def _note(self) -> None:
         part = self.folder / "job.part"
@@ -244,7 +235,7 @@ def join(segments: list[tuple[Path, Fraction]], dst: Path, source: Path) -> None
         original = stack.enter_context(reading.open_video(source))
         options = MP4_OPTIONS if container in ("mp4", "mov") else {}
         out = stack.enter_context(closing(av.open(str(temporary), "w", format=container, container_options=options)))
-        out.metadata.update(reading.tags_of(original))
+        out.metadata.update({key: tag for key, tag in original.metadata.items() if key.lower() in reading.TAGS})
         stream, sound, last = None, None, -1
         for path, start in segments:
             with av.open(str(path)) as segment:

@@ -5,6 +5,7 @@ The file gets its name only when it is complete. Frames keep the times they are 
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,7 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from ..config import VToonifyError
 from . import reading
+from .images import check_output
 from .sound import SoundTrack
 
 FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
@@ -73,11 +75,8 @@ class VideoWriter:
 
     def __enter__(self) -> VideoWriter:
         check_target(self.dst, self.source)
-        try:
+        with folder_errors(self.dst):
             self._temporary.touch(exist_ok=False)
-        except OSError as error:
-            why = reading.reason(error)
-            raise VToonifyError(f"the folder {self.dst.parent} cannot be written to ({why}); choose another") from None
         self._stack.callback(self._temporary.unlink, missing_ok=True)
         return self
 
@@ -147,14 +146,9 @@ class VideoWriter:
         height, width = rgb.shape[:2]
         if height % 2 or width % 2:
             rgb = np.pad(rgb, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        return self._reformat(
-            av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24"),
-            format="yuv420p",
-            dst_colorspace=Colorspace.ITU709,
-            dst_color_range=ColorRange.MPEG,
-            interpolation=reading.SCALING,
-            threads=1,
-        )
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
+        return self._reformat(frame, format="yuv420p", dst_colorspace=Colorspace.ITU709,
+                              dst_color_range=ColorRange.MPEG, interpolation=reading.SCALING, threads=1)
 
     def _encode_held(self) -> None:
         self._held.time_base = self._tick
@@ -176,15 +170,22 @@ class VideoWriter:
 
 def check_target(dst: Path, source: Path | None) -> None:
     """Raise VToonifyError when no video can be written to dst, or not from `source`."""
-    folder = dst.parent
-    if dst.suffix.lower() not in FORMATS:
-        raise VToonifyError(f"{dst} ends in {dst.suffix!r}; a video may end in {', '.join(FORMATS)}")
-    if not folder.is_dir():
-        raise VToonifyError(f"the folder {folder} does not exist; make it first")
-    if dst.is_dir():
-        raise VToonifyError(f"{dst} is a folder; name a file in it")
-    if source is not None and reading.same_file(dst, source):
-        raise VToonifyError(f"{dst} is the input itself; choose another name for the output")
+    if check_output(dst, source).suffix.lower() not in FORMATS:
+        raise VToonifyError(f"{dst}: a clip cannot be written as '{dst.suffix or 'a file without ending'}'; "
+                            f"use {', '.join(FORMATS)}", code="unwritable")
+
+
+@contextmanager
+def folder_errors(dst: Path) -> Iterator[None]:
+    """Turn the errors of making the first file beside `dst` into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise VToonifyError(f"the name of {dst} is too long; choose a shorter one", code="unwritable") from None
+        why = reading.reason(error)
+        raise VToonifyError(f"the folder {dst.parent} cannot be written to ({why}); choose another",
+                            code="unwritable") from None
 
 
 @contextmanager
@@ -193,7 +194,8 @@ def writing_errors(dst: Path) -> Iterator[None]:
     try:
         yield
     except (av.FFmpegError, OSError) as error:
-        raise VToonifyError(f"{dst} could not be written ({reading.reason(error)}); nothing is saved") from error
+        raise VToonifyError(f"{dst} could not be written ({reading.reason(error)}); nothing is saved",
+                            code="unwritable") from error
 
 
 def side_by_side(clips: Sequence[str | Path], dst: str | Path) -> None:

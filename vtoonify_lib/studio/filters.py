@@ -65,23 +65,44 @@ def masked_blur(x: np.ndarray, mask: np.ndarray, sigma: float) -> np.ndarray:
     return blur(x * weight, sigma) / (low[..., None] if x.ndim == 3 else low)
 
 
-def guided(x: np.ndarray, radius: float, epsilon: float, guide: np.ndarray | None = None) -> np.ndarray:
-    """Guided filter (He et al. 2013): smooths x where the guide varies by less than epsilon, keeps its edges.
+def guided(x: np.ndarray, radius: float, epsilon: float) -> np.ndarray:
+    """Guided filter (He et al. 2013): smooths x where it varies by less than epsilon, keeps its edges.
 
-    x [H,W] or [H,W,C]; guide [H,W] of one channel, default: the brightness of x. O(1) in the radius.
+    x [H,W] or [H,W,C], each channel guided by itself: skin before a wall as bright as it differs in colour only. O(1)
+    in the radius.
     """
-    guide = (luma(x) if x.ndim == 3 else x) if guide is None else guide
     k = (2 * int(round(radius)) + 1,) * 2
 
     def mean(v: np.ndarray) -> np.ndarray:
         return cv2.boxFilter(v, -1, k, borderType=cv2.BORDER_REFLECT)
 
-    def wide(v: np.ndarray) -> np.ndarray:
-        return v[..., None] if x.ndim == 3 else v
+    m = mean(x)
+    spread = mean(x * x) - m * m
+    a = spread / (spread + epsilon**2)
+    return mean(a) * x + mean(m - a * m)
 
-    m, mx = mean(guide), mean(x)
-    a = (mean(wide(guide) * x) - wide(m) * mx) / wide(mean(guide * guide) - m * m + epsilon**2)
-    return mean(a) * wide(guide) + mean(mx - a * wide(m))
+
+def laid_to_edges(mask: np.ndarray, picture: np.ndarray, radius: float, epsilon: float) -> np.ndarray:
+    """A mask [h,w] laid to the edges of a picture [H,W,3] → [H,W] in [0,1]: the guided filter with a guide in colour.
+
+    Its coefficients are found at the mask's size and enlarged (He and Sun 2015). radius in pixels of the picture.
+    """
+    height, width = picture.shape[:2]
+    guide = cv2.resize(picture, mask.shape[::-1], interpolation=cv2.INTER_AREA)
+    k = (2 * max(1, round(radius * len(mask) / height)) + 1,) * 2
+
+    def mean(v: np.ndarray) -> np.ndarray:
+        return cv2.boxFilter(v, -1, k, borderType=cv2.BORDER_REFLECT)
+
+    def wide(v: np.ndarray) -> np.ndarray:
+        return cv2.resize(v, (width, height), interpolation=cv2.INTER_LINEAR)
+
+    m, mx = mean(guide), mean(mask)
+    products = mean((guide[..., :, None] * guide[..., None, :]).reshape(*mask.shape, 9)).reshape(*mask.shape, 3, 3)
+    spread = products - m[..., :, None] * m[..., None, :] + epsilon**2 * np.eye(3, dtype=np.float32)
+    a = np.linalg.solve(spread, (mean(guide * mask[..., None]) - m * mx[..., None])[..., None])[..., 0]
+    a = a.astype(np.float32)
+    return np.clip((wide(mean(a)) * picture).sum(-1) + wide(mean(mx - (a * m).sum(-1))), 0, 1)
 
 
 def structure(grey: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray]:

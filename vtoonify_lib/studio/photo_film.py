@@ -32,6 +32,11 @@ from .photo_warp import Exact, carried, fetch_at
 # A gloss on dark skin: less red than the face's own tone, by how much, and brighter than it (none, and all of it); how
 # bright such a face is (all of it, and none); how far it is darkened. Smoothing alone makes a grey spot of it.
 PALE, LIT, DARK, DULLED = (0.12, 0.40), (1.0, 1.4), (0.18, 0.30), 0.3
+SAME = 0.7   # how far both eyes are painted as bright as their mean: apart, they do not belong together
+EVEN = 0.35  # how far the skin's tint is the face's own everywhere
+BROW_REACH = 0.05  # eye distances by which brows may be wider than the mesh's, or they become wires
+BAGS = 0.5   # how much of the skin's relief stays below eyes, of what stays elsewhere
+JAW_SHADOW = 0.4  # how much darker the neck is right below the jaw: without, the two melt into one
 
 
 def _closed(exact: Exact) -> np.ndarray:
@@ -49,15 +54,30 @@ class FilmDrawing:
     def __init__(self, ready: Prepared, look: PhotoLook, warped: np.ndarray, masks: dict[str, np.ndarray],
                  exact: Exact, marks: np.ndarray, move: np.ndarray):
         self.ready, self.look, self.warped, self.masks, self.marks, self.move = ready, look, warped, masks, marks, move
-        self.eye, size = ready.fit.eye, ready.fit.size
+        self.eye, self.skin, size = ready.fit.eye, masks["skin"], ready.fit.size
         self.region = {name: exact.share(classes, size) for name, classes in
                        (("face", SKIN), ("neck", NECK), ("brows", BROWS), ("eyes", EYES), ("mouth", MOUTH),
                         ("lips", LIPS))}
-        self.normal = cv2.resize(_closed(exact), (size, size), interpolation=cv2.INTER_LINEAR)
-        self.old_normal = fetch_at(cv2.resize(_closed(ready.exact), (size, size), interpolation=cv2.INTER_LINEAR), move)
-        self.skin = masks["skin"]
+        self.normal = self._enlarged(_closed(exact))
+        self.region["neck"] = self._neck()
+        self.old_normal = fetch_at(self._enlarged(_closed(ready.exact)), move)
         key = ready.shading[1:] + [0, 0.15 * abs(ready.shading[0]), 0.35 * abs(ready.shading[0])]
         self.key = key / (np.linalg.norm(key) + 1e-6)
+
+    def _enlarged(self, normal: np.ndarray) -> np.ndarray:
+        """Normals at the picture's size; a little smoothed, or the mesh's own contours show as thin lines."""
+        size = self.ready.fit.size
+        out = blur(cv2.resize(normal, (size, size), interpolation=cv2.INTER_LINEAR), 0.02 * self.eye)
+        return out / np.linalg.norm(out, axis=-1, keepdims=True)
+
+    def _neck(self) -> np.ndarray:
+        """Neck [S,S] in [0,1]: what the mesh calls so, and the underside of the chin, which it calls face."""
+        chin, size = self.marks[6:11], len(self.skin)
+        corners = [[chin[-1, 0] + self.eye, chin[-1, 1]], [size, 2 * size], [0, 2 * size],
+                   [chin[0, 0] - self.eye, chin[0, 1]]]
+        below = np.zeros_like(self.skin)
+        cv2.fillPoly(below, [(np.concatenate([chin, corners]) * 8).round().astype(np.int32)], 1.0, cv2.LINE_AA, 3)
+        return np.clip(self.region["neck"] + self.region["face"], 0, 1) * blur(below, 0.015 * self.eye)
 
     def film(self) -> np.ndarray:
         """Smooth skin, painted eyes, clean strands: the technique of an animated film."""
@@ -93,7 +113,7 @@ class FilmDrawing:
         relief = np.log(np.clip(grey / np.maximum(low_grey, 1e-3), 0.06, 6))
         low_grey = low_grey * (1 - DULLED * sheen)
         kept = look.wrinkles + (1 - look.wrinkles) * smoothstep(np.abs(relief), 0.08, 0.32)
-        relief = relief * mix(kept, np.float32(look.wrinkles), self._under_eyes())
+        relief = relief * mix(kept, np.float32(BAGS * look.wrinkles), self._under_eyes())
         shade = self._shade(self.normal)
         around = np.maximum(masked_blur(shade, plain + 1e-3, 0.16 * e), 1e-3)
         drawn = look.form * np.log(np.clip(shade / around, 0.4, 2))
@@ -101,17 +121,26 @@ class FilmDrawing:
         twice = np.minimum(np.maximum(relief, drawn), 0)  # what photo and form both darken is dark once
         bright = low_grey * np.exp(np.clip(relief + drawn + 0.6 * changed - 0.8 * twice, -2.2, 0.6))
         hue = lows(light, 0.09 * e)
-        hue = mix(hue / np.maximum(luma(hue), 1e-3)[..., None], usual, 0.8 * sheen)
+        hue = mix(hue / np.maximum(luma(hue), 1e-3)[..., None], usual, np.maximum(0.8 * sheen, EVEN))
         own = light / np.maximum(grey, 1e-3)[..., None]
         dark = smoothstep(-relief, 0.35, 0.9)  # beards and brows keep their own colour
         own_share = 0.25 * (1 - sheen)
         hue = mix(hue, own, own_share + (1 - own_share) * dark)
         out = bright[..., None] * hue
-        out = out * self._blush()
+        out = out * self._blush() * (1 - self._jaw_shadow())[..., None]
         half = self.key + [0, 0, 1.0]
         half /= np.linalg.norm(half)
         gleam = np.clip(self.normal @ half.astype(np.float32), 0, 1) ** 42
         return to_display(out + (0.05 * gleam * (0.3 + 0.7 * low_grey))[..., None])
+
+    def _jaw_shadow(self) -> np.ndarray:
+        """How much of the light the head keeps from the neck [S,S]: strongest right below the jaw."""
+        e = self.eye
+        neck = self.region["neck"]
+        face = np.clip(self.region["face"] - neck, 0, 1)
+        below = cv2.warpAffine(blur(face, 0.15 * e), np.float32([[1, 0, 0], [0, 1, 0.22 * e]]),
+                               self.skin.shape[::-1], borderMode=cv2.BORDER_REPLICATE)
+        return JAW_SHADOW * below * neck
 
     def _sheen(self, light: np.ndarray, low: np.ndarray, face: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """→ the face's own hue (linear RGB of brightness 1), and how much of a gloss is where [S,S],
@@ -125,14 +154,14 @@ class FilmDrawing:
         return tone / luma(tone), dark * smoothstep(pale, *PALE) * smoothstep(luma(low) / luma(tone), *LIT)
 
     def _under_eyes(self) -> np.ndarray:
-        """Below the lower lids, where lashes would be left as dots."""
+        """Below the lower lids, where bags would be dark and lashes be left as dots."""
         out = np.zeros_like(self.skin)
         for start in (36, 42):
             lids = self.marks[start:start + 6]
             width = np.linalg.norm(lids[3] - lids[0])
-            low = lids[[0, 5, 4, 3]] + [0, 0.10 * width]
+            low = lids[[0, 5, 4, 3]] + [0, 0.18 * width]
             curve = (low * 8).round().astype(np.int32)
-            cv2.polylines(out, [curve], False, 1.0, max(1, int(0.2 * width)), cv2.LINE_AA, 3)
+            cv2.polylines(out, [curve], False, 1.0, max(1, int(0.34 * width)), cv2.LINE_AA, 3)
         return blur(out, 0.02 * self.eye)
 
     def _shade(self, normal: np.ndarray) -> np.ndarray:
@@ -164,7 +193,9 @@ class FilmDrawing:
         return mix(out, np.clip(teeth, 0, 1), blur(self.region["mouth"], 0.01 * self.eye))
 
     def _brows(self, out: np.ndarray) -> np.ndarray:
-        mask = blur(cv2.dilate(self.region["brows"], np.ones((3, 3))), 0.025 * self.eye)
+        wide = (2 * round(BROW_REACH * self.eye) + 1,) * 2
+        wide = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, wide)
+        mask = blur(cv2.dilate(self.region["brows"], wide), 0.025 * self.eye)
         mask = mask * (1 - self.masks["glasses"]) * (1 - self.masks["hair"])
         box = bounding_box(mask > 0.02, int(0.1 * self.eye))
         part = self.warped[box]
@@ -197,11 +228,13 @@ class FilmDrawing:
         if ready.iris_color is None:
             return out
         centres = carried(fit.irises, self.move)
+        white = [self._exposure(self.marks[start:start + 6]) for start in (36, 42)]
+        white = np.exp(mix(np.log(white), np.log(white).mean(), SAME))
         for k, start in enumerate((36, 42)):
             before, after = fit.landmarks[start:start + 6], self.marks[start:start + 6]
             grown = np.linalg.norm(after[3] - after[0]) / max(np.linalg.norm(before[3] - before[0]), 1e-3)
             out = paint_eye(out, after, self.marks[27], centres[k], IRIS * self.eye * grown, ready.iris_color,
-                            self._exposure(after), self.key, self.look.eyes)
+                            float(white[k]), self.key, self.look.eyes)
         glasses = self.masks["glasses"]
         return mix(out, self.warped, glasses) if glasses.any() else out
 
@@ -212,7 +245,7 @@ class FilmDrawing:
         box = (slice(max(0, int(y) - reach), int(y) + reach), slice(max(0, int(x) - reach), int(x) + reach))
         seen = self.skin[box] > 0.5
         local = np.percentile(luma(to_linear(self.warped[box][seen])), 65) if seen.sum() > 50 else self.ready.exposure
-        return float(np.clip(1.35 * local + 0.06, 0.08, 0.85))
+        return float(np.clip(1.6 * local + 0.08, 0.1, 0.85))
 
     def _side_light(self) -> np.ndarray:
         """Factor [S,S,1] of the look's own light on the head, about 1; soft, for hair has no normals of its own."""

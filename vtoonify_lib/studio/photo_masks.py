@@ -8,7 +8,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from .filters import blur, guided, luma, mix, smoothstep
+from .filters import blur, laid_to_edges, mix, smoothstep
 from .fitted_person import FittedPerson
 from .photo_warp import Exact
 
@@ -31,11 +31,9 @@ def masks_of(fit: FittedPerson, exact: Exact, parsing: np.ndarray) -> dict[str, 
     points = fit.landmarks / fit.size * SIDE
     person = _person(small, guess, label, eye)
     hair = _hair(small, guess, label, person, points, eye)
-    grey = luma(fit.photo)
 
     def fine(mask: np.ndarray) -> np.ndarray:
-        wide = cv2.resize(mask.astype(np.float32), (fit.size, fit.size), interpolation=cv2.INTER_LINEAR)
-        return np.clip(guided(wide, 0.06 * fit.eye, 0.03, grey), 0, 1)
+        return laid_to_edges(mask.astype(np.float32), fit.photo, 0.06 * fit.eye, 0.03)
 
     out = {"person": fine(person), "hair": fine(hair), "glasses": _glasses(parsing, fit)}
     out["skin"] = _skin(fit, exact, out)
@@ -123,9 +121,10 @@ def _skin(fit: FittedPerson, exact: Exact, masks: dict[str, np.ndarray]) -> np.n
     spread = np.maximum(1.48 * np.median(np.abs(lab[sure] - middle), 0), [9, 7, 7])
     lit = np.clip(lab[..., :1] / max(middle[0], 1.0), 0.4, 1.5)  # chroma grows with the light
     far = np.sqrt((((lab[..., 1:] - middle[1:] * lit) / spread[1:]) ** 2).sum(-1))
-    far = guided(np.minimum(far, 10).astype(np.float32), 0.03 * fit.eye, 0.02, luma(fit.photo))
     inner = blur(cv2.erode(face, _disk(0.08 * fit.eye)), 0.05 * fit.eye)
     alike = mix(1 - smoothstep(far, 1.8, 3.2), 1 - smoothstep(far, 4.0, 7.0), inner)
+    alike = cv2.resize(alike.astype(np.float32), (2 * SIDE,) * 2, interpolation=cv2.INTER_AREA)
+    alike = laid_to_edges(alike, fit.photo, 0.05 * fit.eye, 0.02)
     reach = np.clip(blur(cv2.dilate(head, _disk(0.25 * fit.eye)), 0.02 * fit.eye), 0, 1)
     inside = smoothstep(masks["person"], 0.5, 0.95)
     return reach * alike * inside * (1 - masks["hair"]) * (1 - masks["glasses"])

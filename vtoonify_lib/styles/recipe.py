@@ -61,9 +61,9 @@ class Recipe:
         try:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise VToonifyError(f"the recipe {path} cannot be read ({error})") from error
+            raise VToonifyError(f"the recipe {path} cannot be read ({error})", code="unreadable") from error
         if not isinstance(data, dict) or data.get("format") != RECIPE_FORMAT:
-            raise VToonifyError(f"{path} is not a recipe; --save-recipe writes one")
+            raise VToonifyError(f"{path} is not a recipe; --save-recipe writes one", code="unreadable")
         try:
             styles = data["styles"]
             if isinstance(styles, list):
@@ -74,17 +74,18 @@ class Recipe:
             return cls(data["bundle"], data["weights"], look, data["padding"], data["frame"], **recent)
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, VToonifyError):
-                raise VToonifyError(f"{path}: {error}") from error
-            raise VToonifyError(f"the recipe {path} is incomplete ({error!r}); save it again") from error
+                raise VToonifyError(f"{path}: {error}", code="unreadable") from error
+            raise VToonifyError(f"the recipe {path} is incomplete ({error!r}); save it again",
+                                code="unreadable") from error
 
     def check(self, bundle: Bundle) -> None:
         """VToonifyError unless the recipe was made with this bundle, and these weights of it."""
         if bundle.name != self.bundle:
             raise VToonifyError(f"the recipe was made with {self.bundle}, not with {bundle.name}; drop --bundle, or "
-                                f"load {self.bundle}")
+                                f"load {self.bundle}", code="mismatch")
         if weights_of(bundle) != self.weights:
             raise VToonifyError(f"the recipe was made with other weights of {self.bundle} than these, so it cannot be "
-                                "replayed; make it again")
+                                "replayed; make it again", code="mismatch")
 
     def arguments(self, clip: bool = False) -> dict[str, Any]:
         """What `Toonifier.image` takes, or for a clip `.video`."""
@@ -96,7 +97,7 @@ def check_recipe_name(path: str | Path) -> Path:
     """The path, if a recipe can be written there; else VToonifyError."""
     path = check_output(path)
     if path.suffix.lower() != ".json":
-        raise VToonifyError(f"{path}: a recipe is kept as .json; give a name that ends so")
+        raise VToonifyError(f"{path}: a recipe is kept as .json; give a name that ends so", code="unwritable")
     return path
 
 

@@ -152,7 +152,8 @@ class Look:
         for name in ("style", "structure", "color", "layers"):
             if getattr(self, name) is not None:
                 raise VToonifyError(f"{bundle.name} has one look, in one strength and in your colours; drop --{name}, "
-                                    "or load studio-d or a published style: `vtoonify models` lists them")
+                                    "or load studio-d or a published style: `vtoonify models` lists them",
+                                    code="unable")
         return self
 
     def _resolve_styles(self, table: StyleTable) -> Look:

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..config import DATA, VToonifyError
-from ..media.images import read_image
+from ..media.images import check_output, read_image
 from ..weights.bundle import Bundle, save_tensors
 
 PICTURES = DATA / "styles"
@@ -98,15 +98,16 @@ class StyleTable:
             if 0 <= int(text) < len(self.names):
                 return self.names[int(text)]
             raise VToonifyError(f"there is no style {text}; those of {self.bundle.name} are numbered 0 to "
-                                f"{len(self.names) - 1}")
+                                f"{len(self.names) - 1}", code="unknown")
         path = Path(text).expanduser()
         if path.is_file():
             return path
         if path.suffix or len(path.parts) > 1:
             raise VToonifyError(f"there is no file {path}; give a picture with a face, a {STYLE_SUFFIX} style, or one "
-                                f"of {', '.join(self.looks)} (`vtoonify styles` shows them all)")
+                                f"of {', '.join(self.looks)} (`vtoonify styles` shows them all)", code="missing")
         raise VToonifyError(f"{self.bundle.name} has no style {text!r}; there are {', '.join(self.looks)}, each with "
-                            f"exemplars such as {self.names[0]} (`vtoonify styles` shows them), or give a picture")
+                            f"exemplars such as {self.names[0]} (`vtoonify styles` shows them), or give a picture",
+                            code="unknown")
 
 
 def parse_blend(text: str) -> list[tuple[str, float]]:
@@ -166,11 +167,9 @@ def save_style(path: str | Path, style: StyleCode, bundle: Bundle) -> Path:
 
 def check_style_name(path: str | Path) -> Path:
     """The path, if a style can be written there; else VToonifyError."""
-    path = Path(path)
+    path = check_output(path)
     if path.suffix != STYLE_SUFFIX:
-        raise VToonifyError(f"{path}: a style is kept as {STYLE_SUFFIX}; give a name that ends so")
-    if not path.parent.is_dir():
-        raise VToonifyError(f"the folder {path.parent} does not exist; make it first")
+        raise VToonifyError(f"{path}: a style is kept as {STYLE_SUFFIX}; give a name that ends so", code="unwritable")
     return path
 
 
@@ -181,14 +180,17 @@ def load_style(path: str | Path, bundle: Bundle) -> StyleCode:
             notes = file.metadata() or {}
             codes = file.get_tensor("codes") if "codes" in file.keys() else None
     except (SafetensorError, OSError) as error:
-        raise VToonifyError(f"{path} is not a readable style ({error}); save it again from its picture") from error
+        raise VToonifyError(f"{path} is not a readable style ({error}); save it again from its picture",
+                            code="unreadable") from error
     if notes.get("format") != STYLE_FORMAT or codes is None or codes.ndim != 2 or len(codes) != 2:
-        raise VToonifyError(f"{path} ends in {STYLE_SUFFIX} but is no style; `vtoonify style PICTURE {path}` makes one")
+        raise VToonifyError(f"{path} ends in {STYLE_SUFFIX} but is no style; `vtoonify style PICTURE {path}` makes one",
+                            code="unreadable")
     if notes.get("encoder") != encoder_of(bundle):
         raise VToonifyError(f"{path} was made for another style encoder ({notes.get('bundle')}) than {bundle.name}'s; "
-                            "make it again from its picture")
+                            "make it again from its picture", code="mismatch")
     if not bool(torch.isfinite(codes).all()):
-        raise VToonifyError(f"{path} holds numbers that are not finite; save it again from its picture")
+        raise VToonifyError(f"{path} holds numbers that are not finite; save it again from its picture",
+                            code="unreadable")
     return StyleCode.from_codes(notes.get("name") or Path(path).stem, codes)
 
 
@@ -215,4 +217,4 @@ def part_from_json(data: Mapping[str, object]) -> Part:
         return StyleCode.from_codes(style, torch.tensor(data["codes"], dtype=torch.float32)), weight
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise VToonifyError(f"{json.dumps(data)[:80]} does not describe a style; expected style and weight, perhaps "
-                            "codes") from error
+                            "codes", code="unreadable") from error

@@ -122,26 +122,30 @@ class Bundle:
         """Path of one file ("vtoonify", "landmarks", …) after its sha256 was checked."""
         entry = self.info["files"].get(key)
         if entry is None:
-            raise VToonifyError(f"bundle {self.name} has no {key}; it has {', '.join(self.info['files'])}")
+            raise VToonifyError(f"bundle {self.name} has no {key}; it has {', '.join(self.info['files'])}",
+                                code="unknown")
         path = self._place(key)
         if not path.is_file():
-            raise VToonifyError(f"bundle {self.name} is incomplete: {path} is missing; restore it or use another one")
+            raise VToonifyError(f"bundle {self.name} is incomplete: {path} is missing; restore it or use another one",
+                                code="missing")
         found = sha256_of(path)
         if found != entry["sha256"]:
             raise VToonifyError(f"{path} is not the file that bundle {self.name} names: its sha256 is {found[:12]}…, "
-                                f"expected {entry['sha256'][:12]}…; the file is damaged or was changed, fetch it again")
+                                f"expected {entry['sha256'][:12]}…; the file is damaged or was changed, fetch it again",
+                                code="changed")
         return path
 
     def network(self, key: str) -> nn.Module:
         """One network ("vtoonify", "parsing", …) in float32 and eval mode, on the CPU, without gradients."""
         if key not in NETWORKS:
-            raise VToonifyError(f"{key} is not a network; bundles hold {', '.join(NETWORKS)}")
+            raise VToonifyError(f"{key} is not a network; bundles hold {', '.join(NETWORKS)}", code="unknown")
         arguments = self.info.get("models", {}).get(key, {})
         try:
             with torch.device("meta"):  # no memory and no random numbers for weights that come from the file
                 module = NETWORKS[key](self.config, dict(arguments))
         except (TypeError, KeyError) as error:
-            raise VToonifyError(f"bundle {self.name}: models.{key} does not describe the network ({error})") from error
+            raise VToonifyError(f"bundle {self.name}: models.{key} does not describe the network ({error})",
+                                code="unreadable") from error
         # A copy: safetensors maps the file into memory, and the file may be written anew while the network is in use.
         return fill(module, self.tensors(key), f"{key} of bundle {self.name}", copy=True)
 
@@ -161,18 +165,19 @@ def load_bundle(name_or_path: str | Path) -> Bundle:
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise VToonifyError(f"{path} cannot be read ({error})") from error
+        raise VToonifyError(f"{path} cannot be read ({error})", code="unreadable") from error
     if not isinstance(info, dict) or "format" not in info:
-        raise VToonifyError(f"{path} does not describe a bundle: it has no format number")
+        raise VToonifyError(f"{path} does not describe a bundle: it has no format number", code="unreadable")
     if info["format"] != BUNDLE_FORMAT:
         raise VToonifyError(f"{path} has format {info['format']}; this version reads format {BUNDLE_FORMAT}: "
-                            "update vtoonify, or convert the bundle again")
+                            "update vtoonify, or convert the bundle again", code="unreadable")
     missing = [key for key in ("name", "backbone", "config", "files") if key not in info]
     if missing:
-        raise VToonifyError(f"{path} is incomplete: it has no {' and no '.join(missing)}")
+        raise VToonifyError(f"{path} is incomplete: it has no {' and no '.join(missing)}", code="unreadable")
     for key, entry in info["files"].items():
         if not {"path", "sha256", "bytes"} <= set(entry) or Path(entry["path"]).name != entry["path"]:
-            raise VToonifyError(f"{path}: files.{key} needs a plain file name as path, a sha256 and bytes")
+            raise VToonifyError(f"{path}: files.{key} needs a plain file name as path, a sha256 and bytes",
+                                code="unreadable")
     return Bundle(folder, info)
 
 
@@ -211,7 +216,8 @@ def save_bundle(folder: str | Path, *, name: str, title: str, config: VToonifyCo
     folder = Path(folder)
     unknown = [key for key in networks if key not in NETWORKS]
     if unknown:
-        raise VToonifyError(f"{unknown[0]} is not a network of a bundle; known are {', '.join(NETWORKS)}")
+        raise VToonifyError(f"{unknown[0]} is not a network of a bundle; known are {', '.join(NETWORKS)}",
+                            code="unknown")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / BUNDLE_FILE).unlink(missing_ok=True)
     entries = {}
@@ -240,7 +246,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise VToonifyError(f"{path} is not a readable safetensors file ({error})") from error
+        raise VToonifyError(f"{path} is not a readable safetensors file ({error})", code="unreadable") from error
 
 
 def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path, half: bool = True, **notes: str) -> None:
@@ -250,7 +256,7 @@ def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path, half: bool = T
         save_file({name: _stored(tensor, half) for name, tensor in tensors.items()}, part, metadata=notes)
         os.replace(part, path)
     except (OSError, SafetensorError) as error:
-        raise VToonifyError(f"{path} cannot be written ({error})") from error
+        raise VToonifyError(f"{path} cannot be written ({error})", code="unwritable") from error
     finally:
         part.unlink(missing_ok=True)
 
@@ -274,11 +280,11 @@ def check_state(wanted: Mapping[str, torch.Tensor], state: Mapping[str, torch.Te
     if missing or foreign:
         example = min(missing or foreign)
         raise VToonifyError(f"{what} does not fit its description: {len(missing)} weights are missing and "
-                            f"{len(foreign)} are unknown, for example {example}")
+                            f"{len(foreign)} are unknown, for example {example}", code="unreadable")
     for name, value in state.items():
         if value.shape != wanted[name].shape:
             raise VToonifyError(f"{what} does not fit its description: {name} has shape {list(value.shape)}, "
-                                f"expected {list(wanted[name].shape)}")
+                                f"expected {list(wanted[name].shape)}", code="unreadable")
 
 
 def _shared_folder(folder: Path) -> Path:
@@ -311,6 +317,6 @@ def _find(name_or_path: str | Path) -> Path:
         return path
     known = ", ".join(bundle.name for bundle in list_bundles()) or f"none in {MODELS_FOLDER}"
     if path.is_dir() and len(path.parts) > 1:
-        raise VToonifyError(f"{path} is not a bundle: it has no {BUNDLE_FILE}")
+        raise VToonifyError(f"{path} is not a bundle: it has no {BUNDLE_FILE}", code="unknown")
     raise VToonifyError(f"there is no bundle {str(name_or_path)!r}; known bundles: {known}; "
-                        "or give the path of a bundle folder")
+                        "or give the path of a bundle folder", code="unknown")

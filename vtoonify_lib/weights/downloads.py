@@ -1,71 +1,56 @@
 """Fetch published files: from their Hugging Face repository, from any address, or from a folder of the user's.
 
-A file keeps the hash it had when it was first seen: its sha256 goes into `pins.json`, and a different file under the
-same name is refused from then on, wherever it comes from. What was received so far stays when a download breaks and is
-continued next time. Being offline is answered at once, with what to do instead. Which files exist, their licence and
-what they become is in `published`; nothing here opens them.
+The sha256 that a file had when it was first seen is kept in `pins.json`, and another file under its name is refused
+from then on. What came of a broken download is continued, which `huggingface_hub` 2.4 and `pooch` 1.9 do not do.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
 import secrets
-import shutil
 import threading
-import urllib.error
-import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException, HTTPResponse, IncompleteRead
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.parse import quote
 
 from tqdm.auto import tqdm
 
 from ..config import VToonifyError
 
-HUB = "https://huggingface.co"
-HUB_VARIABLE = "HF_ENDPOINT"            # environment variable: a mirror of the hub, as its own library reads it
-OFFLINE_VARIABLE = "HF_HUB_OFFLINE"     # environment variable: never try the network
-CACHE_VARIABLE = "VTOONIFY_CACHE"       # environment variable: where to keep downloads and what is made of them
-CONNECT_SECONDS = 8.0                   # from asking for a file to its first byte, redirects and all
-STALL_SECONDS = 30.0                    # without a byte
+HUB = "https://huggingface.co"  # or a mirror of it: $HF_ENDPOINT, as its own library reads it
+CONNECT_SECONDS = 8.0           # from asking for a file to its first byte, redirects and all
+STALL_SECONDS = 30.0            # without a byte
 CHUNK = 1 << 20
-SPARE_BYTES = 1 << 26                   # left free on the disk
 PINS = "pins.json"
-LFS_POINTER = b"version https://git-lfs"  # what a clone without Git LFS has instead of a large file
-
-Result = TypeVar("Result")
+SMALLEST = 200                  # bytes of a file; what a clone without Git LFS has in its place has 130
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """A file that is here, complete and known.
-
-    path    where it lies: in the cache, or in the user's folder;  name: its path in the repository
-    bytes, sha256
-    new     True when it was seen for the first time, and its hash pinned
-    """
+    """A file that is here and complete; `name`: its path in the repository; `new`: whether its hash was pinned now."""
 
     path: Path
     name: str
-    bytes: int
     sha256: str
     new: bool
 
     def __str__(self) -> str:
         known = "pinned now" if self.new else "as pinned"
-        return f"{self.name}: {self.bytes / 1e6:.1f} MB, sha256 {self.sha256} ({known})"
+        return f"{self.name}: {self.path.stat().st_size / 1e6:.1f} MB, sha256 {self.sha256} ({known})"
 
 
 def cache_folder() -> Path:
     """$VTOONIFY_CACHE, or `vtoonify` in the user's cache folder ($XDG_CACHE_HOME or ~/.cache). It need not exist."""
-    own = os.environ.get(CACHE_VARIABLE)
+    own = os.environ.get("VTOONIFY_CACHE")
     return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vtoonify"
 
 
@@ -81,12 +66,13 @@ def fetch(name: str, repository: str, source: str | Path | None = None, cache: s
     Raises VToonifyError for a file that is not there, cannot be had, is incomplete, or is not the one first seen.
     """
     cache = Path(cache) if cache else cache_folder()
-    here = cache / "files" / name
+    path = cache / "files" / name
     if source is not None and not is_address(source):
-        return _checked(in_folder(Path(source).expanduser(), name), name, cache)
-    if not here.is_file():
-        _download(_address(name, repository, source), name, here, progress)
-    return _checked(here, name, cache)
+        path = in_folder(Path(source).expanduser(), name)
+    elif not path.is_file():
+        base = str(source or f"{os.environ.get('HF_ENDPOINT') or HUB}/{repository}/resolve/main")
+        _download(f"{base.rstrip('/')}/{quote(name)}", path, progress)
+    return _pinned(path, name, cache)
 
 
 def is_address(source: str | Path) -> bool:
@@ -96,14 +82,14 @@ def is_address(source: str | Path) -> bool:
 
 def in_folder(folder: Path, name: str) -> Path:
     """Path of a repository's file in a folder of the user's. VToonifyError when it is not there."""
-    places = [folder / name, folder / name.partition("/")[2]]
-    for place in places:
+    if not folder.is_dir():
+        raise VToonifyError(f"{folder} is not a folder; give one with the published files, or an https:// address",
+                            code="missing")
+    for place in (folder / name, folder / name.partition("/")[2]):
         if place.is_file():
             return place
-    if not folder.is_dir():
-        raise VToonifyError(f"{folder} is not a folder; give the folder with the published files, or an address that "
-                            "begins with https://")
-    raise VToonifyError(f"{folder} has no {name}; it was looked for at {' and at '.join(map(str, places))}")
+    raise VToonifyError(f"{folder} has no {name}; it was looked for there with and without its first folder",
+                        code="missing")
 
 
 def sha256_of(path: str | Path) -> str:
@@ -121,106 +107,89 @@ def write_json(path: Path, contents: Mapping[str, Any]) -> None:
         os.replace(part, path)
 
 
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """A disk that is full, or may not be read or written, becomes one sentence."""
+    try:
+        yield
+    except OSError as error:
+        other = "set VTOONIFY_CACHE to another folder" if cache_folder() in path.parents else "choose another folder"
+        raise VToonifyError(f"{path} cannot be read or written ({error.strerror or error}); free some space if the "
+                            f"disk is full, or {other}", code="unwritable") from error
+
+
 def discard(fetched: Fetched, cache: str | Path | None = None) -> None:
     """Forget a file that turned out to be useless: its pin if it was new, and the file itself if it was downloaded."""
     cache = Path(cache) if cache else cache_folder()
     if fetched.new:
-        write_json(cache / PINS, {name: pin for name, pin in _pins(cache).items() if name != fetched.name})
+        pins = json.loads((cache / PINS).read_text(encoding="utf-8"))
+        write_json(cache / PINS, {name: pin for name, pin in pins.items() if name != fetched.name})
     if fetched.path == cache / "files" / fetched.name:
         fetched.path.unlink(missing_ok=True)
 
 
-# ---------------------------------------------------------------------------------------------- pins
-def _checked(path: Path, name: str, cache: Path) -> Fetched:
-    """The file with its hash, pinned when it is seen for the first time and held against the pin later."""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(len(LFS_POINTER))
+def _pinned(path: Path, name: str, cache: Path) -> Fetched:
+    """The file with its hash, which is pinned when the file is first seen and held against the pin later."""
+    with disk_errors(path):
         digest, size = sha256_of(path), path.stat().st_size
-    except OSError as error:
-        raise VToonifyError(f"{path} cannot be read ({error.strerror})") from error
-    if head == LFS_POINTER or not size:
-        raise VToonifyError(f"{path} only stands for the file, it does not hold it: the folder was cloned without Git "
-                            "LFS, or copied incompletely; run `git lfs pull` there, or download the file itself")
-    pins = _pins(cache)
-    pin = pins.get(name)
-    if pin is None:
-        write_json(cache / PINS, {**pins, name: {"sha256": digest, "bytes": size}})
-    elif pin["sha256"] != digest:
-        raise VToonifyError(f"{path} is refused: it has {size} bytes and sha256 {digest[:16]}…, but {name} had "
-                            f"{pin['bytes']} bytes and {pin['sha256'][:16]}… when it was first seen. It is damaged or "
-                            f"was changed: delete it; or, if you know why, delete its entry in {cache / PINS}")
-    return Fetched(path, name, size, digest, new=pin is None)
-
-
-def _pins(cache: Path) -> dict[str, Any]:
-    path = cache / PINS
-    if not path.exists():
-        return {}
+    if size < SMALLEST:
+        raise VToonifyError(f"{path} has {size} bytes, it only stands for the file: the folder was cloned without Git "
+                            "LFS, or copied incompletely; run `git lfs pull` there, or download the file itself",
+                            code="unreadable")
     try:
-        pins = json.loads(path.read_text(encoding="utf-8"))
-        if all(isinstance(pin["sha256"], str) and isinstance(pin["bytes"], int) for pin in pins.values()):
-            return pins
-        raise ValueError("an entry without sha256 or bytes")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        pins = json.loads((cache / PINS).read_text(encoding="utf-8")) if (cache / PINS).exists() else {}
+        pin = pins.get(name)
+    except (OSError, ValueError, AttributeError) as error:
         # Not started afresh: whoever can spoil this file could then swap the others unseen.
-        raise VToonifyError(f"{path} cannot be read ({error}); restore it, or delete it to trust the files as they "
-                            "are now") from error
+        raise VToonifyError(f"{cache / PINS} cannot be read ({error}); restore it, or delete it to trust the files as "
+                            "they are now", code="unreadable") from error
+    if pin is None:
+        write_json(cache / PINS, {**pins, name: digest})
+    elif pin != digest:
+        raise VToonifyError(f"{path} is refused: its sha256 is {digest}, but it was {pin} when {name} was first seen. "
+                            "It is damaged or was changed: delete it; or, if you know why, delete its entry in "
+                            f"{cache / PINS}", code="changed")
+    return Fetched(path, name, digest, new=pin is None)
 
 
-# ---------------------------------------------------------------------------------------------- download
-def _address(name: str, repository: str, source: str | Path | None) -> str:
-    """Where a file is on the network."""
-    base = source or f"{os.environ.get(HUB_VARIABLE) or HUB}/{repository}/resolve/main"
-    return f"{str(base).rstrip('/')}/{urllib.parse.quote(name)}"
-
-
-def _download(address: str, name: str, here: Path, progress: bool) -> None:
-    """Bring a file to `here`, going on where an earlier attempt stopped. It has its name only when it is complete."""
-    part, note = here.with_name(f"{here.name}.part"), here.with_name(f"{here.name}.part.json")
-    with disk_errors(here):
-        here.parent.mkdir(parents=True, exist_ok=True)
-    start, validator = _resumable(part, note, address)
-    try:
-        answer, published = _open(address, start, validator)
-    except urllib.error.HTTPError as error:
-        if error.code == 416 and start:  # what we have is not the beginning of what is there now
+def _download(address: str, path: Path, progress: bool) -> None:
+    """Bring a file to `path`, going on where an earlier attempt stopped. It has that name only when it is complete."""
+    answer, published = _open(address)
+    version = published or answer.headers.get("ETag") or answer.headers.get("Last-Modified") or secrets.token_hex(4)
+    part = path.with_name(f"{path.name}.{hashlib.sha256(f'{address} {version}'.encode()).hexdigest()[:8]}.part")
+    total = int(answer.headers.get("Content-Length") or 0)
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        start = part.stat().st_size if part.exists() else 0
+        if 0 < start < total:
+            answer.close()
+            answer, _ = _open(address, start)
+        start = start if answer.status == 206 else 0
+        with answer, open(part, "ab" if start else "wb") as file, tqdm(
+                total=total or None, initial=start, unit="B", unit_scale=True, desc=path.name,
+                disable=not progress) as bar:
+            for data in _chunks(answer, path.name):
+                file.write(data)
+                bar.update(len(data))
+        if published and sha256_of(part) != published:
             part.unlink()
-            return _download(address, name, here, progress)
-        raise VToonifyError(_http_sentence(address, error.code)) from error
-    with answer:
-        if answer.status == 200:
-            start = 0
-        total = _total(answer, start, address)
-        with disk_errors(here):
-            _check_space(here, name, total, start)
-            note.write_text(json.dumps({"address": address, "validator": _validator(answer)}), encoding="utf-8")
-        received = _receive(answer, part, name, start, total, progress)
-    if total is not None and received != total:
-        raise VToonifyError(_broken_sentence(name, received, total, "the server stopped sending"))
-    if published and sha256_of(part) != published:
-        part.unlink()
-        raise VToonifyError(f"{name} was received with another sha256 than its repository publishes "
-                            f"({published[:16]}…); it was thrown away: run the same again")
-    os.replace(part, here)
-    note.unlink(missing_ok=True)
+            raise VToonifyError(f"{path.name} was received with another sha256 than its repository publishes "
+                                f"({published}); it was thrown away: run the same again", code="changed")
+        os.replace(part, path)
 
 
-def _resumable(part: Path, note: Path, address: str) -> tuple[int, str | None]:
-    """→ bytes that are here already, and what shows whether it is still the same file there; (0, None): begin anew."""
+def _chunks(answer: HTTPResponse, name: str) -> Iterator[bytes]:
+    """What comes, piece by piece. VToonifyError when it ends too early."""
+    left = int(answer.headers.get("Content-Length") or 0)
     try:
-        known = json.loads(note.read_text(encoding="utf-8"))
-        if part.is_file() and known["address"] == address and known["validator"]:
-            return part.stat().st_size, str(known["validator"])
-    except (OSError, ValueError, TypeError, KeyError):
-        pass
-    return 0, None
-
-
-def _validator(answer: HTTPResponse) -> str | None:
-    """What If-Range takes: a strong ETag, or the date of the last change."""
-    etag = answer.headers.get("ETag")
-    return etag if etag and not etag.startswith("W/") else answer.headers.get("Last-Modified")
+        while data := answer.read(CHUNK):
+            left -= len(data)
+            yield data
+        if left > 0:
+            raise IncompleteRead(b"", left)
+    except (OSError, HTTPException) as error:
+        raise VToonifyError(f"{name} is incomplete, the connection broke ({error}); run the same again: what came is "
+                            "kept, and continued if the server allows that", code="unfetched") from error
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
@@ -230,123 +199,34 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, req, fp, code, msg, headers, newurl):
         if req.full_url.startswith("https:") and not newurl.startswith("https:"):
-            raise urllib.error.URLError(f"it redirects to {newurl[:100]}, out of https")
-        linked = (headers.get("X-Linked-ETag") or "").strip('"').lower()
-        if len(linked) == 64 and set(linked) <= set("0123456789abcdef"):
-            self.sha256 = linked
+            raise URLError(f"it redirects to {newurl[:100]}, out of https")
+        linked = (headers.get("X-Linked-ETag") or "").strip('"')
+        self.sha256 = linked if len(linked) == 64 else self.sha256
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _open(address: str, start: int, validator: str | None) -> tuple[HTTPResponse, str | None]:
-    """→ the answer, and the sha256 that the hub says the file has, if it does. HTTPError for a refusal."""
-    if os.environ.get(OFFLINE_VARIABLE, "").lower() in ("1", "true", "yes", "on"):
-        raise VToonifyError(_offline_sentence(address, f"{OFFLINE_VARIABLE} is set"))
-    headers = {"User-Agent": "vtoonify-lib", "Accept-Encoding": "identity"}
-    if start:
-        headers |= {"Range": f"bytes={start}-", "If-Range": validator}
-    redirects = _Redirects()
-    opener = urllib.request.build_opener(redirects)
-    try:
-        request = urllib.request.Request(address, headers=headers)
-        answer = _within(CONNECT_SECONDS, lambda: opener.open(request, timeout=STALL_SECONDS))
-    except urllib.error.HTTPError:
-        raise
-    except (OSError, HTTPException, ValueError) as error:  # URLError is an OSError
-        reason = getattr(error, "reason", None) or error
-        raise VToonifyError(_offline_sentence(address, reason)) from error
-    if answer.headers.get_content_type() == "text/html":
-        answer.close()
-        raise VToonifyError(f"{address} answers with a web page, not with a file; open it in a browser to see why, "
-                            "download the file there and give its folder with --from FOLDER")
-    return answer, redirects.sha256
+def _open(address: str, start: int = 0) -> tuple[HTTPResponse, str | None]:
+    """→ the answer, from byte `start` on if the server can, and the sha256 that the hub says the file has, or None."""
+    redirects, found = _Redirects(), Future()
 
-
-def _within(seconds: float, work: Callable[[], Result]) -> Result:
-    """The result of `work`, or TimeoutError. In a thread, because looking up a host name knows no timeout."""
-    outcome: dict[str, Any] = {}
-
-    def run() -> None:
+    def ask() -> None:
         try:
-            outcome["result"] = work()
-        except BaseException as error:
-            outcome["error"] = error
+            found.set_result(urllib.request.build_opener(redirects).open(request, timeout=STALL_SECONDS))
+        except Exception as error:
+            found.set_exception(error)
 
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if thread.is_alive():
-        raise TimeoutError(f"no answer within {seconds:.0f} seconds")
-    if "error" in outcome:
-        raise outcome["error"]
-    return outcome["result"]
-
-
-def _total(answer: HTTPResponse, start: int, address: str) -> int | None:
-    """Size of the whole file, as far as the server says. VToonifyError when it sends the wrong part of it."""
-    if answer.status == 206:
-        span, _, total = (answer.headers.get("Content-Range") or "").removeprefix("bytes ").partition("/")
-        if span.partition("-")[0] != str(start):
-            raise VToonifyError(f"{address} sent another part of the file than was asked for; delete the .part file "
-                                "and run the same again")
-        return int(total) if total.isdigit() else None
-    length = answer.headers.get("Content-Length", "")
-    return int(length) if length.isdigit() else None
-
-
-def _check_space(here: Path, name: str, total: int | None, start: int) -> None:
-    free = shutil.disk_usage(here.parent).free
-    if total is not None and total - start + SPARE_BYTES > free:
-        raise VToonifyError(f"{name} needs {(total - start) / 1e6:.0f} MB more and the disk of {here.parent} has "
-                            f"{free / 1e6:.0f} MB free; free some space, or set {CACHE_VARIABLE} to another disk")
-
-
-def _receive(answer: HTTPResponse, part: Path, name: str, start: int, total: int | None, progress: bool) -> int:
-    """Append what comes to the part; → its size then. What was received stays there whatever happens."""
-    received = start
-    with tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=name.rpartition("/")[2],
-              disable=not progress) as bar, disk_errors(part), open(part, "ab" if start else "wb") as file:
-        while total is None or received < total:
-            try:
-                data = answer.read(CHUNK)
-            except (OSError, HTTPException) as error:
-                raise VToonifyError(_broken_sentence(name, received, total, error)) from error
-            if not data:
-                break
-            file.write(data)
-            received += len(data)
-            bar.update(len(data))
-    return received
-
-
-# ---------------------------------------------------------------------------------------------- sentences
-def _offline_sentence(address: str, reason: Any) -> str:
-    return (f"{address} cannot be reached ({reason}); if this machine is offline, copy the files into a folder laid "
-            "out like their repository and give it with --from FOLDER")
-
-
-def _http_sentence(address: str, code: int) -> str:
-    if code == 404:
-        return f"{address} is not there (404); look up the file in a browser, or give another source with --from"
-    what = "asks for a login" if code in (401, 403) else "does not send the file"
-    return f"{address} {what} (HTTP {code}); try again later, or give another source with --from"
-
-
-def _broken_sentence(name: str, received: int, total: int | None, reason: Any) -> str:
-    of = f" of {total / 1e6:.1f}" if total is not None else ""
-    return (f"{name} is incomplete: the connection broke after {received / 1e6:.1f}{of} MB ({reason}); run the same "
-            "again: what came is kept, and continued if the server allows that")
-
-
-@contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """A disk that is full or may not be written becomes one sentence."""
     try:
-        yield
-    except OSError as error:
-        ours = cache_folder() in path.parents
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            other = f"set {CACHE_VARIABLE} to a folder on another disk" if ours else "choose another disk"
-            raise VToonifyError(f"the disk is full, {path} could not be written; free some space and run the same "
-                                f"again, or {other}") from error
-        other = f"set {CACHE_VARIABLE} to a folder that can" if ours else "choose another folder"
-        raise VToonifyError(f"{path} cannot be written ({error.strerror or error}); {other}") from error
+        if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+            raise URLError("HF_HUB_OFFLINE is set")
+        headers = {"User-Agent": "vtoonify-lib", **({"Range": f"bytes={start}-"} if start else {})}
+        request = urllib.request.Request(address, headers=headers)
+        threading.Thread(target=ask, daemon=True).start()  # because looking up a host name knows no timeout
+        answer = found.result(CONNECT_SECONDS)
+        if answer.headers.get_content_type() == "text/html":
+            raise URLError("it answers with a web page, not with a file")
+    except (OSError, HTTPException, ValueError) as error:
+        reason = error if isinstance(error, HTTPError) else getattr(error, "reason", error)
+        raise VToonifyError(f"{address} cannot be fetched ({str(reason) or 'no answer'}); try again later, or, without "
+                            "a network, copy the files into a folder laid out like their repository and give it with "
+                            "--from FOLDER", code="unfetched") from error
+    return answer, redirects.sha256

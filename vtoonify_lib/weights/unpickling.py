@@ -127,11 +127,15 @@ def _check_pickle(file: IO[bytes]) -> None:
 
 def _refuse(name: str) -> None:
     raise _Refusal(f"was refused: it names {name.replace(' ', '.')[:100]}, which a file of weights has no use for; "
-                   "nothing in it was run")
+                   "nothing in it was run", "unsafe")
 
 
 class _Refusal(Exception):
     """Something in the file that no published file contains. The message completes the sentence "FILE …"."""
+
+    def __init__(self, message: str, code: str = "unreadable") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 @contextmanager
@@ -141,9 +145,9 @@ def _opened(path: str | Path) -> Iterator[IO[bytes]]:
         with open(path, "rb") as file:
             yield file
     except _Refusal as error:
-        raise VToonifyError(f"{path} {error}") from error
+        raise VToonifyError(f"{path} {error}", code=error.code) from error
     except OSError as error:
-        raise VToonifyError(f"{path} cannot be read ({error.strerror or error})") from error
+        raise VToonifyError(f"{path} cannot be read ({error.strerror or error})", code="unreadable") from error
     except Exception as error:  # torch's own words advise to read it unsafely
         raise VToonifyError(f"{path} is damaged or no file of weights ({type(error).__name__}); nothing in it was run; "
-                            "fetch it again from where it was published") from error
+                            "fetch it again from where it was published", code="unreadable") from error

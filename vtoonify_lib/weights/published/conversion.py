@@ -43,7 +43,7 @@ def convert(preset: str | Preset, files: str | Path | Mapping[str, Path], out: s
     files = _in_folder(preset, Path(files)) if isinstance(files, str | Path) else files
     missing = [path for path in files.values() if not path.is_file()]
     if missing:
-        raise VToonifyError(f"{missing[0]} does not exist")
+        raise VToonifyError(f"{missing[0]} does not exist", code="missing")
     out = Path(out)
     hashes = {role: sha256_of(path) for role, path in files.items()}
     origins = {role: {"sha256": hashes[role], "half": half} for role in ("parsing", "style_encoder")}
@@ -68,7 +68,7 @@ def style_code(bundle: Bundle, style: int | None = None) -> torch.Tensor | None:
     """w+ [1,L,D] of an exemplar (None: the default one) of a converted VToonify-D; None for VToonify-T and ours."""
     preset = preset_of(bundle)
     if preset is None and style is not None:
-        raise VToonifyError(f"{bundle.name} has one look and no styles to choose from; drop --style")
+        raise VToonifyError(f"{bundle.name} has one look and no styles to choose from; drop --style", code="unable")
     index = preset.check_style(style) if preset else None
     if index is None:
         return None
@@ -141,15 +141,10 @@ def _shared(role: str, origin: Mapping[str, Any], out: Path, siblings: Iterable[
     """Take a part from a bundle that was made from the same file: a second name for the same bytes on disk."""
     for sibling in siblings:
         keys = {role, "styles"} & sibling.info["files"].keys() if role == "vtoonify" else {role}
-        if sibling.published.get("origins", {}).get(role) != origin or sibling.folder.resolve() == out.resolve():
-            continue
-        try:
-            for key in keys:
-                _link(sibling.path(key), out / f"{key}.safetensors")
-        except (VToonifyError, OSError):  # damaged, or deleted meanwhile: make it anew
-            continue
-        return {"config": sibling.info["config"], "model": sibling.info["models"][role],
-                "names": sibling.published["style_names"]}
+        same = sibling.published.get("origins", {}).get(role) == origin
+        if same and _linked(sibling, {key: out / f"{key}.safetensors" for key in keys}):
+            return {"config": sibling.info["config"], "model": sibling.info["models"][role],
+                    "names": sibling.published["style_names"]}
     return None
 
 
@@ -165,22 +160,24 @@ def _landmarks(files: Mapping[str, Path], out: Path, siblings: Iterable[Bundle])
             raise UnfitFile(source, str(error)) from error
     target, digest = out / f"landmarks{source.suffix}", sha256_of(source)
     for sibling in siblings:
-        if sibling.info["files"]["landmarks"]["sha256"] != digest or sibling.folder.resolve() == out.resolve():
-            continue
-        try:
-            _link(sibling.path("landmarks"), target)
-        except (VToonifyError, OSError):  # as above
-            continue
-        return target
+        if sibling.info["files"]["landmarks"]["sha256"] == digest and _linked(sibling, {"landmarks": target}):
+            return target
     return source
 
 
-def _link(source: Path, target: Path) -> None:
-    target.unlink(missing_ok=True)
+def _linked(sibling: Bundle, targets: Mapping[str, Path]) -> bool:
+    """Give files of a sibling a second name. False where one is damaged, or was deleted meanwhile: make it anew."""
     try:
-        os.link(source, target)
-    except OSError:  # another disk, or a file system without links
-        shutil.copyfile(source, target)
+        for key, target in targets.items():
+            source = sibling.path(key)
+            target.unlink(missing_ok=True)
+            try:
+                os.link(source, target)
+            except OSError:  # another disk, or a file system without links
+                shutil.copyfile(source, target)
+    except (VToonifyError, OSError):
+        return False
+    return True
 
 
 def _finish(preset: Preset, landmarks: Path, dlibs: bool, out: Path, made: Mapping[str, Mapping[str, Any]],

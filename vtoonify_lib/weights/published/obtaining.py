@@ -32,14 +32,15 @@ def open_bundle(name: str | Path, source: str | Path | None = None, *, accept_li
         return load_bundle(obtain(str(name), source, accept_licence=accept_licence, ask=ask, tell=tell,
                                   progress=progress))
     if source is not None:
-        raise VToonifyError(f"{name} is not a published preset, so there is nothing to fetch; drop --from")
+        raise VToonifyError(f"{name} is not a published preset, so there is nothing to fetch; drop --from",
+                            code="unknown")
     try:
         return load_bundle(name)
     except VToonifyError as error:
         close = difflib.get_close_matches(str(name), PRESETS, n=3)
         if not close or any((folder / BUNDLE_FILE).is_file() for folder in own):
             raise
-        raise VToonifyError(f"{error}; or did you mean the published {' or '.join(close)}?") from error
+        raise VToonifyError(f"{error}; or did you mean the published {' or '.join(close)}?", code="unknown") from error
 
 
 def obtain(preset: str | Preset, source: str | Path | None = None, *, accept_licence: bool = False,
@@ -137,7 +138,7 @@ def clear_downloads(cache: str | Path | None = None) -> int:
 
 def _downloads(cache: Path, names: Iterable[str]) -> list[Path]:
     """Where files of the repository lie when they were downloaded, whole or in part."""
-    return [cache / "files" / f"{name}{suffix}" for name in names for suffix in ("", ".part", ".part.json")]
+    return [path for name in names for path in (cache / "files").glob(f"{name}*")]
 
 
 def _delete(paths: Iterable[Path]) -> int | None:

@@ -104,12 +104,14 @@ class Preset:
             return self.style
         if not self.is_d:
             raise VToonifyError(f"{self.name} has one look and no styles to choose from; drop --style"
-                                + self._instead(lambda other: other.any_style))
+                                + self._instead(lambda other: other.any_style), code="unable")
         if not self.any_style and style != self.style:
             raise VToonifyError(f"this checkpoint has one style, {self.style}; drop --style"
-                                + self._instead(lambda other: other.any_style or other.style == style, style))
+                                + self._instead(lambda other: other.any_style or other.style == style, style),
+                                code="unable")
         if not 0 <= style < self.styles:
-            raise VToonifyError(f"there is no {self.family} style {style}; they are numbered 0 to {self.styles - 1}")
+            raise VToonifyError(f"there is no {self.family} style {style}; they are numbered 0 to {self.styles - 1}",
+                                code="unknown")
         return style
 
     def check_structure(self, degree: float | None) -> float | None:
@@ -118,13 +120,13 @@ class Preset:
             return DEFAULT_DEGREE if self.is_d and self.degree is None else self.degree
         if not self.is_d:
             raise VToonifyError(f"{self.name} has no structure degree; drop --structure"
-                                + self._instead(lambda other: other.is_d and other.degree is None))
+                                + self._instead(lambda other: other.is_d and other.degree is None), code="unable")
         if not 0 <= degree <= 1:
             raise VToonifyError(f"the structure degree is {degree:g}; it must lie between 0 (your features) and 1 (the "
                                 "style's)")
         if self.degree is not None and degree != self.degree:
             raise VToonifyError(f"this checkpoint has one structure degree, {self.degree}; drop --structure"
-                                + self._instead(lambda other: other.is_d and other.degree is None))
+                                + self._instead(lambda other: other.is_d and other.degree is None), code="unable")
         return float(degree)
 
     def check_color(self, color: bool | float | None) -> bool:
@@ -135,7 +137,7 @@ class Preset:
             raise VToonifyError(f"the colour degree is {color:g}; it is 0 (your colours) or 1 (the style's)")
         does = "takes the style's colours" if self.color else "keeps your colours"
         raise VToonifyError(f"this checkpoint {does} and cannot do otherwise; drop --color"
-                            + self._instead(lambda other: other.is_d and other.color == bool(color)))
+                            + self._instead(lambda other: other.is_d and other.color == bool(color)), code="unable")
 
     def _instead(self, able: Callable[[Preset], bool], style: int | None = None) -> str:
         """The end of a sentence: which preset of the family, if any, is able to; one that starts with `style` first."""
@@ -150,7 +152,7 @@ def preset(name: str) -> Preset:
         return PRESETS[name]
     close = difflib.get_close_matches(name, PRESETS, n=4, cutoff=0.5) or list(PRESETS)
     raise VToonifyError(f"there is no published preset {name!r}; there are {', '.join(close)}"
-                        + ("" if len(close) == len(PRESETS) else ", and others"))
+                        + ("" if len(close) == len(PRESETS) else ", and others"), code="unknown")
 
 
 def _of_d(name: str, family: str, suffix: str, style: int) -> Preset:

@@ -32,8 +32,8 @@ State = dict[str, torch.Tensor]
 class UnfitFile(VToonifyError):
     """A published file that is damaged, hostile, or not what it should be. `path` says which one."""
 
-    def __init__(self, path: Path, message: str):
-        super().__init__(message)
+    def __init__(self, path: Path, message: str, code: str = "unreadable"):
+        super().__init__(message, code)
         self.path = path
 
 
@@ -122,7 +122,8 @@ def fits(path: Path) -> Iterator[None]:
         yield
     except VToonifyError as error:
         message = str(error)
-        raise UnfitFile(path, message if str(path) in message else f"{path} cannot be used: {message}") from error
+        code = "unsafe" if error.code == "unsafe" else "unreadable"
+        raise UnfitFile(path, message if str(path) in message else f"{path} cannot be used: {message}", code) from error
 
 
 def _state(contents: Any, key: str | None = None) -> State:
