@@ -9,6 +9,11 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
+from vtoonify_lib.media.video import VideoWriter, read_frames
+
+VP9 = dict(codec="libvpx-vp9", sound="libopus", sound_rate=48000, options={})
+AVI = dict(codec="mpeg4", options={})
+UNEVEN = dict(ticks=[0, 40, 70, 180, 181, 400, 900], time_base=Fraction(1, 1000))
 PALETTE = np.uint8(
     [[220, 40, 40], [40, 200, 60], [50, 60, 220], [230, 230, 230], [20, 20, 20], [200, 150, 120], [30, 90, 160]]
 )
@@ -123,3 +128,19 @@ def sound_times(path: Path) -> list[Fraction]:
     with av.open(str(path)) as container:
         packets = container.demux(container.streams.audio[0])
         return [p.pts * Fraction(p.time_base.numerator, p.time_base.denominator) for p in packets if p.size]
+
+
+def copy(src: Path, dst: Path) -> Path:
+    with VideoWriter(dst, source=src) as writer:
+        for frame in read_frames(src):
+            writer.write(*frame)
+    return dst
+
+
+def times(path: Path) -> list[Fraction]:
+    return [frame.pts for frame in read_frames(path)]
+
+
+def rewritten(path: Path, data: bytes | str) -> Path:
+    path.write_bytes(data.encode() if isinstance(data, str) else data)
+    return path
