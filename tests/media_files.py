@@ -60,6 +60,7 @@ def make_clip(
     sound_start: Fraction = Fraction(0),
     options: dict[str, str] | None = None,
     container: str | None = None,
+    tags: dict[str, str] | None = None,
 ) -> Path:
     """Write a clip of `picture`s with a sine tone as long as the pictures; `ticks` are the times in `time_base`.
 
@@ -67,6 +68,7 @@ def make_clip(
     """
     options = {"crf": "8", "g": "5"} if options is None else options
     with av.open(str(path), "w", format=container) as out:
+        out.metadata.update(tags or {})
         stream = out.add_stream(codec, rate=rate, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
         context = stream.codec_context
