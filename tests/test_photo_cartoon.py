@@ -138,17 +138,6 @@ def test_a_wink_does_not_change_the_other_eyes_colour(sit):
     assert np.abs(wink.iris_color / sit(**blue).iris_color - 1).max() < 0.35 and wink.iris_color.argmax() == 2
 
 
-def test_eyes_are_mirror_images_of_each_other():
-    right = np.array([[0, 0], [3, -2], [7, -2], [10, 0], [7, 2], [3, 2]], float) * 4 + [30, 60]
-    left = (right * [-1, 1] + [127, 0])[[3, 2, 1, 0, 5, 4]]
-    plain = np.full((128, 128, 3), 0.6, np.float32)
-    paint = {"radius": 7.0, "color": np.float32([0.1, 0.06, 0.03]), "exposure": 0.5,
-             "how": replace(FILM.eyes, glint=0.0)}
-    a, b = (photo_eyes.paint_eye(plain, lids, np.array([x, 60.0]), lids.mean(0), light=np.array([0.0, 0, 1]), **paint)
-            for lids, x in ((right, 127.0), (left, 0.0)))
-    assert np.abs(a - plain).max() > 0.3 and np.abs(a - b[:, ::-1]).mean() < 0.003
-
-
 def test_irises_are_as_large_as_irises_are(studio, sit):
     ready = sit(iris=np.array([0.9, 0.05, 0.05]), iris2=np.array([0.9, 0.05, 0.05]), pupil=0.3)
     drawing = studio.draw(ready, replace(FILM, warp={}), 0.5, 0)
@@ -157,19 +146,6 @@ def test_irises_are_as_large_as_irises_are(studio, sit):
     x, y = ready.fit.irises[1].astype(int)
     across = red[y - 2:y + 3, x - 25:x + 26].any(0).sum()
     assert 0.75 < across / (2 * photo_eyes.IRIS * FILM.eyes.iris * ready.fit.eye) < 1.25, (across, np.linalg.norm(wide))
-
-
-def test_irises_reach_the_lids_within_reason():
-    curves = [np.stack([np.linspace(0, 40, 9), np.full(9, y)], 1) for y in (10.0, 30.0)]
-    grown = [photo_eyes._iris_radius(r, np.array([20.0, 20.0]), *curves) / r for r in (14.0, 9.0, 5.0)]
-    assert grown[0] == 1 and grown[1] == pytest.approx(10 / 9) and grown[2] == photo_eyes.WIDER
-    assert 1.1 < photo_eyes.WIDER < 1.35  # beyond it, startled eyes become buttons
-
-
-def test_what_is_as_dark_as_black_is_brown():
-    for color, brown in (([0.004, 0.004, 0.0066], True), ([0.010, 0.016, 0.025], False)):
-        tone = photo_eyes._toned(np.float32(color), 0.3, FILM.eyes)
-        assert (tone[0] > 1.5 * tone[2]) == brown
 
 
 def test_gloss_on_skin_becomes_no_grey_spot(studio, sit):
@@ -382,10 +358,3 @@ def test_a_degree_beyond_the_look_is_refused(studio, plain):
 def test_the_young_are_drawn_more_strongly(plain):
     degrees = [flattering(replace(plain.fit, person=plain.fit.person.with_(age=age))) for age in (0.1, 0.35, 0.9)]
     assert degrees[0] > degrees[1] > degrees[2] and 0.55 < degrees[2] < 0.65 and 0.8 < degrees[0] < 0.9
-
-
-def test_opening_of_an_eye():
-    eye = np.array([[0, 0], [3, -2], [7, -2], [10, 0], [7, 2], [3, 2]], float) * 4 + 40
-    assert photo_eyes.opening(eye) == pytest.approx(0.4)
-    mask = photo_eyes.opening_mask(eye, 128, 0.5)
-    assert mask[40, 60] > 0.9 and mask[10, 60] == 0 and 0.5 < mask.sum() / (40 * 16) < 1.0

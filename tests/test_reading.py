@@ -12,6 +12,7 @@ import pytest
 from media_files import AVI, UNEVEN, VP9, copy, make_clip, make_sound, picture, rewritten, times
 
 from vtoonify_lib.config import VToonifyError
+from vtoonify_lib.media.reading import open_video, tags
 from vtoonify_lib.media.video import probe, read_frames
 
 
@@ -84,3 +85,13 @@ def test_whole_files_do_not_warn(tmp_path):
         warnings.simplefilter("error")
         for name, recipe in (("a.mp4", UNEVEN), ("a.mkv", {}), ("b.mp4", dict(ticks=[12, 13, 14])), ("a.webm", VP9)):
             times(make_clip(tmp_path / name, **recipe))
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi"])
+def test_tags_that_are_no_text_do_not_stop_a_clip(tmp_path, name):
+    whole = make_clip(tmp_path / name, tags={"title": "Portrait", "artist": "Nobody"}, **AVI if ".avi" in name else {})
+    assert whole.read_bytes().count(b"Portrait") == 1
+    path = rewritten(tmp_path / f"b_{name}", whole.read_bytes().replace(b"Portrait", b"Port\xff\xfe\xc3("))
+    with open_video(path) as container:
+        assert {key.lower(): tag for key, tag in tags(container).items()} == {"artist": "Nobody"}
+    assert probe(path).width == 64 and times(path) == times(whole)

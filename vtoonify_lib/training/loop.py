@@ -24,6 +24,7 @@ from ..models.layers import EqualConv2d, EqualLinear, ModulatedConv2d
 
 SAVE_SECONDS = 180
 EMA_DECAY = 0.5 ** (32 / 10_000)  # StyleGAN2's: half-life of 10 000 pictures at batch 32
+SHORT_EMA_DECAY = 0.998  # of runs of some thousand iterations: half-life of 350
 EQUALISED_LR_SCALE = 5.0  # learning rate of equalised layers, as a multiple of the others'
 
 
