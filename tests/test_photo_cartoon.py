@@ -273,6 +273,46 @@ def test_neck_is_darker_below_the_jaw_only(studio, plain, monkeypatch):
     assert near < 0.93 and near < far - 0.03 and above > 0.985, (near, far, above)
 
 
+def test_gloss_is_what_is_brighter_and_greyer_on_dark_skin():
+    def gloss(skin, spot):
+        light = np.full((32, 32, 3), skin, np.float32)
+        light[8:16, 8:16] = spot
+        found = photo_film.FilmDrawing._sheen(None, light, light, np.ones((32, 32), np.float32))[1]
+        assert found[20, 20] == 0
+        return found[12, 12]
+
+    dark = np.float32([0.10, 0.05, 0.03])
+    assert gloss(dark, [0.14, 0.12, 0.11]) == 1 and gloss(dark, [0.06, 0.05, 0.045]) == 0, "a highlight, a grey shadow"
+    assert gloss(dark, 2.2 * dark) == 0 and gloss([0.6, 0.4, 0.3], [0.95, 0.86, 0.82]) == 0, "a red light; light skin"
+
+
+def test_brows_are_a_little_wider_than_the_mesh_says_and_no_more(studio, plain, monkeypatch):
+    drawing = studio.draw(plain, FILM, 0.7, 0)
+    without(monkeypatch, BROW_REACH=0.0)
+    wider = np.abs(drawing.picture - studio.draw(plain, FILM, 0.7, 0).picture).max(-1)
+    brows = np.ones((SIZE, SIZE), np.uint8)
+    for points in (drawing.landmarks[17:22], drawing.landmarks[22:27]):
+        cv2.polylines(brows, [points.round().astype(np.int32)], False, 0, 1)
+    far = cv2.distanceTransform(brows, cv2.DIST_L2, 5) > 0.35 * plain.fit.eye
+    assert wider.max() > 0.02 > 0.01 > wider[far].max(), (wider.max(), wider[far].max())
+
+
+def test_a_tint_of_a_part_of_the_skin_fades_and_does_not_go(studio, plain):
+    x, y = plain.fit.landmarks[[2, 31]].mean(0)
+    rows, columns = np.mgrid[:SIZE, :SIZE]
+    spot = np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * (0.3 * plain.fit.eye) ** 2)).astype(np.float32)
+    green = np.clip(plain.fit.photo + 0.06 * spot[..., None] * np.float32([-1, 1, -1]), 0, 1)
+    tinted = replace(plain, fit=replace(plain.fit, photo=green))
+    drawn = [studio.draw(ready, replace(FILM, warp={}), 0.7, 0) for ready in (plain, tinted)]
+    near = (fetch_at(spot, drawn[0].move) > 0.6) & (fetch_at(plain.masks["skin"], drawn[0].move) > 0.9)
+
+    def tint(name):
+        (a, b) = (getattr(drawing, name)[near].mean(0) for drawing in drawn[::-1])
+        return (a[1] / a[0]) / (b[1] / b[0]) - 1
+
+    assert 0.45 < tint("picture") / tint("warped") < 0.9, (tint("picture"), tint("warped"))
+
+
 def test_bags_below_eyes_fade_more_than_folds(studio, plain, monkeypatch):
     eye = plain.fit.eye
     fold = np.zeros((SIZE, SIZE), np.float32)
