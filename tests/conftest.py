@@ -11,7 +11,7 @@ from fake_pairs import write_pairs
 from people import train_landmarks
 from tiny_training import frozen_generator, parsing_net
 
-from vtoonify_lib.config import TINY, VToonifyConfig
+from vtoonify_lib.config import TINY, VToonifyConfig, VToonifyError
 from vtoonify_lib.models.encoders import ParsingNet, StyleEncoder
 from vtoonify_lib.models.vtoonify import VToonify
 from vtoonify_lib.models.vtoonify_d import build_vtoonify
@@ -63,6 +63,17 @@ def toonifier(tiny_bundle):
     from vtoonify_lib.inference.toonifier import Toonifier
 
     return Toonifier.load(tiny_bundle.folder, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def studio():
+    """A small studio, or a skipped test."""
+    from vtoonify_lib.studio.render import Studio
+
+    try:
+        return Studio(size=128)
+    except VToonifyError as error:
+        pytest.skip(str(error))
 
 
 # -- training: module-wide, so that no file sees what another has changed ---------------------------------------------

@@ -9,6 +9,11 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
+from vtoonify_lib.media.video import VideoWriter, read_frames
+
+VP9 = dict(codec="libvpx-vp9", sound="libopus", sound_rate=48000, options={})
+AVI = dict(codec="mpeg4", options={})
+UNEVEN = dict(ticks=[0, 40, 70, 180, 181, 400, 900], time_base=Fraction(1, 1000))
 PALETTE = np.uint8(
     [[220, 40, 40], [40, 200, 60], [50, 60, 220], [230, 230, 230], [20, 20, 20], [200, 150, 120], [30, 90, 160]]
 )
@@ -55,6 +60,7 @@ def make_clip(
     sound_start: Fraction = Fraction(0),
     options: dict[str, str] | None = None,
     container: str | None = None,
+    tags: dict[str, str] | None = None,
 ) -> Path:
     """Write a clip of `picture`s with a sine tone as long as the pictures; `ticks` are the times in `time_base`.
 
@@ -62,6 +68,7 @@ def make_clip(
     """
     options = {"crf": "8", "g": "5"} if options is None else options
     with av.open(str(path), "w", format=container) as out:
+        out.metadata.update(tags or {})
         stream = out.add_stream(codec, rate=rate, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
         context = stream.codec_context
@@ -123,3 +130,19 @@ def sound_times(path: Path) -> list[Fraction]:
     with av.open(str(path)) as container:
         packets = container.demux(container.streams.audio[0])
         return [p.pts * Fraction(p.time_base.numerator, p.time_base.denominator) for p in packets if p.size]
+
+
+def copy(src: Path, dst: Path) -> Path:
+    with VideoWriter(dst, source=src) as writer:
+        for frame in read_frames(src):
+            writer.write(*frame)
+    return dst
+
+
+def times(path: Path) -> list[Fraction]:
+    return [frame.pts for frame in read_frames(path)]
+
+
+def rewritten(path: Path, data: bytes | str) -> Path:
+    path.write_bytes(data.encode() if isinstance(data, str) else data)
+    return path

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+import dataclasses
+import io
+import os
+import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +19,11 @@ from vtoonify_lib.models import latents
 from vtoonify_lib.models.bisenet import BiSeNet
 from vtoonify_lib.models.psp import PSP
 from vtoonify_lib.models.vtoonify_d import build_vtoonify
-from vtoonify_lib.weights.published import Preset
+from vtoonify_lib.weights.published import PRESETS, Preset, obtain
+from vtoonify_lib.weights.published.presets import LANDMARKS
 
-TINY_D = replace(TINY, backbone="dualstylegan")
+NAMES = ("pixar-d", "pixar-t", "cartoon1", "illustration2-d")
+TINY_D = dataclasses.replace(TINY, backbone="dualstylegan")
 LAYERS, STYLE_DIM = latents.n_latent(TINY.out_size), TINY.generator.style_dim
 PARSER_WIDTH, ENCODER_WIDTH = 8, STYLE_DIM // 8
 
@@ -57,6 +63,47 @@ def write_repository(folder: Path, *presets: Preset) -> Path:
         if preset.is_d:
             np.save(paths["styles"], styles(preset.style + 2))
     return folder
+
+
+def linked(repository: Path, folder: Path) -> Path:
+    """A copy of a repository that may be spoiled."""
+    for path in repository.rglob("*.*"):
+        target = folder / path.relative_to(repository)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.link(path, target)
+    return folder
+
+
+def replace(path: Path, contents) -> None:
+    path.unlink()
+    torch.save(contents, path)
+
+
+def write_files(folder: Path, landmark_file: Path) -> Path:
+    """A folder laid out like the repository; a landmark model lies where dlib's 68-point file would."""
+    write_repository(folder, *(PRESETS[name] for name in NAMES))
+    shutil.copyfile(landmark_file, folder / LANDMARKS)
+    return folder
+
+
+def fill_cache(cache: Path, files: Path) -> Path:
+    """A cache in which all of them are converted already."""
+    for name in NAMES:
+        quiet(name, files, accept_licence=True, cache=cache)
+    return cache
+
+
+def empty_cache(tmp_path: Path, monkeypatch) -> Path:
+    """An empty cache; nothing may try the network, and nobody sits at the terminal."""
+    monkeypatch.setenv("VTOONIFY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv("VTOONIFY_MODELS", raising=False)
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    return tmp_path / "cache"
+
+
+def quiet(name: str, *arguments, **options) -> Path:
+    return obtain(name, *arguments, tell=lambda line: None, progress=False, **options)
 
 
 def _random(build, seed: int) -> nn.Module:

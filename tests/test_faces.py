@@ -11,6 +11,7 @@ from people import GREY, HOPPER, photograph, scene
 
 from vtoonify_lib.config import VToonifyError
 from vtoonify_lib.faces.crop import (
+    Box,
     align_face,
     cut,
     eye_distance,
@@ -20,7 +21,7 @@ from vtoonify_lib.faces.crop import (
     published_crop_plan,
     working_image,
 )
-from vtoonify_lib.faces.detector import FaceFinder
+from vtoonify_lib.faces.detector import Face, FaceFinder
 from vtoonify_lib.faces.landmarks import box_from_landmarks
 from vtoonify_lib.faces.tracker import FaceTrack, OneEuro
 from vtoonify_lib.faces.trajectory import SceneCuts, track_clip
@@ -255,3 +256,37 @@ def test_track_survives_times_that_stand_still(finder):
 
 def test_background_stays_grey():
     assert (scene(people=[]) == GREY).all()
+
+
+def test_a_shaking_camera_is_no_cut_and_a_cut_in_a_lively_clip_is_one():
+    rng = np.random.default_rng(1)
+    shaken, cuts = [np.uint8(128 + 50 * rng.choice([-1, 1], (18, 32, 1)).repeat(3, 2)) for _ in range(30)], SceneCuts()
+    assert not any([cuts.update(np.kron(frame, np.ones((10, 10, 1), np.uint8))) for frame in shaken][8:])
+    cuts, walk = SceneCuts(), [np.full((90, 160, 3), 40 + 6 * abs(i % 8 - 4), np.uint8) for i in range(24)]
+    assert [cuts.update(frame) for frame in [*walk, np.full((90, 160, 3), 200, np.uint8)]] == [False] * 24 + [True]
+
+
+class Blind:
+    """A face finder that sees a face in the first frame alone, while the landmarks fit whatever is there."""
+
+    face = Face(Box(40, 40, 140, 140), 1.0, np.random.default_rng(0).uniform(60, 120, (68, 2)), 0.0)
+
+    def __init__(self):
+        self.first = [self.face]
+
+    def faces(self, rgb, thorough=True):
+        seen, self.first = self.first, []
+        return seen
+
+    def fit(self, rgb, face):
+        return self.face
+
+    def confirm(self, rgb, face):
+        return None
+
+
+def test_a_face_that_the_detector_does_not_see_is_believed_for_a_moment():
+    picture = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
+    track = FaceTrack(Blind(), every=1)
+    found = [track.update(picture, i / 25) is not None for i in range(40)]
+    assert all(found[:6]) and not any(found[25:])

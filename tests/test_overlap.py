@@ -141,3 +141,15 @@ def test_people_of_different_scenes_do_not_meet():
     occlusion = OcclusionModel([first, second])
     assert not occlusion.occluded(0).any() and not occlusion.occluded(1).any()
     assert np.isnan(occlusion.positions[0, 0, 15])
+
+
+def test_a_scene_is_identified_by_more_than_its_first_frame():
+    largest, person, beside = track([300.0] + [100.0] * 19), track([100.0] * 20), track([300.0] * 20)
+    mine, *others = split_identities(largest, [person, beside])
+    assert list(mine.x) == [100.0] * 20 and [list(one.x) for one in others] == [[300.0] * 20]
+
+
+@pytest.mark.parametrize("heads, another", [(0.3, False), (0.8, True)])
+def test_two_tracks_on_one_face_are_one_person(heads, another):
+    twin = track([100 + heads * HEAD[0] * 40] * 20)
+    assert bool(split_identities(track([100.0] * 20), [track([100.0] * 20), twin])[1:]) == another

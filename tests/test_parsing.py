@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from vtoonify_lib.faces import parsing_maps
-from vtoonify_lib.faces.parsing_maps import CLASS_NAMES, SteadyParsing, person_mask
+from vtoonify_lib.faces.parsing_maps import (
+    CLASS_NAMES,
+    PALETTE,
+    SteadyParsing,
+    calm_background,
+    parsing_picture,
+    person_mask,
+)
 from vtoonify_lib.media.optical_flow import dense_flow, fetch
 
 
@@ -115,3 +122,23 @@ def test_a_batch_is_its_frames_in_order(monkeypatch):
 def test_a_frame_of_another_size_begins_anew():
     steady = SteadyParsing(lambda frames: torch.zeros(1, 19, *frames.shape[1:3]))
     assert [steady(np.zeros((1, side, 16, 3), np.uint8)).shape[2] for side in (16, 24)] == [16, 24]
+
+
+def test_every_class_has_a_name_and_a_colour_of_its_own():
+    assert len(CLASS_NAMES) == len({tuple(c) for c in PALETTE.tolist()}) == 19
+    logits = torch.zeros(19, 2, 2)
+    logits[17] = 1
+    assert (parsing_picture(logits) == PALETTE[17]).all()
+
+
+def test_calm_background_touches_the_outside_alone():
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    picture[:, :32] //= 2  # darker on the left
+    outside = np.ones((64, 64), bool)
+    outside[20:44, 20:44] = False
+    picture[~outside] = 255  # the inside must not glow outwards
+    calm = calm_background(picture, outside).astype(int)
+    assert (calm[~outside] == 255).all()
+    assert np.abs(np.diff(calm[:16], axis=1)).max() < 12 < np.abs(np.diff(picture[:16].astype(int), axis=1)).mean()
+    assert calm[:, :8].mean() + 20 < calm[:, -8:].mean() < 150
+    assert (calm_background(picture, np.zeros_like(outside)) == picture).all()

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from people import GREY, scene
 
-from vtoonify_lib.faces.detector import FaceFinder
-from vtoonify_lib.faces.multi_tracker import MultiFaceTracker, colours
+from vtoonify_lib.faces.crop import Box
+from vtoonify_lib.faces.detector import Face, FaceFinder
+from vtoonify_lib.faces.multi_tracker import BINS, MultiFaceTracker, colours
+from vtoonify_lib.faces.tracker import FaceTrack
 from vtoonify_lib.faces.trajectory import track_faces
 from vtoonify_lib.weights.bundle import load_bundle
 
@@ -134,3 +136,46 @@ def test_a_single_face_is_followed_without_looking_at_colours(finder, monkeypatc
     monkeypatch.setattr("vtoonify_lib.faces.multi_tracker.colours", None)
     tracker = MultiFaceTracker(finder, 1)
     assert tracker.update(painted(60), 0.0)[0] is not None
+
+
+# -- who is who, without pictures --------------------------------------------------------------------------------------
+def known(*places, following=False):
+    """A tracker that knows people at these x, all of the same colours, and faces there."""
+    tracker, faces = MultiFaceTracker(None, 4), [Face(Box(x, 0, x + 100, 100), 1.0) for x in places]
+    for face in faces:
+        tracker.tracks.append(FaceTrack(None))
+        tracker.tracks[-1]._face, tracker.tracks[-1].following = face, following
+        tracker._colours.append(np.float32([1, 0]))
+    return tracker, faces
+
+
+def test_colours_are_learnt_slowly():
+    tracker, faces = known(0, following=True)
+    odd = np.float32([0, 1])
+    tracker._assign(faces, [odd], cut=False)
+    assert tracker._colours[0] @ [1, 0] > 0.9, "one frame behind a hand"
+    for _ in range(25):
+        tracker._assign(faces, [odd], cut=False)
+    assert tracker._colours[0] @ odd > 0.9, "another light"
+
+
+@pytest.mark.parametrize("alike, same", [(0.8, True), (0.1, False)])
+def test_who_was_lost_is_known_again_by_colours(alike, same):
+    tracker, _ = known(0)
+    seen = np.float32([alike, np.sqrt(1 - alike**2)])
+    tracker._assign([Face(Box(20, 0, 120, 100), 1.0)], [seen], cut=False)
+    assert len(tracker.tracks) == (1 if same else 2)
+
+
+def test_of_people_of_the_same_colours_the_nearer_one_is_meant():
+    tracker, _ = known(0, 400)
+    assert list(tracker._assign([Face(Box(380, 0, 480, 100), 1.0)], [np.float32([1, 0])], cut=False)) == [1]
+
+
+@pytest.mark.parametrize("apart, both", [(30, False), (80, True)])
+def test_two_tracks_are_never_on_one_face(apart, both):
+    tracker, faces = known(0, apart, following=True)
+    for colour in range(2):
+        tracker._colours[colour] = np.zeros(2 * np.prod(BINS), np.float32)
+    tracker._separate(np.zeros((100, 200, 3), np.uint8), faces)
+    assert all(faces) == both

@@ -138,17 +138,6 @@ def test_a_wink_does_not_change_the_other_eyes_colour(sit):
     assert np.abs(wink.iris_color / sit(**blue).iris_color - 1).max() < 0.35 and wink.iris_color.argmax() == 2
 
 
-def test_eyes_are_mirror_images_of_each_other():
-    right = np.array([[0, 0], [3, -2], [7, -2], [10, 0], [7, 2], [3, 2]], float) * 4 + [30, 60]
-    left = (right * [-1, 1] + [127, 0])[[3, 2, 1, 0, 5, 4]]
-    plain = np.full((128, 128, 3), 0.6, np.float32)
-    paint = {"radius": 7.0, "color": np.float32([0.1, 0.06, 0.03]), "exposure": 0.5,
-             "how": replace(FILM.eyes, glint=0.0)}
-    a, b = (photo_eyes.paint_eye(plain, lids, np.array([x, 60.0]), lids.mean(0), light=np.array([0.0, 0, 1]), **paint)
-            for lids, x in ((right, 127.0), (left, 0.0)))
-    assert np.abs(a - plain).max() > 0.3 and np.abs(a - b[:, ::-1]).mean() < 0.003
-
-
 def test_irises_are_as_large_as_irises_are(studio, sit):
     ready = sit(iris=np.array([0.9, 0.05, 0.05]), iris2=np.array([0.9, 0.05, 0.05]), pupil=0.3)
     drawing = studio.draw(ready, replace(FILM, warp={}), 0.5, 0)
@@ -157,19 +146,6 @@ def test_irises_are_as_large_as_irises_are(studio, sit):
     x, y = ready.fit.irises[1].astype(int)
     across = red[y - 2:y + 3, x - 25:x + 26].any(0).sum()
     assert 0.75 < across / (2 * photo_eyes.IRIS * FILM.eyes.iris * ready.fit.eye) < 1.25, (across, np.linalg.norm(wide))
-
-
-def test_irises_reach_the_lids_within_reason():
-    curves = [np.stack([np.linspace(0, 40, 9), np.full(9, y)], 1) for y in (10.0, 30.0)]
-    grown = [photo_eyes._iris_radius(r, np.array([20.0, 20.0]), *curves) / r for r in (14.0, 9.0, 5.0)]
-    assert grown[0] == 1 and grown[1] == pytest.approx(10 / 9) and grown[2] == photo_eyes.WIDER
-    assert 1.1 < photo_eyes.WIDER < 1.35  # beyond it, startled eyes become buttons
-
-
-def test_what_is_as_dark_as_black_is_brown():
-    for color, brown in (([0.004, 0.004, 0.0066], True), ([0.010, 0.016, 0.025], False)):
-        tone = photo_eyes._toned(np.float32(color), 0.3, FILM.eyes)
-        assert (tone[0] > 1.5 * tone[2]) == brown
 
 
 def test_gloss_on_skin_becomes_no_grey_spot(studio, sit):
@@ -297,6 +273,46 @@ def test_neck_is_darker_below_the_jaw_only(studio, plain, monkeypatch):
     assert near < 0.93 and near < far - 0.03 and above > 0.985, (near, far, above)
 
 
+def test_gloss_is_what_is_brighter_and_greyer_on_dark_skin():
+    def gloss(skin, spot):
+        light = np.full((32, 32, 3), skin, np.float32)
+        light[8:16, 8:16] = spot
+        found = photo_film.FilmDrawing._sheen(None, light, light, np.ones((32, 32), np.float32))[1]
+        assert found[20, 20] == 0
+        return found[12, 12]
+
+    dark = np.float32([0.10, 0.05, 0.03])
+    assert gloss(dark, [0.14, 0.12, 0.11]) == 1 and gloss(dark, [0.06, 0.05, 0.045]) == 0, "a highlight, a grey shadow"
+    assert gloss(dark, 2.2 * dark) == 0 and gloss([0.6, 0.4, 0.3], [0.95, 0.86, 0.82]) == 0, "a red light; light skin"
+
+
+def test_brows_are_a_little_wider_than_the_mesh_says_and_no_more(studio, plain, monkeypatch):
+    drawing = studio.draw(plain, FILM, 0.7, 0)
+    without(monkeypatch, BROW_REACH=0.0)
+    wider = np.abs(drawing.picture - studio.draw(plain, FILM, 0.7, 0).picture).max(-1)
+    brows = np.ones((SIZE, SIZE), np.uint8)
+    for points in (drawing.landmarks[17:22], drawing.landmarks[22:27]):
+        cv2.polylines(brows, [points.round().astype(np.int32)], False, 0, 1)
+    far = cv2.distanceTransform(brows, cv2.DIST_L2, 5) > 0.35 * plain.fit.eye
+    assert wider.max() > 0.02 > 0.01 > wider[far].max(), (wider.max(), wider[far].max())
+
+
+def test_a_tint_of_a_part_of_the_skin_fades_and_does_not_go(studio, plain):
+    x, y = plain.fit.landmarks[[2, 31]].mean(0)
+    rows, columns = np.mgrid[:SIZE, :SIZE]
+    spot = np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * (0.3 * plain.fit.eye) ** 2)).astype(np.float32)
+    green = np.clip(plain.fit.photo + 0.06 * spot[..., None] * np.float32([-1, 1, -1]), 0, 1)
+    tinted = replace(plain, fit=replace(plain.fit, photo=green))
+    drawn = [studio.draw(ready, replace(FILM, warp={}), 0.7, 0) for ready in (plain, tinted)]
+    near = (fetch_at(spot, drawn[0].move) > 0.6) & (fetch_at(plain.masks["skin"], drawn[0].move) > 0.9)
+
+    def tint(name):
+        (a, b) = (getattr(drawing, name)[near].mean(0) for drawing in drawn[::-1])
+        return (a[1] / a[0]) / (b[1] / b[0]) - 1
+
+    assert 0.45 < tint("picture") / tint("warped") < 0.9, (tint("picture"), tint("warped"))
+
+
 def test_bags_below_eyes_fade_more_than_folds(studio, plain, monkeypatch):
     eye = plain.fit.eye
     fold = np.zeros((SIZE, SIZE), np.float32)
@@ -382,10 +398,3 @@ def test_a_degree_beyond_the_look_is_refused(studio, plain):
 def test_the_young_are_drawn_more_strongly(plain):
     degrees = [flattering(replace(plain.fit, person=plain.fit.person.with_(age=age))) for age in (0.1, 0.35, 0.9)]
     assert degrees[0] > degrees[1] > degrees[2] and 0.55 < degrees[2] < 0.65 and 0.8 < degrees[0] < 0.9
-
-
-def test_opening_of_an_eye():
-    eye = np.array([[0, 0], [3, -2], [7, -2], [10, 0], [7, 2], [3, 2]], float) * 4 + 40
-    assert photo_eyes.opening(eye) == pytest.approx(0.4)
-    mask = photo_eyes.opening_mask(eye, 128, 0.5)
-    assert mask[40, 60] > 0.9 and mask[10, 60] == 0 and 0.5 < mask.sum() / (40 * 16) < 1.0

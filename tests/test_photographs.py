@@ -313,6 +313,12 @@ def test_squares_lie_around_what_counts(monkeypatch):
     rows = [float(objectives.squares((place,), mask, 8, torch.Generator().manual_seed(seed))[0][2].mean()) // 48
             for seed in range(60)]
     assert 0.6 < np.mean([row > 40 for row in rows]) < 0.95  # 7 of 9: the more often, the more it counts
+    monkeypatch.undo()
+    mask[:] = 1
+    mask[0, 0, 3, 40] = 2  # in a corner, where chance hardly goes
+    hit = np.mean([3 * 48 + 40 in objectives.squares((place,), mask, 8, torch.Generator().manual_seed(seed))[0][0]
+                   for seed in range(100)])
+    assert 0.4 < hit < 0.8, "most lie around what counts, and the rest anywhere"
     monkeypatch.setattr(objectives, "DETAIL_SHARE", 0.0)
     corners = {float(objectives.squares((place,), mask, 16, torch.Generator().manual_seed(seed))[0][0, 0, 0, 0])
                for seed in range(9)}

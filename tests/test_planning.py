@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from vtoonify_lib.config import VToonifyError
+from vtoonify_lib.faces.crop import PADDING_FRACTION
 from vtoonify_lib.faces.trajectory import FaceTrajectory
 from vtoonify_lib.inference.crop_plan import FADE, MISSED, REACH, fade_alpha, plan_clip, select_faces
 from vtoonify_lib.styles.request import check_faces
@@ -119,3 +120,17 @@ def test_wishes_for_faces():
                                   (True, "full", "faces is True"), ("all", "crop", "--frame full")):
         with pytest.raises(VToonifyError, match=message):
             check_faces(faces, frame)
+
+
+@pytest.mark.parametrize("roam, closer, steady", [(0.5, 1, True), (2, 1, False), (0, 1.3, True), (0, 2.5, False)])
+def test_a_crop_stands_still_until_that_would_be_wasteful(roam, closer, steady):
+    """The face moves by so many paddings, or comes closer by this factor."""
+    padding = PADDING_FRACTION * 128 / (128 / 4 / 40)  # in pixels of the frame
+    xs = 400 + roam * padding * np.linspace(-0.5, 0.5, 100)
+    assert plan_clip(made_track(xs, np.geomspace(40, 40 * closer, 100)), in_size=128).steady == steady
+
+
+def test_a_gliding_crop_does_not_tremble_with_the_landmarks():
+    trembling = np.linspace(150, 650, 100) + 10 * (-1) ** np.arange(100)
+    boxes = plan_clip(made_track(trembling, [20] * 100), in_size=128).plans
+    assert np.abs(np.diff([plan.box[0] for plan in boxes])).max() < 8

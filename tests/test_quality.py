@@ -98,3 +98,11 @@ def test_a_card_that_cannot_be_written_is_said_before_any_work(toonifier, tmp_pa
     for card, message in ((tmp_path / "none" / "card.png", "does not exist"), (tmp_path / "card.txt", "use .png")):
         with pytest.raises(VToonifyError, match=message):
             toonifier.video(src, tmp_path / "b.mp4", card=card, progress=False)
+
+
+def test_flow_that_does_not_come_back_is_not_believed_whatever_the_colours():
+    rng = np.random.default_rng(0)
+    faint = [np.uint8(125 + rng.integers(0, 8, (96, 96, 1)).repeat(3, 2)) for _ in range(2)]
+    assert reliable_flow(*faint)[1].mean() < 0.9
+    _, where = reliable_flow(faint[0], faint[0] + np.uint8(40))
+    assert not where.any(), "a flash: it comes back, and is another light"

@@ -231,6 +231,19 @@ def test_ema():
     assert not (model.weight - 2).any()
 
 
+@pytest.mark.parametrize(("decay", "least", "most"), [(loop.SHORT_EMA_DECAY, 100, 1500), (loop.EMA_DECAY, 150, 1000)])
+def test_a_moving_average_is_of_hundreds_of_iterations(decay, least, most):
+    """Fewer leave the noise of single batches in the weights; more, what was learnt in the first half of a run."""
+    ema = loop.EMA(nn.Linear(1, 1, bias=False), decay)
+    ema.model.weight.fill_(0)
+    model, steps = nn.Linear(1, 1, bias=False).requires_grad_(False), 0
+    model.weight.fill_(1)
+    while ema.model.weight < 0.5:
+        ema.update(model, 10**6)
+        steps += 1
+    assert least < steps < most
+
+
 def test_learning_rate():
     rates = [loop.warm_cosine(0.1, i, 100, warmup=10, floor=0.2) for i in range(101)]
     assert rates[0] == pytest.approx(0.01, rel=1e-3) and max(rates) == pytest.approx(0.1, rel=0.05)

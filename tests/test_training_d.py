@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from fake_pairs import styled, write_pairs
 from tiny_training import HOLD_OUT, SMALL, changed, equal, fresh, log_of, parsing_net, state, task
 
@@ -14,8 +15,9 @@ from vtoonify_lib.config import TINY, VToonifyError
 from vtoonify_lib.media.images import to_image
 from vtoonify_lib.models import latents
 from vtoonify_lib.models.conditional import ConditionalPatches
+from vtoonify_lib.models.stylegan2 import Discriminator
 from vtoonify_lib.studio.shards import Pairs
-from vtoonify_lib.training import augment, exemplars, loop, vtoonify
+from vtoonify_lib.training import augment, exemplars, loop, objectives, vtoonify
 from vtoonify_lib.training.adversary import Adversary
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -164,6 +166,28 @@ def test_the_paper_recipe_leaves_the_generator_alone(source, tmp_path):
     trained, _ = train(source, tmp_path, 2, start=start.state_dict(), recipe="paper")
     moved = changed(state(start.vtoonify), state(trained.vtoonify))
     assert moved and not any(name.startswith("0.generator.") for name in moved)
+
+
+def test_no_loss_drowns_the_others_or_is_drowned(pairs, shown):
+    """How hard each pulls at all weights, over the picture's loss: measured here, and ten times either way allowed."""
+    table = 0.1 * np.random.default_rng(0).normal(size=(5, 2, 32)).astype(np.float32)
+    pair = exemplars.style_source(pairs, shown, LOOKS, PER_LOOK, 4, HOLD_OUT, window=24, codes=table,
+                                  table_code_until=3)(0)
+    net, parsing = duals(), parsing_net().requires_grad_(False)
+    out, parts = vtoonify._losses(net, parsing, objectives.OurLosses(parsing), pair, vtoonify.FLICKER_WEIGHT, 1.0,
+                                  loop.rng_for(0, 0))
+    adversary = Adversary(fresh(Discriminator, 1, config=TINY.generator))
+    parts["sharp"] = vtoonify.SHARPEN_WEIGHT * adversary.generator_loss(F.interpolate(out.float(), (64, 64)))
+    weights = [p for p in net.parameters() if p.requires_grad]
+
+    def pull(loss):
+        found = torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True)
+        return sum(g.square().sum().item() for g in found if g is not None) ** 0.5
+
+    usual = {"feature": 1e-2, "flicker": 0.4, "mask": 3e-5, "code": 5e-4, "sharp": 1.4e-3}
+    assert usual.keys() | {"picture"} == parts.keys()
+    assert {name: pull(parts[name]) / pull(parts["picture"]) for name in usual} == {
+        name: pytest.approx(ratio * 5.05, rel=0.98) for name, ratio in usual.items()}  # from a tenth to ten times
 
 
 def test_one_batch_is_learnt(pairs, shown, tmp_path):

@@ -10,6 +10,8 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from test_parsing import pattern
 from tiny_training import (
     BATCH,
     HOLD_OUT,
@@ -28,6 +30,7 @@ from torch import nn
 from vtoonify_lib.config import PARSING_CLASSES, TINY, GeneratorConfig, VToonifyError
 from vtoonify_lib.faces.parsing_maps import CLASS_NAMES
 from vtoonify_lib.inference.toonifier import Toonifier
+from vtoonify_lib.media.images import to_tensor
 from vtoonify_lib.models import latents
 from vtoonify_lib.models.encoders import ParsingNet
 from vtoonify_lib.models.stylegan2 import Discriminator, Generator
@@ -296,3 +299,29 @@ def test_class_weights():
     weights = dict(zip(CLASS_NAMES, perception.class_weights().tolist(), strict=True))
     assert weights["l_eye"] == weights["r_brow"] == weights["l_lip"] == perception.SMALL_PARTS_WEIGHT
     assert weights["hair"] == weights["skin"] == 1
+
+
+def test_no_part_of_a_face_drowns_the_others():
+    """In a usual picture: half of it backdrop, one hundredth eyes, three hundredths mouth and brows."""
+    classes = torch.ones(1, 128, 128, dtype=torch.long)
+    classes[:, :64] = 0
+    classes[:, 80:86, 40:54], classes[:, 80:86, 74:88] = 4, 5
+    classes[:, 72:74, 40:54], classes[:, 72:74, 74:88], classes[:, 108:116, 50:78] = 2, 3, 12
+    mask = vtoonify.detail_mask(classes, torch.zeros(1, 3, 128, 128))[:, 0]
+    eyes, small, backdrop = (mask[torch.isin(classes, torch.tensor(which))].sum() / mask.sum()
+                             for which in ((4, 5), (2, 3, 12), (0,)))
+    assert 0.03 < eyes < 0.3 and 0.03 < small < 0.3 and 0.1 < backdrop < 0.5, (eyes, small, backdrop)
+
+
+def test_edges_pull_at_a_blurred_drawing_about_as_hard_as_colours():
+    y = to_tensor(pattern(size=64)[::2, ::2])
+    y = F.interpolate(y, (64, 64))  # pixels of two, which a blur mixes up
+
+    def pull(weight):
+        out = F.avg_pool2d(y, 5, 1, 2).requires_grad_()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(objectives, "EDGE_WEIGHT", weight)
+            return torch.autograd.grad(objectives.picture_loss(out, y, torch.ones(1, 1, 64, 64)), out)[0]
+
+    colours, both = pull(0.0), pull(objectives.EDGE_WEIGHT)
+    assert 0.3 < (both - colours).norm() / colours.norm() < 3

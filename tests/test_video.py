@@ -1,41 +1,31 @@
-"""Video in and out: what goes in comes out (count, times, sound, colour, rotation), and bad files say what is wrong."""
+"""Video in and out: what goes in comes out: count, times, sound, colour, rotation."""
 
 from __future__ import annotations
 
-import errno
-import threading
-import time
-import warnings
 from fractions import Fraction
 from pathlib import Path
 
 import av
-import cv2
 import numpy as np
 import pytest
 from av.stream import Disposition
 from av.video.reformatter import ColorRange, Colorspace
-from errors import refuses
-from media_files import _add_tone, corners, make_clip, make_sound, picture, sound_packets, sound_times
+from media_files import (
+    AVI,
+    UNEVEN,
+    VP9,
+    _add_tone,
+    copy,
+    corners,
+    make_clip,
+    picture,
+    sound_packets,
+    sound_times,
+    times,
+)
 
-from vtoonify_lib.config import VToonifyError
 from vtoonify_lib.media import writing
-from vtoonify_lib.media.video import VideoWriter, left_out, pipelined, probe, read_frames, side_by_side
-
-VP9 = dict(codec="libvpx-vp9", sound="libopus", sound_rate=48000, options={})
-AVI = dict(codec="mpeg4", options={})
-UNEVEN = dict(ticks=[0, 40, 70, 180, 181, 400, 900], time_base=Fraction(1, 1000))
-
-
-def copy(src: Path, dst: Path) -> Path:
-    with VideoWriter(dst, source=src) as writer:
-        for frame in read_frames(src):
-            writer.write(*frame)
-    return dst
-
-
-def times(path: Path) -> list[Fraction]:
-    return [frame.pts for frame in read_frames(path)]
+from vtoonify_lib.media.video import VideoWriter, left_out, probe, read_frames
 
 
 def flat_psnr(path: Path) -> float:
@@ -300,247 +290,3 @@ def test_without_h264_the_next_encoder_is_taken(tmp_path, monkeypatch):
     dst = copy(make_clip(tmp_path / "a.mp4"), tmp_path / "b.mp4")
     assert probe(dst).codec == "vp9" or "libopenh264" in av.codecs_available
     assert flat_psnr(dst) > 33
-
-
-# ------------------------------------------------------------------------------------------ bad input
-
-
-def rewritten(path: Path, data: bytes | str) -> Path:
-    path.write_bytes(data.encode() if isinstance(data, str) else data)
-    return path
-
-
-def still(path: Path) -> Path:
-    cv2.imwrite(str(path), picture(0))
-    return path
-
-
-def no_samples(path: Path) -> Path:
-    with av.open(str(path), "w", options={"movflags": "frag_keyframe+empty_moov"}) as out:
-        stream = out.add_stream("libx264", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        out.start_encoding()
-    return path
-
-
-BAD = {
-    "missing": (lambda d: d / "no.mp4", "does not exist"),
-    "folder": (lambda d: d, "is a folder"),
-    "empty": (lambda d: rewritten(d / "a.mp4", b""), "is empty"),
-    "text": (lambda d: rewritten(d / "a.mp4", "not a video\n" * 400), "is not a video"),
-    "text.txt": (lambda d: rewritten(d / "a.txt", "not a video\n" * 400), "is a text file"),
-    "playlist": (lambda d: rewritten(d / "a.mp4", "ffconcat version 1.0\nfile " + make_clip(d / "b.mp4").name), "text"),
-    "noise": (lambda d: rewritten(d / "a.mp4", np.random.default_rng(0).bytes(9999)), "is not a video"),
-    "no index": (lambda d: rewritten(d / "a.mp4", make_clip(d / "b.mp4").read_bytes()[:3000]), "index is missing"),
-    "sound only": (lambda d: make_sound(d / "a.mp4"), "only sound"),
-    "sound only, mp3": (lambda d: make_sound(d / "a.mp3", "libmp3lame"), "only sound"),
-    "no frames": (lambda d: no_samples(d / "a.mp4"), "no frame"),
-    "still": (lambda d: still(d / "a.png"), "still picture"),
-}
-
-
-@pytest.mark.parametrize("kind", BAD)
-def test_bad_files_say_what_is_wrong_in_one_line(tmp_path, kind):
-    make, words = BAD[kind]
-    path = make(tmp_path)
-    for use in (probe, lambda p: next(read_frames(p)), lambda p: copy(p, tmp_path / "out.mp4")):
-        with pytest.raises(VToonifyError) as error:
-            use(path)
-        message = str(error.value)
-        assert words in message and str(path) in message and "\n" not in message
-    assert not (tmp_path / "out.mp4").exists()
-
-
-@pytest.mark.parametrize(("name", "recipe"), [("a.mp4", {}), ("a.mkv", {}), ("a.webm", VP9), ("a.avi", AVI)])
-def test_a_file_cut_short_gives_what_it_has_and_warns(tmp_path, name, recipe):
-    whole = make_clip(tmp_path / name, frames=60, **{"sound": "libmp3lame"} | recipe)
-    if name == "a.mp4":
-        whole = copy(whole, tmp_path / "index_first.mp4")
-    cut = rewritten(tmp_path / f"cut_{name}", whole.read_bytes()[: whole.stat().st_size * 6 // 10])
-    with pytest.warns(UserWarning, match=r"cut short; \d+ frames"):
-        shown = times(cut)
-    assert 20 < len(shown) < 50
-    assert shown == times(whole)[: len(shown)]
-    with pytest.warns(UserWarning, match="cut short"):
-        assert times(copy(cut, tmp_path / "out.mp4")) == shown
-
-
-def test_damage_in_the_middle_is_read_over(tmp_path):
-    data = bytearray(make_clip(tmp_path / "a.mp4", frames=60, width=160, height=120).read_bytes())
-    for at in np.random.default_rng(0).integers(len(data) // 3, len(data) // 2, 60):
-        data[at] ^= 0xFF
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        assert len(times(rewritten(tmp_path / "b.mp4", bytes(data)))) > 40
-
-
-def test_whole_files_do_not_warn(tmp_path):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for name, recipe in (("a.mp4", UNEVEN), ("a.mkv", {}), ("b.mp4", dict(ticks=[12, 13, 14])), ("a.webm", VP9)):
-            times(make_clip(tmp_path / name, **recipe))
-
-
-# ------------------------------------------------------------------------------------------ output files
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-@pytest.mark.parametrize("after", [0, 1, 30])
-def test_an_interruption_leaves_nothing_and_spares_the_old_file(tmp_path, error, after):
-    src = make_clip(tmp_path / "a.mp4", frames=40)
-    dst = rewritten(tmp_path / "b.mp4", "the old file")
-    with pytest.raises(error), VideoWriter(dst, source=src) as writer:
-        for frame in read_frames(src):
-            if writer.frames == after:
-                raise error
-            writer.write(frame.rgb, frame.pts)
-    assert dst.read_text() == "the old file"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.mp4", "b.mp4"]
-
-
-def refused(dst: Path, *facts: object, source: Path | None = None) -> None:
-    with refuses("unwritable", *facts), VideoWriter(dst, source=source) as writer:
-        writer.write(picture(0), 0)
-
-
-def test_outputs_that_cannot_be(tmp_path, monkeypatch):
-    src = make_clip(tmp_path / "a.mp4")
-    before = src.read_bytes()
-    (tmp_path / "link.mp4").symlink_to(src)
-    refused(src, src, source=src)
-    refused(tmp_path / "link.mp4", tmp_path / "link.mp4", source=src)
-    refused(tmp_path / "." / "a.mp4", src, source=src)
-    assert src.read_bytes() == before
-    refused(tmp_path / "none" / "b.mp4", tmp_path / "none")
-    refused(src / "b.mp4", src)  # a file is not a folder
-    refused(tmp_path / "b.gif", "'.gif'", ".mp4")
-    refused(tmp_path / "b", ".mp4")
-    (tmp_path / "folder.mp4").mkdir()
-    refused(tmp_path / "folder.mp4", tmp_path / "folder.mp4")
-
-    def deny(*_, **__):
-        raise PermissionError(errno.EACCES, "Permission denied")
-
-    monkeypatch.setattr(Path, "touch", deny)  # root may write to read-only folders
-    refused(tmp_path / "b.mp4", tmp_path, "Permission denied")
-    assert not (tmp_path / "b.mp4").exists()
-
-
-@pytest.mark.parametrize("moment", ["_encode_held", "_start_streams", "_finish"])
-def test_a_full_disk_is_one_clear_sentence(tmp_path, monkeypatch, moment):
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    src = make_clip(tmp_path / "a.mp4")
-    monkeypatch.setattr(VideoWriter, moment, full)
-    with refuses("unwritable", tmp_path / "b.mp4", "No space left on device"):
-        copy(src, tmp_path / "b.mp4")
-    assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
-
-
-def test_frames_of_the_wrong_kind(tmp_path):
-    for wrong in (np.zeros((8, 8), np.uint8), np.zeros((8, 8, 4), np.uint8), np.zeros((8, 8, 3))):
-        with pytest.raises(VToonifyError, match="uint8"), VideoWriter(tmp_path / "a.mp4") as writer:
-            writer.write(wrong, 0)
-    with pytest.raises(VToonifyError, match="all must be the same"), VideoWriter(tmp_path / "a.mp4") as writer:
-        writer.write(picture(0), 0)
-        writer.write(picture(0, 32, 32), 1)
-    with pytest.raises(VToonifyError, match="no frame was written"), VideoWriter(tmp_path / "a.mp4"):
-        pass
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_side_by_side_has_equal_heights_and_the_sound_of_the_first(tmp_path):
-    first = make_clip(tmp_path / "a.mp4", frames=8)
-    small = make_clip(tmp_path / "b.mp4", frames=6, width=128, height=96, sound=None)
-    large = make_clip(tmp_path / "d.mp4", frames=9, width=256, height=192, sound=None)
-    for others, shape in (([small], (96, 256, 3)), ([small, large], (192, 768, 3))):
-        side_by_side([first, *others], tmp_path / "c.mp4")
-        frames = list(read_frames(tmp_path / "c.mp4"))
-        assert [f.pts for f in frames] == times(first)
-        assert sound_packets(tmp_path / "c.mp4") == sound_packets(first)
-        for index, frame in enumerate(frames):
-            assert frame.rgb.shape == shape
-            shown = np.split(frame.rgb, len(others) + 1, axis=1)
-            assert corners(shown[0]) == corners(picture(index))
-            assert corners(shown[1]) == corners(picture(min(index, 5)))  # the last picture stays
-            assert len(shown) == 2 or corners(shown[2]) == corners(picture(index))
-
-
-# ------------------------------------------------------------------------------------------ stages
-
-
-def test_stages_keep_order_and_overlap():
-    """Each stage waits for another to be at a later or an earlier item: one after the other would never end."""
-    read_ahead, worked_ahead = threading.Event(), threading.Event()
-    written: list[int] = []
-
-    def source():
-        for k in range(12):
-            if k == 3:
-                read_ahead.set()
-            yield k
-
-    def work(k):
-        assert read_ahead.wait(60)
-        if k == 2:
-            worked_ahead.set()
-        return 10 * k
-
-    def write(item):
-        assert worked_ahead.wait(60)
-        written.append(item)
-
-    pipelined(source(), work, write)
-    assert written == [10 * k for k in range(12)]
-
-
-def test_stages_hold_few_items():
-    alive, most = 0, 0
-
-    def source():
-        nonlocal alive, most
-        for k in range(50):
-            alive += 1
-            most = max(most, alive)
-            yield k
-
-    def write(_):
-        nonlocal alive
-        time.sleep(0.002)
-        alive -= 1
-
-    pipelined(source(), lambda k: k, write, depth=3)
-    assert most <= 3 + 1 + 3 + 1
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-@pytest.mark.parametrize("stage", ["read", "work", "write"])
-def test_an_error_in_any_stage_comes_out_and_no_thread_stays(stage, error):
-    closed = []
-
-    def fail(where, item):
-        if where == stage and item == 5:
-            raise error("on purpose")
-        return item
-
-    def source():
-        try:
-            for k in range(100):
-                yield fail("read", k)
-        finally:
-            closed.append(True)
-
-    threads = threading.active_count()
-    with pytest.raises(error, match="on purpose"):
-        pipelined(source(), lambda k: fail("work", k), lambda k: fail("write", k))
-    assert closed == [True]
-    assert threading.active_count() == threads
-
-
-def test_stages_copy_a_clip(tmp_path):
-    src = make_clip(tmp_path / "a.mp4", frames=30)
-    with VideoWriter(tmp_path / "b.mp4", source=src) as writer:
-        pipelined(read_frames(src), lambda f: (255 - f.rgb, f.pts), lambda result: writer.write(*result))
-    assert times(tmp_path / "b.mp4") == times(src)
-    assert np.abs(next(read_frames(tmp_path / "b.mp4")).rgb[5, 5].astype(int) - (255 - picture(0)[5, 5])).max() < 8

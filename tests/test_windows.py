@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fake_pairs import write_looks, write_pairs
+from test_parsing import pattern
 
 from vtoonify_lib.config import VToonifyError
 from vtoonify_lib.models.detail import warp
@@ -218,3 +219,29 @@ def test_windows_show_eyes_more_often_than_chance(looks, monkeypatch):
 
     chosen = windows.EYE_SHARE
     assert shown(1.0) > shown(0.0) + 0.1 and shown(chosen) > shown(0.0) + 0.05
+
+
+# -- how often, and how much -------------------------------------------------------------------------------------------
+def test_a_part_of_the_inputs_is_compressed_and_can_still_be_seen():
+    rng, picture = np.random.default_rng(0), torch.from_numpy(pattern(size=64)).permute(2, 0, 1).float()
+    apart = np.array([(windows._compressed(picture, rng).float() - picture).abs().mean() for _ in range(100)])
+    assert 0.2 < (apart > 0).mean() < 0.6 and 1 < apart.max() < 8
+
+
+def test_coarse_inputs_are_faces_still():
+    rng, picture = np.random.default_rng(0), torch.from_numpy(pattern(size=128)).permute(2, 0, 1).float()
+    apart = [(windows._coarse(picture, rng) - picture).abs().mean() for _ in range(60)]
+    assert 0.05 < max(apart) < 8
+
+
+def test_now_and_then_something_is_in_front_of_a_part(looks):
+    many, rng, picture = made(looks), np.random.default_rng(0), torch.rand(3, 32, 32)
+    covered = np.array([many._cover(picture, picture, rng)[2].float().mean() for _ in range(200)])
+    assert 0.05 < (covered > 0).mean() < 0.3 and 0.02 < covered[covered > 0].mean() < 0.35
+
+
+def test_bicubic_windows_do_not_show_where_they_were_cut(looks):
+    picture, theta = np.array(looks["photo"][5]), augment.placements(1, loop.rng_for(1, 0), zoom=(0.9, 1.1))[0]
+    whole = windows.fetch(picture, windows.window_grid(theta, 0, 0, 64, 64, 64))
+    part = windows.fetch(picture, windows.window_grid(theta, 20, 20, 16, 64, 64))
+    assert torch.allclose(part, whole[:, 20:36, 20:36], atol=2e-2)

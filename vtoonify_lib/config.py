@@ -25,6 +25,9 @@ INPUT_CHANNELS = 3 + PARSING_CLASSES
 
 BACKBONES = ("toonify", "dualstylegan")
 
+MOST_LAYERS = 64
+"""Of a mapping network; published ones have 8. A damaged description must not keep us busy making layers."""
+
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE / "data" if (HERE / "data").is_dir() else HERE.parent / "data"
@@ -92,8 +95,8 @@ class GeneratorConfig:
         if missing:
             raise VToonifyError(f"no channels given at resolution {missing[0]}; every power of two from 4 to "
                                 f"{self.size} needs an entry in `channels`")
-        if min(self.style_dim, self.n_mlp, *widths.values()) < 1:
-            raise VToonifyError("style_dim, n_mlp and all channels must be 1 or more")
+        if min(self.style_dim, self.n_mlp, *widths.values()) < 1 or self.n_mlp > MOST_LAYERS:
+            raise VToonifyError(f"style_dim, n_mlp and all channels must be 1 or more, n_mlp {MOST_LAYERS} at the most")
         object.__setattr__(self, "channels", tuple((r, int(widths[r])) for r in resolutions(self.size)))
 
     @classmethod
@@ -116,7 +119,9 @@ class GeneratorConfig:
         try:
             return cls(int(data["size"]), int(data["style_dim"]), int(data["n_mlp"]),
                        tuple((int(r), int(c)) for r, c in data["channels"]))
-        except (KeyError, TypeError) as error:
+        except VToonifyError:
+            raise
+        except (KeyError, OverflowError, TypeError, ValueError) as error:
             raise VToonifyError(f"generator description is incomplete ({error!r}); expected size, style_dim, n_mlp "
                                 "and channels") from error
 
@@ -187,9 +192,11 @@ class VToonifyConfig:
     def from_dict(cls, data: Mapping[str, Any]) -> VToonifyConfig:
         """Reverse of :meth:`to_dict`."""
         try:
-            return cls(GeneratorConfig.from_dict(data["generator"]), int(data["in_size"]), data["backbone"],
-                       data.get("face_size"), data.get("detail"))
-        except (KeyError, TypeError) as error:
+            sizes = (None if data.get(name) is None else int(data[name]) for name in ("face_size", "detail"))
+            return cls(GeneratorConfig.from_dict(data["generator"]), int(data["in_size"]), data["backbone"], *sizes)
+        except VToonifyError:
+            raise
+        except (KeyError, OverflowError, TypeError, ValueError) as error:
             raise VToonifyError(f"VToonify description is incomplete ({error!r}); expected generator, in_size and "
                                 "backbone") from error
 

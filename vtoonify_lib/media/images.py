@@ -61,8 +61,11 @@ def read_image(source: str | Path | np.ndarray | Image.Image) -> np.ndarray:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise VToonifyError(f"{path} has more than {Image.MAX_IMAGE_PIXELS / 1e6:.0f} million pixels; "
                             "make it smaller first", code="unreadable") from error
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow reports damaged files with all three
-        raise VToonifyError(f"{path} is damaged and cannot be read ({error})", code="unreadable") from error
+    except VToonifyError:
+        raise
+    except Exception as error:  # Pillow knows many for a damaged file: SyntaxError, TypeError, struct.error
+        raise VToonifyError(f"{path} is damaged and cannot be read ({str(error).partition(chr(10))[0]})",
+                            code="unreadable") from error
 
 
 def check_source(path: Path) -> None:

@@ -43,6 +43,9 @@ TAGS = {"title", "artist", "author", "album", "genre", "date", "year", "creation
 """What is kept of what a file says of itself: it is true of its cartoon, too. The rest is of its format, where somebody
 lives, or steers the writer: a time code asks for a track of its own."""
 
+GARBLED = "\N{REPLACEMENT CHARACTER}"
+"""What stands in a tag for bytes that are no text."""
+
 UNTAGGED = 2
 """FFmpeg's number for an unspecified colour matrix."""
 
@@ -131,7 +134,7 @@ def open_video(path: str | Path) -> Any:
     path = Path(path)
     check_source(path)
     try:  # only this file: a playlist must not make us open others
-        return av.open(str(path.resolve()), options={"protocol_whitelist": "file"})
+        return av.open(str(path.resolve()), options={"protocol_whitelist": "file"}, metadata_errors="replace")
     except av.error.EOFError:
         raise _no_frames(path) from None
     except (av.FFmpegError, OSError) as error:
@@ -163,6 +166,11 @@ def sound_stream(container: Any) -> Any:
     """
     tracks = [s for s in container.streams.audio if s.codec_context is not None and s.codec_context.sample_rate]
     return next((s for s in tracks if s.disposition & Disposition.default), tracks[0] if tracks else None)
+
+
+def tags(container: Any) -> dict[str, str]:
+    """What a file says of itself and is true of its cartoon (TAGS); what is no text is left out."""
+    return {key: tag for key, tag in container.metadata.items() if key.lower() in TAGS and GARBLED not in tag}
 
 
 def left_out(path: str | Path) -> list[str]:

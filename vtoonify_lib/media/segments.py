@@ -235,7 +235,7 @@ def join(segments: list[tuple[Path, Fraction]], dst: Path, source: Path) -> None
         original = stack.enter_context(reading.open_video(source))
         options = MP4_OPTIONS if container in ("mp4", "mov") else {}
         out = stack.enter_context(closing(av.open(str(temporary), "w", format=container, container_options=options)))
-        out.metadata.update({key: tag for key, tag in original.metadata.items() if key.lower() in reading.TAGS})
+        out.metadata.update(reading.tags(original))
         stream, sound, last = None, None, -1
         for path, start in segments:
             with av.open(str(path)) as segment:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ..config import VToonifyError
 from ..media.images import check_output
 from ..weights.bundle import Bundle
 from ..weights.downloads import write_json
-from .request import LARGEST, Degree, Keyframes, Look, ResolvedLook
+from .request import LARGEST, Degree, Keyframes, Look, ResolvedLook, check_faces
 from .table import part_from_json, part_to_json
 
 RECIPE_FORMAT = "vtoonify-recipe-1"
@@ -71,7 +72,12 @@ class Recipe:
             look = Look(styles, _from_json(data["structure"]), _from_json(data["color"]), data["seed"],
                         data.get("layers"))
             recent = {name: data[name] for name in ("faces", "smooth") if name in data}  # older recipes lack them
-            return cls(data["bundle"], data["weights"], look, data["padding"], data["frame"], **recent)
+            recipe = cls(data["bundle"], data["weights"], look, data["padding"], data["frame"], **recent)
+            check_faces(recipe.faces, recipe.frame)
+            kinds = ((recipe.bundle, str), (recipe.weights, str), (recipe.padding, Real | None), (recipe.smooth, bool))
+            if not all(isinstance(value, kind) for value, kind in kinds):
+                raise TypeError(", ".join(repr(value)[:40] for value, _ in kinds))
+            return recipe
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, VToonifyError):
                 raise VToonifyError(f"{path}: {error}", code="unreadable") from error

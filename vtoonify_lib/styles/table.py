@@ -25,6 +25,7 @@ PICTURES = DATA / "styles"
 NEW = "new"  # name of a random style: the sampler makes it from a seed
 STYLE_SUFFIX = ".safetensors"
 STYLE_FORMAT = "vtoonify-style-1"
+START = {"style", "structure", "color"}
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,14 @@ class StyleTable:
 
     def __init__(self, bundle: Bundle):
         self.bundle, described = bundle, bundle.styles
-        self.names: list[str] = list(described["names"])
-        self.looks: Mapping[str, str] = described["looks"]  # look → the exemplar that stands for it
-        self.start: Mapping[str, object] = described["start"]  # style, structure, color when nothing is asked for
+        names, looks, start = (described.get(part) for part in ("names", "looks", "start"))
+        texts = [*names, *looks, *looks.values()] if isinstance(names, list) and isinstance(looks, dict) else [None]
+        if not all(isinstance(text, str) for text in texts) or not isinstance(start, dict) or not START <= start.keys():
+            raise VToonifyError(f"bundle {bundle.name} does not describe its styles: they need names, looks, and a "
+                                f"start with {', '.join(sorted(START))}", code="unreadable")
+        self.names: list[str] = names
+        self.looks: Mapping[str, str] = looks  # look → the exemplar that stands for it
+        self.start: Mapping[str, object] = start  # what is drawn when nothing is asked for
 
     @cached_property
     def _tensors(self) -> dict[str, Tensor]:
@@ -84,8 +90,12 @@ class StyleTable:
 
     def blend(self, parts: Sequence[Part]) -> Tensor:
         """Code of named styles and codes, weighed, [1,2,D]."""
-        return sum(weight * (style.codes if isinstance(style, StyleCode) else self.codes(style))
-                   for style, weight in parts)[None]
+        codes = [style.codes if isinstance(style, StyleCode) else self.codes(style) for style, _ in parts]
+        for code in codes:
+            if code.shape != self.null_code.shape:
+                raise VToonifyError(f"a style has codes of {code.shape[-1]} numbers, those of {self.bundle.name} have "
+                                    f"{self.null_code.shape[-1]}; make it again from its picture", code="mismatch")
+        return sum(weight * code for code, (_, weight) in zip(codes, parts, strict=True))[None]
 
     def find(self, request: int | str | Path) -> str | Path:
         """The name in the table, or the path of a file, that is meant. VToonifyError when it is neither."""

@@ -213,7 +213,8 @@ def _learner(learning: list[nn.Module], model: nn.Module, lr: float) -> tuple[to
     model.requires_grad_(False)
     for module in learning:
         module.requires_grad_(True)
-    return torch.optim.Adam(loop.equalised_rates(model), lr, betas=(0.9, 0.99)), loop.EMA(model, decay=0.998)
+    optimizer = torch.optim.Adam(loop.equalised_rates(model), lr, betas=(0.9, 0.99))
+    return optimizer, loop.EMA(model, decay=loop.SHORT_EMA_DECAY)
 
 
 # -- new styles ------------------------------------------------------------------------------------------------------

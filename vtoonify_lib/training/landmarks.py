@@ -137,7 +137,7 @@ def train(faces: LandmarkExamples, folder: str | Path, iterations: int = 3400, b
     net = LandmarkNet()
     _start(net, faces, seed)
     net = net.to(device)
-    ema, optimizer = loop.EMA(net, 0.998), torch.optim.AdamW(net.parameters(), LR, weight_decay=1e-3)
+    ema, optimizer = loop.EMA(net, loop.SHORT_EMA_DECAY), torch.optim.AdamW(net.parameters(), LR, weight_decay=1e-3)
 
     def prepared(i: int) -> tuple[list[Sample], list[Sample]]:
         rng = np.random.default_rng([seed, i])

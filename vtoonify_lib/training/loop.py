@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import csv
 import os
-import pickle
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +24,7 @@ from ..models.layers import EqualConv2d, EqualLinear, ModulatedConv2d
 
 SAVE_SECONDS = 180
 EMA_DECAY = 0.5 ** (32 / 10_000)  # StyleGAN2's: half-life of 10 000 pictures at batch 32
+SHORT_EMA_DECAY = 0.998  # of runs of some thousand iterations: half-life of 350
 EQUALISED_LR_SCALE = 5.0  # learning rate of equalised layers, as a multiple of the others'
 
 
@@ -135,18 +135,19 @@ def load_checkpoint(path: Path, parts: dict) -> int:
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise VToonifyError(f"{path} cannot be read; remove it to start the run again ({error})") from error
-    missing = [name for name in ("iteration", *parts) if name not in state]
+    except Exception as error:  # torch knows many for a damaged file, and its words advise to read it unsafely
+        raise VToonifyError(f"{path} cannot be read; remove it to start the run again ({type(error).__name__})",
+                            code="unreadable") from error
+    missing = [name for name in ("iteration", *parts) if not isinstance(state, dict) or name not in state]
     if missing:
         raise VToonifyError(f"{path} has no {', '.join(missing)}; it belongs to another kind of run, "
                             "choose another folder")
     for name, part in parts.items():
         try:
             part.load_state_dict(state[name])
-        except (RuntimeError, ValueError, KeyError) as error:
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise VToonifyError(f"{name} in {path} has another size or content than this run's; choose another folder "
-                                f"({str(error).splitlines()[0]})") from error
+                                f"({str(error).partition(chr(10))[0]})", code="mismatch") from error
     return state["iteration"]
 
 

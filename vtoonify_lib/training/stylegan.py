@@ -98,7 +98,7 @@ def distill(pairs: Pairs, parsing: ParsingNet, config: GeneratorConfig, folder: 
     if joint:
         groups.append({"params": list(model.encoder.parameters())})
     optimizer = torch.optim.Adam(groups, lr, betas=(0.9, 0.99))
-    ema = loop.EMA(model, decay=0.998)
+    ema = loop.EMA(model, decay=loop.SHORT_EMA_DECAY)
     parsing = parsing.eval().requires_grad_(False)
 
     @cache  # a finished run never asks for them

@@ -239,7 +239,7 @@ def train(pairs: Callable[[int], Pair], parsing: ParsingNet, config: VToonifyCon
         task.load_state_dict(start)
     task.freeze(recipe)
     optimizer = torch.optim.Adam(task.groups(), lr, betas=(0.9, 0.99))
-    ema = loop.EMA(task, decay=0.998)
+    ema = loop.EMA(task, decay=loop.SHORT_EMA_DECAY)
     parsing = parsing.eval().requires_grad_(False)
     adversary, criterion = make_adversary() if make_adversary else None, criterion or OurLosses(parsing)
 

@@ -35,6 +35,9 @@ from .downloads import cache_folder, sha256_of, write_json
 
 BUNDLE_FORMAT = 1
 BUNDLE_FILE = "bundle.json"
+REQUIRED = {"name": str, "backbone": str, "config": dict, "files": dict}
+TABLES = ("models", "provenance", "metrics", "published", "styles")
+OPTIONAL = {"title": str, "licence": str, **dict.fromkeys(TABLES, dict)}
 SHARED = "shared"                    # folder beside bundles: an entry with "shared": true has its file there
 MODELS_FOLDER = DATA / "models"
 MODELS_VARIABLE = "VTOONIFY_MODELS"  # environment variable: another folder of bundles, searched first
@@ -143,9 +146,9 @@ class Bundle:
         try:
             with torch.device("meta"):  # no memory and no random numbers for weights that come from the file
                 module = NETWORKS[key](self.config, dict(arguments))
-        except (TypeError, KeyError) as error:
-            raise VToonifyError(f"bundle {self.name}: models.{key} does not describe the network ({error})",
-                                code="unreadable") from error
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise VToonifyError(f"bundle {self.name}: models.{key} does not describe the network "
+                                f"({str(error).partition(chr(10))[0]})", code="unreadable") from error
         # A copy: safetensors maps the file into memory, and the file may be written anew while the network is in use.
         return fill(module, self.tensors(key), f"{key} of bundle {self.name}", copy=True)
 
@@ -171,13 +174,7 @@ def load_bundle(name_or_path: str | Path) -> Bundle:
     if info["format"] != BUNDLE_FORMAT:
         raise VToonifyError(f"{path} has format {info['format']}; this version reads format {BUNDLE_FORMAT}: "
                             "update vtoonify, or convert the bundle again", code="unreadable")
-    missing = [key for key in ("name", "backbone", "config", "files") if key not in info]
-    if missing:
-        raise VToonifyError(f"{path} is incomplete: it has no {' and no '.join(missing)}", code="unreadable")
-    for key, entry in info["files"].items():
-        if not {"path", "sha256", "bytes"} <= set(entry) or Path(entry["path"]).name != entry["path"]:
-            raise VToonifyError(f"{path}: files.{key} needs a plain file name as path, a sha256 and bytes",
-                                code="unreadable")
+    _check_description(info, path)
     return Bundle(folder, info)
 
 
@@ -285,6 +282,22 @@ def check_state(wanted: Mapping[str, torch.Tensor], state: Mapping[str, torch.Te
         if value.shape != wanted[name].shape:
             raise VToonifyError(f"{what} does not fit its description: {name} has shape {list(value.shape)}, "
                                 f"expected {list(wanted[name].shape)}", code="unreadable")
+
+
+def _check_description(info: Mapping[str, Any], path: Path) -> None:
+    """Raise VToonifyError unless a description has all parts, of the right types."""
+    missing = [key for key in REQUIRED if key not in info]
+    if missing:
+        raise VToonifyError(f"{path} is incomplete: it has no {' and no '.join(missing)}", code="unreadable")
+    for key, kind in (REQUIRED | OPTIONAL).items():
+        if not isinstance(info.get(key, kind()), kind):
+            raise VToonifyError(f"{path}: {key} is {str(info[key])[:40]!r}; expected a "
+                                f"{'text' if kind is str else 'table'}", code="unreadable")
+    for key, entry in info["files"].items():
+        kinds = [type(entry.get(name)) for name in ("path", "sha256", "bytes")] if isinstance(entry, dict) else []
+        if kinds != [str, str, int] or Path(entry["path"]).name != entry["path"]:
+            raise VToonifyError(f"{path}: files.{key} needs a plain file name as path, a sha256 and bytes",
+                                code="unreadable")
 
 
 def _shared_folder(folder: Path) -> Path:
