@@ -1,7 +1,8 @@
 """The DualStyleGAN of bundle studio-d: on the base StyleGAN of studio-t, read by the style encoder of VToonify-D.
 
-style mixing → styles at low resolution → styles at full size, see `dualstylegan`. The style encoder stays as it
-is, so one table of codes serves both networks. Every stage can be stopped and goes on where it was.
+Styles at low resolution → styles at full size, see `dualstylegan`. The paper's style mixing before them is left out: codes
+of styles are no codes of faces (`studio.codes`). The style encoder stays as it is, so one table of codes serves both
+networks. Every stage can be stopped and goes on where it was.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from ..studio.shards import Pairs
 from ..weights.bundle import Bundle
 from . import augment, loop
 from .default import Stage, check_stages
-from .dualstylegan import DualDistilled, StyleExample, pretrain, train_styles
+from .dualstylegan import DualDistilled, StyleExample, train_styles
 from .exemplars import Exemplars, portrait_source
-from .stylegan import Distilled, code_bank
+from .stylegan import Distilled
 from .vtoonify import StyleCondition
 
 
@@ -36,7 +37,6 @@ class DualPlan:
     """Sizes of all stages; the defaults are meant for 25 minutes on two CPU cores."""
 
     hold_out: int = 256
-    mixing: Stage | None = None  # codes of styles are no codes of faces (`studio.codes`): mixing faces teaches nothing
     lessons: tuple[Stage, ...] = (Stage(64, 1000), Stage(None, 600, 8))
     sample_every: int = 100
 
@@ -69,27 +69,18 @@ def train_dual(pairs: Pairs, start: Bundle, style: StyleEncoder, exemplars: Exem
     seconds  stop after this long in all; → None when that was too short: call it again
     """
     plan, began = plan or DualPlan(), time.monotonic()
-    base, parsing = base_of(start).to(device), start.network("parsing").to(device)
-    model = DualDistilled.from_base(base, style).to(device)
-
+    parsing = start.network("parsing").to(device)
+    model = DualDistilled.from_base(base_of(start), style).to(device)
     full = start.config.generator.size
     check_stages(plan.lessons, full)
-    for number, stage in enumerate((plan.mixing, *plan.lessons)):
-        if stage is None:
-            continue
+    for number, stage in enumerate(plan.lessons, start=1):
         until = stage.until(full)
         stage = replace(stage, size=until or full)
-        where = Path(folder) / f"{'lessons' if number else 'mixing'}-{stage.size}"
-        more = {"until": until,
-                "sample_every": plan.sample_every, "seed": 13 + number,
-                "seconds": None if seconds is None else seconds - (time.monotonic() - began)}
-        if number:
-            examples = style_examples(pairs, exemplars, looks, per_look, stage, plan.hold_out, codes, 23 + number,
-                                      device)
-            model = train_styles(model, examples, parsing, where, stage.iterations, fixed_style=True, **more)
-        else:
-            bank = code_bank(base, pairs, plan.hold_out)
-            model = pretrain(model, bank, where, stage.iterations, stage.batch, **more)
+        where = Path(folder) / f"lessons-{stage.size}"
+        examples = style_examples(pairs, exemplars, looks, per_look, stage, plan.hold_out, codes, 23 + number, device)
+        model = train_styles(model, examples, parsing, where, stage.iterations, until, seed=13 + number,
+                             seconds=None if seconds is None else seconds - (time.monotonic() - began),
+                             sample_every=plan.sample_every, fixed_style=True)
         if loop.iterations_done(where) < stage.iterations:
             return None
     return model
