@@ -32,7 +32,7 @@ def lpips() -> LPIPS:
 def lessons(pairs):
     many = styled(pairs, LOOKS)
     shown = exemplars.Exemplars.from_pairs(many, LOOKS, 2, HOLD_OUT, 32)
-    return exemplars.portrait_source(many, shown, LOOKS, 2, 2, 64, HOLD_OUT)
+    return exemplars.portrait_source(many, shown, 2, 64, HOLD_OUT)
 
 
 # -- features that may be anywhere -------------------------------------------------------------------------------------

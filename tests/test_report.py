@@ -189,7 +189,7 @@ def test_masks_can_be_opened_for_a_while(trials):
 def test_open_masks_stay_open_in_training(trials, tmp_path):
     pairs = styled(write_pairs(tmp_path / "styles"), PAIR_LOOKS)
     shown = exemplars.Exemplars.from_pairs(pairs, PAIR_LOOKS, 2, HOLD_OUT, 32)
-    source = exemplars.style_source(pairs, shown, PAIR_LOOKS, 2, 4, HOLD_OUT, window=24)
+    source = exemplars.style_source(pairs, shown, 4, HOLD_OUT, window=24)
     start = duals()
     report.open_masks(start.vtoonify)
     trained, average = vtoonify.train(source, parsing_net(), TINY_D, tmp_path / "run", 3, start=start.state_dict(),

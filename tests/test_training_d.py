@@ -35,7 +35,7 @@ def shown(pairs) -> exemplars.Exemplars:
 
 @pytest.fixture
 def source(pairs, shown):
-    return exemplars.style_source(pairs, shown, LOOKS, PER_LOOK, 4, HOLD_OUT, window=24)
+    return exemplars.style_source(pairs, shown, 4, HOLD_OUT, window=24)
 
 
 def duals() -> vtoonify.DualVToonifyTask:
@@ -80,7 +80,7 @@ def test_orders_name_the_style_that_the_target_has(pairs, shown, source):
 
 
 def test_source_depends_on_seed_and_iteration_alone(pairs, shown, source):
-    again = exemplars.style_source(pairs, shown, LOOKS, PER_LOOK, 4, HOLD_OUT, window=24)
+    again = exemplars.style_source(pairs, shown, 4, HOLD_OUT, window=24)
     flat = [torch.cat([t.flatten() for t in (*s(5)[:3], *s(5).condition[:4])]) for s in (source, again)]
     assert torch.equal(*flat) and not torch.equal(source(5).x, source(6).x)
 
@@ -127,7 +127,7 @@ def test_codes_take_structure_from_the_exemplar_and_colours_from_both():
 
 def test_known_codes_draw_the_picture_and_teach_the_style_encoder(pairs, shown):
     table = np.random.default_rng(0).normal(size=(5, 2, 32)).astype(np.float32)
-    source = exemplars.style_source(pairs, shown, LOOKS, PER_LOOK, 4, HOLD_OUT, window=24, codes=table,
+    source = exemplars.style_source(pairs, shown, 4, HOLD_OUT, window=24, codes=table,
                                     table_code_until=3)
     pair, later = source(0), source(3)
     assert pair.condition.use_table_code.all() and 0 < later.condition.use_table_code.sum() < 4
@@ -167,7 +167,7 @@ def test_the_paper_recipe_leaves_the_generator_alone(source, tmp_path):
 
 
 def test_one_batch_is_learnt(pairs, shown, tmp_path):
-    pair = exemplars.style_source(pairs, shown, LOOKS, PER_LOOK, 4, HOLD_OUT, window=24)(0)
+    pair = exemplars.style_source(pairs, shown, 4, HOLD_OUT, window=24)(0)
     train(lambda i: pair, tmp_path, 80, start=duals().state_dict(), lr=3e-3, flicker_from=1.0)
     first, last = (float(row["picture"]) for row in (log_of(tmp_path)[0], log_of(tmp_path)[-1]))
     assert last < 0.75 * first

@@ -23,7 +23,7 @@ LOOKS, PER_LOOK = ("storybook", "comic"), 2
 def lessons(pairs):
     pairs = styled(pairs, LOOKS)
     shown = exemplars.Exemplars.from_pairs(pairs, LOOKS, PER_LOOK, HOLD_OUT, 32)
-    return exemplars.portrait_source(pairs, shown, LOOKS, PER_LOOK, 4, 64, HOLD_OUT)
+    return exemplars.portrait_source(pairs, shown, 4, 64, HOLD_OUT)
 
 
 @pytest.fixture

@@ -134,11 +134,12 @@ def test_held_out_people_are_never_seen_and_folders_take_turns(looks, tmp_path):
 
 
 def test_batches_depend_on_the_iteration_alone(looks):
-    shown = Exemplars([np.full((1, 32, 32, 3), 40 * k, np.uint8) for k in range(4)])
+    shown = Exemplars([np.full((1, 32, 32, 3), 40 * k, np.uint8) for k in range(4)],
+                      ("storybook", "comic"))
 
     def feed(workers):
         many = PatchDataset([Source(looks, looks.ready[3:], 64)], ("storybook", "comic"), Framing(16, 2, face=32), 2, 3,
-                            shown, (0, 2))
+                            shown)
         codes = np.arange(20, dtype=np.float32).reshape(5, 2, 2)
         return PairLoader(many, workers=workers, codes=codes, table_code_until=1)
 

@@ -143,9 +143,10 @@ def task_from_generator(story: stylegan.Distilled, config: VToonifyConfig, seed:
     return task
 
 
-def held_out_pair(pairs: Pairs, index: np.ndarray, device: str | torch.device = "cpu") -> vtoonify.Pair:
+def held_out_pair(pairs: Pairs, index: np.ndarray, device: str | torch.device = "cpu", look: str = "storybook"
+                  ) -> vtoonify.Pair:
     """Entries as they are, without augmentation."""
-    batch = augment.load(pairs, index, "storybook", device)
+    batch = augment.load(pairs, index, look, device)
     return vtoonify.Pair(augment.half(batch.photo), batch.styled, batch.photo, None)
 
 

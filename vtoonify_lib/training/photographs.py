@@ -35,7 +35,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -145,8 +145,7 @@ def _train(job: Job, sources: Sequence[Source], task: vtoonify.VToonifyTask, par
            device: str | torch.device) -> vtoonify.VToonifyTask:
     flow = job.config.in_size * job.config.detail // (2 * HANDOFF) if job.config.detail else 0
     framing = Framing(job.window, job.config.scale, job.zoom, face=task.style.image_size, flow_step=flow)
-    numbers = [EXEMPLARS * k for k in range(len(job.looks))] if exemplars else []
-    patches = PatchDataset(sources, job.looks, framing, job.batch, job.seed, exemplars, numbers)
+    patches = PatchDataset(sources, job.looks, framing, job.batch, job.seed, exemplars)
     pairs = PairLoader(patches, device, job.workers, codes)
     criterion = OurLosses(parsing) if vgg is None else SharpLosses(parsing, vgg, job.vgg_square, job.vgg_weight)
 
@@ -223,7 +222,7 @@ def _exemplars(sources: Sequence[Source], looks: Sequence[str], size: int) -> Ex
             drawn = [picture for source in sources for picture in _drawn_in(source, look, number, size)]
             blank = [np.full((size, size, 3), 128, np.uint8)]  # of a style in which nothing is drawn
             found.append(np.stack((mine + drawn) or blank))
-    return Exemplars(found)
+    return Exemplars(found, looks)
 
 
 def _drawn_in(source: Source, look: str, number: int, size: int, most: int = 4) -> list[np.ndarray]:
@@ -242,22 +241,15 @@ def _held_out_examples(pairs: Pairs, job: Job, exemplars: Exemplars | None, code
     if not len(there):
         raise VToonifyError(f"{pairs.folder} has no held-out entries to judge by; list some in its hold_out.txt")
     multiple = max(8, job.config.in_size // 32)
-    condition, side = _conditions(pairs, job, exemplars, codes) if exemplars else None, _side(pairs, job)
-    framed = (job.config.scale, multiple, condition, face, side, job.config.detail or 1)
-    return [HeldOutExample(pairs, int(entry), job.looks[n % len(job.looks)], *framed) for n, entry in enumerate(there)]
+    side = _side(pairs, job)
 
-
-def _conditions(pairs: Pairs, job: Job, exemplars: Exemplars, table: np.ndarray | None
-                ) -> Callable[[int, str], vtoonify.StyleCondition]:
     def condition(entry: int, look: str) -> vtoonify.StyleCondition:
-        index = np.array([EXEMPLARS * job.looks.index(look) + int(pairs[f"{look}_style"][entry])])
-        degrees = (torch.tensor([float(pairs[f"{look}_{axis}"][entry])]) for axis in ("structure", "color"))
-        table_codes = () if table is None else (torch.from_numpy(table[index]), torch.from_numpy(table[-1:]),
-                                                torch.ones(1, dtype=torch.bool))
-        picture = exemplars.draw(index, np.random.default_rng(0))
-        return vtoonify.StyleCondition(picture, torch.from_numpy(index), *degrees, *table_codes)
+        found = exemplars.condition(pairs, np.array([entry]), look, np.random.default_rng(0))
+        return found if codes is None else found.coded(torch.from_numpy(codes))
 
-    return condition
+    return [HeldOutExample(pairs, int(entry), job.looks[n % len(job.looks)], job.config.scale, multiple,
+                           condition if exemplars else None, face, side, job.config.detail or 1)
+            for n, entry in enumerate(there)]
 
 
 def _write(job: Job, codes: np.ndarray | None, task: vtoonify.VToonifyTask, sheets: Sequence[Image.Image],

@@ -141,11 +141,8 @@ class TableCodedTask(nn.Module):
         self.register_buffer("table", codes)
 
     def forward(self, x: Tensor, pair: Pair) -> VToonifyOutput:
-        index = pair.condition.index
-        null_code = self.table[-1:].expand(len(index), -1, -1)
-        use_table_code = torch.full_like(index, self.use_table, dtype=torch.bool)
-        condition = pair.condition._replace(codes=self.table[index], null_code=null_code, use_table_code=use_table_code)
-        return self.task(x, pair._replace(condition=condition))
+        use = torch.full_like(pair.condition.index, self.use_table, dtype=torch.bool)
+        return self.task(x, pair._replace(condition=pair.condition.coded(self.table, use)))
 
 
 def open_masks(network: VToonifyD) -> VToonifyD:

@@ -24,7 +24,7 @@ from ..studio.codes import style_codes
 from ..studio.exemplars import EXEMPLARS, LOOKS
 from ..studio.shards import Pairs, render_styles
 from ..weights.bundle import Bundle, load_bundle, save_bundle, save_tensors
-from . import augment, identity, report, vtoonify
+from . import default, identity, report, vtoonify
 from .adversary import Adversary
 from .dual_stage import DualPlan, measure_dual, train_dual
 from .dualstylegan import DualDistilled, fit_sampler
@@ -69,15 +69,9 @@ def exemplar_pictures(pairs: Pairs, hold_out: int, size: int = vtoonify.STYLE_IM
 def held_out_pair(pairs: Pairs, exemplars: Exemplars, entries: np.ndarray, look: str, codes: np.ndarray,
                   device: str | torch.device = "cpu") -> vtoonify.Pair:
     """Entries in one look as they are, without augmentation, at the degrees at which they were rendered."""
-    batch = augment.load(pairs, entries, look, device)
-    index = LOOKS.index(look) * EXEMPLARS + np.array(pairs[f"{look}_style"])[entries].astype(int)
-    exemplar = exemplars.draw(index, np.random.default_rng(0), device)
-    structure, color = (torch.from_numpy(np.array(pairs[f"{look}_{axis}"])[entries]).float().to(device)
-                        for axis in ("structure", "color"))
-    table, use_table_code = torch.from_numpy(codes).to(device), torch.ones(len(index), dtype=torch.bool, device=device)
-    condition = vtoonify.StyleCondition(exemplar, torch.from_numpy(index).to(device), structure, color, table[index],
-                                        table[-1:].expand(len(index), -1, -1), use_table_code)
-    return vtoonify.Pair(augment.half(batch.photo), batch.styled, batch.photo, None, condition)
+    condition = exemplars.condition(pairs, entries, look, np.random.default_rng(0), device)
+    return default.held_out_pair(pairs, entries, device, look)._replace(
+        condition=condition.coded(torch.from_numpy(codes).to(device)))
 
 
 def train_vtoonify(pairs: Pairs, start: Bundle, folder: Path, plan: StudioDPlan, device: str | torch.device = "cpu"
@@ -90,7 +84,7 @@ def train_vtoonify(pairs: Pairs, start: Bundle, folder: Path, plan: StudioDPlan,
     exemplars = exemplar_pictures(pairs, plan.hold_out, task.style.image_size)
 
     def source(seed: int, table_code_until: int) -> Callable[[int], vtoonify.Pair]:
-        return style_source(pairs, exemplars, LOOKS, EXEMPLARS, plan.batch, plan.hold_out, seed, plan.window, codes,
+        return style_source(pairs, exemplars, plan.batch, plan.hold_out, seed, plan.window, codes,
                             table_code_until, device)
 
     def make_adversary() -> Adversary:

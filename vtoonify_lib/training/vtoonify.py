@@ -72,6 +72,15 @@ class StyleCondition(NamedTuple):
         """Apply a function to all tensors."""
         return StyleCondition(*(None if t is None else change(t) for t in self))
 
+    def coded(self, table: Tensor, use: Tensor | None = None) -> StyleCondition:
+        """With codes from a table [styles + 1,2,D], the null code last.
+
+        use  which pictures are drawn by them, [B] bool on any device; None: all
+        """
+        use = torch.ones(len(self.index), dtype=torch.bool) if use is None else use
+        return self._replace(codes=table[self.index], null_code=table[-1:].expand(len(self.index), -1, -1),
+                             use_table_code=use.to(table.device))
+
 
 class Pair(NamedTuple):
     """A batch of pairs, pictures in [−1,1].
