@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fake_pairs import styled
-from tiny_training import HOLD_OUT, SMALL, changed, distilled, fresh, log_of, parsing_net, state, task
+from tiny_training import HOLD_OUT, SMALL, changed, distilled, fresh, log_of, parsing_net, state, task, train
 
 from vtoonify_lib.config import TINY, VToonifyError
 from vtoonify_lib.models import losses
@@ -85,8 +85,8 @@ def test_large_pictures_are_compared_at_512(lpips, monkeypatch):
 def test_vtoonify_learns_by_the_published_losses(pairs, lpips, tmp_path):
     before = state(task())
     source = vtoonify.render_source(pairs, 2, HOLD_OUT)
-    learnt, _ = vtoonify.train(source, parsing_net(), TINY, tmp_path, 3, flicker_from=0.0, **SMALL,
-                               start=task().state_dict(), criterion=objectives.PublishedLosses(lpips))
+    learnt, _ = train(task(), source, parsing_net(), tmp_path, 3, flicker_from=0.0,
+                      criterion=objectives.PublishedLosses(lpips))
     assert any(name.startswith("0.vtoonify.encoder") for name in changed(before, state(learnt)))
     row = log_of(tmp_path)[-1]
     assert float(row["picture"]) < 0.1 and {"feature", "flicker"} <= row.keys()

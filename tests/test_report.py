@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fake_pairs import styled, write_pairs
-from tiny_training import HOLD_OUT, SMALL, fresh, parsing_net, state
+from tiny_training import HOLD_OUT, SMALL, fresh, parsing_net, state, train
 
 from vtoonify_lib.config import TINY, VToonifyError
 from vtoonify_lib.faces.parsing_maps import network_input
@@ -192,8 +192,7 @@ def test_open_masks_stay_open_in_training(trials, tmp_path):
     source = exemplars.style_source(pairs, shown, 4, HOLD_OUT, window=24)
     start = duals()
     report.open_masks(start.vtoonify)
-    trained, average = vtoonify.train(source, parsing_net(), TINY_D, tmp_path / "run", 3, start=start.state_dict(),
-                                      flicker_from=0.0, **SMALL)
+    trained, average = train(start, source, parsing_net(), tmp_path / "run", 3, flicker_from=0.0)
     assert not torch.equal(trained.vtoonify.fusion_out[0].conv.weight, start.vtoonify.fusion_out[0].conv.weight)
     with torch.no_grad():
         assert (masks_of(trained, trials) == 1).all() and (masks_of(average, trials) == 1).all()

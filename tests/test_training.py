@@ -9,19 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_training import (
-    BATCH,
-    HOLD_OUT,
-    SMALL,
-    WIDTHS,
-    changed,
-    distilled,
-    equal,
-    fresh,
-    log_of,
-    state,
-    task,
-)
+from tiny_training import BATCH, HOLD_OUT, SMALL, WIDTHS, changed, distilled, equal, fresh, log_of, state, task, train
 from torch import nn
 
 from vtoonify_lib.config import TINY, GeneratorConfig, VToonifyError
@@ -42,15 +30,14 @@ def make_adversary(device="cpu"):
 @pytest.fixture(scope="module")
 def runs(pairs, parsing, base, stylised):
     def renders(folder, n, **more):
-        return state(*vtoonify.train(vtoonify.render_source(pairs, BATCH, HOLD_OUT), parsing, TINY, folder, n,
-                                     **SMALL, **more))
+        return state(*train(task(), vtoonify.render_source(pairs, BATCH, HOLD_OUT), parsing, folder, n, **more))
 
     def sharpen(folder, n, **more):
         return renders(folder, n, make_adversary=make_adversary, square=32, flicker_from=0.0, **more)
 
     def pure(folder, n, **more):
         source = paper.generator_source(base, stylised, task().style, TINY, BATCH)
-        return state(*vtoonify.train(source, parsing, TINY, folder, n, recipe="paper", **SMALL, **more))
+        return state(*train(task(), source, parsing, folder, n, recipe="paper", **more))
 
     def parse(folder, n, **more):
         return state(perception.train_parsing(pairs, folder, n, BATCH, HOLD_OUT, widths=WIDTHS, **more))
@@ -138,10 +125,10 @@ def test_a_run_begun_on_a_gpu_goes_on_on_a_cpu(pairs, tmp_path):
         model = stylegan.distill(pairs, net, TINY.generator, tmp_path / "distill", n, batch=BATCH, hold_out=HOLD_OUT,
                                  device=device, **SMALL)
         source = vtoonify.render_source(pairs, BATCH, HOLD_OUT, device=device)
-        task, _ = vtoonify.train(source, net, TINY, tmp_path / "renders", n, flicker_from=0.0, square=32,
-                                    make_adversary=partial(make_adversary, device), device=device, **SMALL)
+        simple, _ = train(task().to(device), source, net, tmp_path / "renders", n, flicker_from=0.0, square=32,
+                          make_adversary=partial(make_adversary, device))
         assert stylegan.code_bank(model, pairs, HOLD_OUT).device.type == device
-        assert all(v.isfinite().all() for v in state(net, model, task).values())
+        assert all(v.isfinite().all() for v in state(net, model, simple).values())
     assert torch.load(tmp_path / "renders" / "last.pt", weights_only=True)["iteration"] == 3
 
 
@@ -255,11 +242,11 @@ NOISE = ".noise.weight"  # none is drawn, so its strength is never learnt
 
 
 def of_tasks(recipe, pairs, parsing, base, stylised, folder) -> tuple[dict, dict]:
-    start = task().state_dict()
+    start = task()
     source = vtoonify.render_source(pairs, BATCH, HOLD_OUT) if recipe == "renders" else \
         paper.generator_source(base, stylised, task().style, TINY, BATCH)
-    trained, _ = vtoonify.train(source, parsing, TINY, folder, 3, recipe, start, seed=9, **SMALL)
-    return start, trained.state_dict()
+    trained, _ = train(start, source, parsing, folder, 3, recipe=recipe, seed=9)
+    return start.state_dict(), trained.state_dict()
 
 
 @pytest.mark.parametrize("recipe", vtoonify.RECIPES)
@@ -276,14 +263,13 @@ def test_three_steps_change_only_what_should_change(recipe, pairs, parsing, base
 
 def test_a_frozen_generator_gathers_no_gradients(pairs, parsing, tmp_path):
     """They would count in the norm that is clipped, and grow from step to step."""
-    trained, _ = vtoonify.train(vtoonify.render_source(pairs, BATCH, HOLD_OUT), parsing, TINY, tmp_path, 2, "paper",
-                                **SMALL)
+    trained, _ = train(task(), vtoonify.render_source(pairs, BATCH, HOLD_OUT), parsing, tmp_path, 2, recipe="paper")
     assert all(p.grad is None for p in [*trained.vtoonify.generator.parameters(), *trained.style.parameters()])
 
 
-def test_unknown_recipe(parsing, tmp_path):
+def test_unknown_recipe():
     with pytest.raises(VToonifyError, match="'paint'; it must be one of renders, paper"):
-        vtoonify.train(lambda i: None, parsing, TINY, tmp_path, 2, recipe="paint")
+        vtoonify.TrainingSettings(2, recipe="paint")
 
 
 @pytest.mark.parametrize("target", ["photo", "storybook"])

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tiny_training
 import torch
 from fake_pairs import styled, write_pairs
 from tiny_training import HOLD_OUT, SMALL, changed, equal, fresh, log_of, parsing_net, state, task
@@ -42,8 +43,8 @@ def duals() -> vtoonify.DualVToonifyTask:
     return fresh(vtoonify.DualVToonifyTask, config=TINY_D, **SMALL)
 
 
-def train(source, folder, n, **more):
-    return vtoonify.train(source, parsing_net(), TINY_D, folder, n, **{**SMALL, "flicker_from": 0.0, **more})
+def train(source, folder, n, start=None, **more):
+    return tiny_training.train(start or duals(), source, parsing_net(), folder, n, **{"flicker_from": 0.0, **more})
 
 
 # -- what it is shown ------------------------------------------------------------------------------------------------
@@ -151,7 +152,7 @@ def test_known_codes_draw_the_picture_and_teach_the_style_encoder(pairs, shown):
 # -- training ----------------------------------------------------------------------------------------------------------
 def test_three_steps_change_encoder_modres_masks_and_style_encoder(source, tmp_path):
     start = duals()
-    trained, _ = train(source, tmp_path, 3, start=start.state_dict())
+    trained, _ = train(source, tmp_path, 3, start)
     parts = {name.split(".", 1)[1] for name in changed(state(start), state(trained))}
     for part in ("style.", "vtoonify.encoder.", "vtoonify.res.1.", "vtoonify.fusion_out.0.conv2.",
                  "vtoonify.fusion_out.0.linear.", "vtoonify.generator.res.7.", "vtoonify.generator.style.1."):
@@ -161,14 +162,14 @@ def test_three_steps_change_encoder_modres_masks_and_style_encoder(source, tmp_p
 
 def test_the_paper_recipe_leaves_the_generator_alone(source, tmp_path):
     start = duals()
-    trained, _ = train(source, tmp_path, 2, start=start.state_dict(), recipe="paper")
+    trained, _ = train(source, tmp_path, 2, start, recipe="paper")
     moved = changed(state(start.vtoonify), state(trained.vtoonify))
     assert moved and not any(name.startswith("0.generator.") for name in moved)
 
 
 def test_one_batch_is_learnt(pairs, shown, tmp_path):
     pair = exemplars.style_source(pairs, shown, 4, HOLD_OUT, window=24)(0)
-    train(lambda i: pair, tmp_path, 80, start=duals().state_dict(), lr=3e-3, flicker_from=1.0)
+    train(lambda i: pair, tmp_path, 80, lr=3e-3, flicker_from=1.0)
     first, last = (float(row["picture"]) for row in (log_of(tmp_path)[0], log_of(tmp_path)[-1]))
     assert last < 0.75 * first
 
@@ -177,7 +178,7 @@ def test_sharpening_asks_about_degree_and_style_and_resumes_to_the_bit(source, t
     def make_adversary():
         return Adversary(ConditionalPatches(len(LOOKS) * PER_LOOK, width=8), r1_weight=0.0)
 
-    more = {"start": duals().state_dict(), "make_adversary": make_adversary, "square": 32}
+    more = {"make_adversary": make_adversary, "square": 32}
     whole = train(source, tmp_path / "a", 3, **more)
     calls, optimizer_step = [], loop.optimizer_step
 

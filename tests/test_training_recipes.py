@@ -10,19 +10,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from tiny_training import (
-    BATCH,
-    HOLD_OUT,
-    SMALL,
-    WIDTHS,
-    changed,
-    distilled,
-    equal,
-    fresh,
-    log_of,
-    state,
-    task,
-)
+from tiny_training import BATCH, HOLD_OUT, SMALL, WIDTHS, changed, distilled, equal, fresh, log_of, state, task, train
 from torch import nn
 
 from vtoonify_lib.config import PARSING_CLASSES, TINY, GeneratorConfig, VToonifyError
@@ -42,14 +30,13 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def test_a_discriminator_larger_than_the_pairs(pairs, parsing, tmp_path):
     source = vtoonify.render_source(pairs, BATCH, HOLD_OUT, window=24)
     with pytest.raises(VToonifyError, match="squares of 64 px and the pairs are only 48×48"):
-        vtoonify.train(source, parsing, TINY, tmp_path, 1, make_adversary=lambda: vtoonify.stylegan_adversary(64),
-                       square=64, **SMALL)
+        train(task(), source, parsing, tmp_path, 1, make_adversary=lambda: vtoonify.stylegan_adversary(64), square=64)
 
 
 # -- learning ---------------------------------------------------------------------------------------------------------
 def test_one_batch_overfits(pairs, parsing, tmp_path):
     pair = vtoonify.render_source(pairs, BATCH, HOLD_OUT)(0)
-    vtoonify.train(lambda i: pair, parsing, TINY, tmp_path, 80, lr=8e-3, flicker_from=1, sample_pairs=pair, **SMALL)
+    train(task(), lambda i: pair, parsing, tmp_path, 80, lr=8e-3, flicker_from=1, sample_pairs=pair)
     first, *_, last = log_of(tmp_path)
     assert float(last["picture"]) < 0.6 * float(first["picture"])
     assert list((tmp_path / "samples").iterdir())

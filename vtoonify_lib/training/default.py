@@ -156,21 +156,19 @@ def train_vtoonify(pairs: Pairs, parsing: ParsingNet, story: stylegan.Distilled,
 
     The flicker loss rises from 0 twice: in the second half of the training, and all through the sharpening.
     """
-    trained = vtoonify.train(_source(pairs, plan, 3, device), parsing, config, folder / "vtoonify", plan.vtoonify,
-                             start=task_from_generator(story, config).state_dict(),
-                             sample_pairs=held_out_pair(pairs, np.arange(8), device), device=device)[1]
+    _, trained = vtoonify.train(task_from_generator(story, config).to(device), _source(pairs, plan, 3, device), parsing,
+                                folder / "vtoonify", vtoonify.TrainingSettings(plan.vtoonify),
+                                held_out_pair(pairs, np.arange(8), device))
     return sharpen(pairs, parsing, trained, folder, plan, device)
 
 
 def sharpen(pairs: Pairs, parsing: ParsingNet, task: vtoonify.VToonifyTask, folder: Path, plan: DefaultPlan,
             device: str | torch.device = "cpu") -> vtoonify.VToonifyTask:
     """The second part of `train_vtoonify`, from any task of VToonify-T."""
-    style = task.style
-    return vtoonify.train(_source(pairs, plan, 31, device), parsing, task.vtoonify.config, folder / "sharpen",
-                          plan.sharpen, start=task.state_dict(), lr=SHARPEN_LR, flicker_from=0.0, seed=31,
-                          sample_pairs=held_out_pair(pairs, np.arange(8), device), image_size=style.image_size,
-                          width=style.body[0].out_channels, square=plan.square,
-                          make_adversary=lambda: vtoonify.stylegan_adversary(plan.square, device), device=device)[1]
+    how = vtoonify.TrainingSettings(plan.sharpen, lr=SHARPEN_LR, flicker_from=0.0, seed=31, square=plan.square)
+    return vtoonify.train(task, _source(pairs, plan, 31, device), parsing, folder / "sharpen", how,
+                          held_out_pair(pairs, np.arange(8), device),
+                          lambda: vtoonify.stylegan_adversary(plan.square, device))[1]
 
 
 def _source(pairs: Pairs, plan: DefaultPlan, seed: int, device: str | torch.device) -> Callable[[int], vtoonify.Pair]:

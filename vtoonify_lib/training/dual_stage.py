@@ -28,6 +28,7 @@ from .default import Stage, check_stages
 from .dualstylegan import DualDistilled, StyleExample, train_styles
 from .exemplars import Exemplars, portrait_source
 from .stylegan import Distilled
+from .vtoonify import encoder_size
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def base_of(bundle: Bundle) -> Distilled:
         generator, person = bundle.network("dual").generator, bundle.network("person_encoder")
     else:
         generator, person = bundle.network("base"), bundle.network("style_encoder")
-    base = Distilled(bundle.config.generator, person.image_size, person.body[0].out_channels)
+    base = Distilled(bundle.config.generator, **encoder_size(person))
     base.generator.load_state_dict(generator.state_dict())
     base.encoder.load_state_dict(person.state_dict())
     return base

@@ -29,7 +29,7 @@ from . import loop
 from .adversary import Adversary
 from .objectives import Criterion, OurLosses, picture_loss
 from .stylegan import Distilled, fit_mapping
-from .vtoonify import STYLE_IMAGE, StyleCondition, detail_mask, rows
+from .vtoonify import STYLE_IMAGE, StyleCondition, detail_mask, encoder_size, rows
 
 WALK = (0.1, 0.2, 1.0)  # shares of the pre-training after which one more resolution of structure joins in: l = 7, 6, 5
 NORM_WEIGHT = 0.01  # of the norm of ModRes' convolutions: keeps residuals small that a style does not need
@@ -56,7 +56,7 @@ class DualDistilled(nn.Module):
                gives its code twice
         """
         torch.manual_seed(seed)
-        model = cls(base.generator.config, base.encoder.image_size, base.encoder.body[0].out_channels)
+        model = cls(base.generator.config, **encoder_size(base.encoder))
         model.generator.generator.load_state_dict(base.generator.state_dict())
         model.encoder.load_state_dict(base.encoder.state_dict())
         if style is None:
@@ -76,7 +76,7 @@ class DualDistilled(nn.Module):
             raise VToonifyError(f"{bundle.name} has no DualStyleGAN to fit styles with; load studio-d")
         networks = (bundle.network(name) for name in ("dual", "person_encoder", "style_encoder"))
         generator, person, style = networks
-        model = cls(generator.config, style.image_size, style.body[0].out_channels)
+        model = cls(generator.config, **encoder_size(style))
         model.generator, model.encoder, model.style = generator, person, style
         return model.eval()
 

@@ -20,7 +20,7 @@ from ..models.vtoonify_d import VToonifyD
 from ..studio.shards import Pairs
 from . import augment, loop
 from .dualstylegan import StyleExample, doubled
-from .vtoonify import STYLE_IMAGE, DualVToonifyTask, Pair, StyleCondition, VToonifyTask, cut_out
+from .vtoonify import STYLE_IMAGE, DualVToonifyTask, Pair, StyleCondition, VToonifyTask, cut_out, encoder_size
 
 OPEN_MASK = 1.0  # bias of the fusion masks at the start: tanh(1) of the photograph's detail passes
 
@@ -122,7 +122,7 @@ def dual_task(simple: VToonifyTask, config: VToonifyConfig, seed: int = 0) -> Du
     """VToonify-D initialised from a trained VToonify-T: all weights that the two share, and a style encoder that gives
     the old code twice. `config` is that of the T with the other backbone."""
     torch.manual_seed(seed)
-    dual = DualVToonifyTask(config, simple.style.image_size, simple.style.body[0].out_channels)
+    dual = DualVToonifyTask(config, **encoder_size(simple.style))
     dual.vtoonify.load_state_dict({**dual.vtoonify.state_dict(), **_renamed(simple.vtoonify)})
     for fusion in dual.vtoonify.fusion_out:
         torch.nn.init.constant_(fusion.conv2.bias, OPEN_MASK)

@@ -155,12 +155,10 @@ def _train(job: Job, sources: Sequence[Source], task: vtoonify.VToonifyTask, par
         net = ConditionalDiscriminator(replace(vtoonify.ADVERSARY, size=job.square), EXEMPLARS * len(job.looks))
         return Adversary(net, device, r1_weight=job.r1, mixed=True)
 
-    return vtoonify.train(
-        pairs, parsing, job.config, job.work / "run", job.iterations, start=task.state_dict(), lr=job.lr,
-        flicker_from=job.flicker_from, seed=job.seed, image_size=task.style.image_size,
-        width=task.style.body[0].out_channels, make_adversary=make_adversary if job.adversary_from < 1 else None,
-        square=job.square, sharpen=job.sharpen, criterion=criterion, adversary_from=job.adversary_from, clock=clock,
-        device=device)[1]
+    how = vtoonify.TrainingSettings(job.iterations, lr=job.lr, flicker_from=job.flicker_from, seed=job.seed,
+                                    square=job.square, sharpen=job.sharpen, adversary_from=job.adversary_from)
+    return vtoonify.train(task, pairs, parsing, job.work / "run", how, criterion=criterion, clock=clock,
+                          make_adversary=make_adversary if job.adversary_from < 1 else None)[1]
 
 
 def _opened(path: Path, work: Path) -> Pairs:
@@ -296,15 +294,14 @@ def make_bundle(out: str | Path, folder: str | Path, start: str = "studio-t", ti
         if "styles" not in base.info["files"]:
             raise VToonifyError(f"{base.name} has no styles for the VToonify-D in {out}; start from one that has")
         files["styles"], styles = base.path("styles"), base.styles
-    style = {"image_size": task.style.image_size, "n_latent": task.style.n_latent,
-             "style_dim": config.generator.style_dim, "width": task.style.body[0].out_channels}
     title = title or f"VToonify-{config.backbone[0].upper()}: {', '.join(metrics['looks'])}"
     return save_bundle(
         folder, name=Path(folder).name, title=title,
         config=replace(config, face_size=round(metrics["job"].get("eyes", 0) / EYE_FRACTION) or None),
         networks=networks,
         files=files, styles=styles,
-        models={"vtoonify": {"inference": True}, "parsing": base.info["models"]["parsing"], "style_encoder": style},
+        models={"vtoonify": {"inference": True}, "parsing": base.info["models"]["parsing"],
+                "style_encoder": vtoonify.encoder_arguments(task.style)},
         metrics={**metrics["after"], "before": metrics["before"]}, provenance={
             "data": f"{' + '.join(map(str, metrics['entries']))} pairs of photographs and drawings, "
                     "held-out ones aside",

@@ -30,6 +30,7 @@ from .dual_stage import DualPlan, measure_dual, train_dual
 from .dualstylegan import DualDistilled, fit_sampler
 from .exemplars import Exemplars, style_source
 from .starting import initial_task
+from .vtoonify import TrainingSettings
 
 TITLE = "Four looks of 24 exemplars (VToonify-D, trained on our own renders)"
 STAND_FOR = {"storybook": "storybook-05", "clay": "clay-08", "comic": "comic-17", "caricature": "caricature-08"}
@@ -80,7 +81,7 @@ def train_vtoonify(pairs: Pairs, start: Bundle, folder: Path, plan: StudioDPlan,
 
     The flicker loss rises from 0 twice: towards the end of the training, and all through the sharpening.
     """
-    task, codes = initial_task(start), style_codes(start.config.generator.style_dim)
+    task, codes = initial_task(start).to(device), style_codes(start.config.generator.style_dim)
     exemplars = exemplar_pictures(pairs, plan.hold_out, task.style.image_size)
 
     def source(seed: int, table_code_until: int) -> Callable[[int], vtoonify.Pair]:
@@ -94,14 +95,12 @@ def train_vtoonify(pairs: Pairs, start: Bundle, folder: Path, plan: StudioDPlan,
     few = min(3, plan.hold_out // len(LOOKS))
     samples = vtoonify.joined([held_out_pair(pairs, exemplars, np.arange(few * k, few * (k + 1)), look, codes, device)
                                for k, look in enumerate(LOOKS)])
-    more = {"sample_pairs": samples, "image_size": task.style.image_size,
-            "width": task.style.body[0].out_channels, "device": device}
-    parsing, config = start.network("parsing").to(device), task.vtoonify.config
-    trained = vtoonify.train(source(3, int(plan.told_until * plan.vtoonify)), parsing, config, folder / "vtoonify",
-                             plan.vtoonify, start=task.state_dict(), flicker_from=plan.flicker_from, **more)[1]
-    return vtoonify.train(source(31, 0), parsing, config, folder / "sharpen", plan.sharpen, start=trained.state_dict(),
-                          lr=plan.sharpen_lr, flicker_from=0.0, seed=31, make_adversary=make_adversary,
-                          square=plan.square, sharpen=plan.sharpen_weight, **more)[1]
+    parsing = start.network("parsing").to(device)
+    _, trained = vtoonify.train(task, source(3, int(plan.told_until * plan.vtoonify)), parsing, folder / "vtoonify",
+                                TrainingSettings(plan.vtoonify, flicker_from=plan.flicker_from), samples)
+    how = TrainingSettings(plan.sharpen, lr=plan.sharpen_lr, flicker_from=0.0, seed=31, square=plan.square,
+                           sharpen=plan.sharpen_weight)
+    return vtoonify.train(trained, source(31, 0), parsing, folder / "sharpen", how, samples, make_adversary)[1]
 
 
 def train_studio_d(folder: str | Path, out: str | Path, plan: StudioDPlan | None = None, start: str = "studio-t",
@@ -162,19 +161,13 @@ def write_bundle(out: str | Path, start: Bundle, task: vtoonify.DualVToonifyTask
         "parsing, landmarks": f"those of {start.name}", "plan": asdict(plan),
         **({"history": history} if history else {})}
     models = {"vtoonify": {"inference": True}, "parsing": start.info["models"]["parsing"],
-              "style_encoder": _arguments(task.style), "identity": _arguments(identity_net),
-              "person_encoder": _arguments(dual.encoder)}
+              **{name: vtoonify.encoder_arguments(net) for name, net in (
+                  ("style_encoder", task.style), ("identity", identity_net), ("person_encoder", dual.encoder))}}
     names = [f"{look}-{number:02d}" for look in LOOKS for number in range(EXEMPLARS)]
     styles = {"names": names, "looks": STAND_FOR, "start": START}
     save_bundle(out, name=out.name, title=TITLE, config=task.vtoonify.config, networks=networks, models=models,
                 files={"landmarks": start.path("landmarks"), "styles": out / "styles.safetensors"}, styles=styles,
                 metrics=numbers, provenance=provenance)
-
-
-def _arguments(net: StyleEncoder) -> dict[str, int]:
-    """Arguments of the constructor for a style encoder of this size."""
-    return {"image_size": net.image_size, "n_latent": net.n_latent, "style_dim": net.style_dim,
-            "width": net.body[0].out_channels}
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -190,6 +190,17 @@ class DualVToonifyTask(VToonifyTask):
         return loop.equalised_rates(self)
 
 
+def encoder_arguments(net: StyleEncoder) -> dict[str, int]:
+    """Arguments of the constructor for a style encoder of this size."""
+    return {"image_size": net.image_size, "n_latent": net.n_latent, "style_dim": net.style_dim,
+            "width": net.body[0].out_channels}
+
+
+def encoder_size(net: StyleEncoder) -> dict[str, int]:
+    """Those of them that a task takes."""
+    return {name: value for name, value in encoder_arguments(net).items() if name in ("image_size", "width")}
+
+
 # -- training on pairs ------------------------------------------------------------------------------------------------
 def render_source(pairs: Pairs, batch: int, hold_out: int = 256, seed: int = 3, style: str = "storybook",
                   window: int | None = None, device: str | torch.device = "cpu") -> Callable[[int], Pair]:
@@ -215,54 +226,72 @@ def cut_out(pair: Pair, window: int | None, rng: torch.Generator) -> Pair:
     return pair._replace(x=crop(pair.x, spot), y=crop(pair.y, spot, scale), parsing=crop(pair.parsing, spot))
 
 
-def train(pairs: Callable[[int], Pair], parsing: ParsingNet, config: VToonifyConfig, folder: str | os.PathLike,
-          iterations: int, recipe: str = "renders", start: dict | None = None, lr: float = 1e-3,
-          flicker_from: float = 0.5, flicker_share: float = 0.25, seed: int = 3, seconds: float | None = None,
-          sample_pairs: Pair | None = None, sample_every: int = 250, image_size: int = STYLE_IMAGE, width: int = 32,
-          make_adversary: Callable[[], Adversary] | None = None, square: int = SQUARE, sharpen: float = SHARPEN_WEIGHT,
-          criterion: Criterion | None = None, adversary_from: float = 0.0, clock: loop.Clock | None = None,
-          device: str | torch.device = "cpu") -> tuple[VToonifyTask, VToonifyTask]:
-    """Train a VToonify → (task, its moving average), resumable in `folder`.
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How long and how a VToonify is trained.
 
-    pairs          iteration → batch, see `render_source` and `paper.generator_source`
-    recipe         "renders": the whole of VToonify learns; "paper": encoder and fusion only, the generator is frozen
-    start          state dict of a VToonifyTask to begin from
-    flicker_from   share of the iterations after which the weight of the flicker loss ramps up from 0
-    flicker_share  part of each batch that the flicker loss sees (it costs a second pass)
-    sample_pairs   pairs to draw every `sample_every` iterations
-    image_size, width  of the style encoder
-    make_adversary  makes the adversary, which sees squares of the output, `square` pixels wide; None: no adversarial
-                   loss. Where the pairs have conditions, it is conditioned on structure degree and style
-    sharpen        weight of the adversarial loss
-    criterion      the losses of the pictures; None: ours. See `objectives` for the published ones
+    recipe          "renders": the whole of VToonify learns; "paper": encoder and fusion only, the generator is frozen
+    flicker_from    share of the run after which the weight of the flicker loss ramps up from 0
+    flicker_share   part of each batch that the flicker loss sees (it costs a second pass)
+    sample_every    iterations between two pictures of samples
+    square          side of the squares of the output that the adversary sees, in pixels
+    sharpen         weight of the adversarial loss
     adversary_from  share of the run after which the adversarial loss is used
-    clock          time limit of the run; shares of the run are then shares of its time instead of the iterations
-    device         where the networks are; the pairs must come there
+    VToonifyError for another recipe.
     """
-    if recipe not in RECIPES:
-        raise VToonifyError(f"recipe is {recipe!r}; it must be one of {', '.join(RECIPES)}")
-    torch.manual_seed(seed)
-    kind = DualVToonifyTask if config.backbone == "dualstylegan" else VToonifyTask
-    task = kind(config, image_size, width).to(device)
-    if start:
-        task.load_state_dict(start)
-    task.freeze(recipe)
-    optimizer = torch.optim.Adam(task.groups(), lr, betas=(0.9, 0.99))
+
+    iterations: int
+    recipe: str = "renders"
+    lr: float = 1e-3
+    flicker_from: float = 0.5
+    flicker_share: float = 0.25
+    seed: int = 3
+    sample_every: int = 250
+    square: int = SQUARE
+    sharpen: float = SHARPEN_WEIGHT
+    adversary_from: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.recipe not in RECIPES:
+            raise VToonifyError(f"recipe is {self.recipe!r}; it must be one of {', '.join(RECIPES)}")
+
+
+def train(task: VToonifyTask, pairs: Callable[[int], Pair], parsing: ParsingNet, folder: str | os.PathLike,
+          settings: TrainingSettings, sample_pairs: Pair | None = None,
+          make_adversary: Callable[[], Adversary] | None = None, criterion: Criterion | None = None,
+          seconds: float | None = None, clock: loop.Clock | None = None) -> tuple[VToonifyTask, VToonifyTask]:
+    """Train a copy of a VToonify → (the copy, its moving average), resumable in `folder`.
+
+    task            what to begin with; the pairs must come to its device
+    pairs           iteration → batch, see `render_source` and `paper.generator_source`
+    sample_pairs    pairs to draw every now and then
+    make_adversary  makes the adversary; None: no adversarial loss. Where the pairs have conditions, it is conditioned
+                    on structure degree and style
+    criterion       the losses of the pictures; None: ours. See `objectives` for the published ones
+    seconds         stop early after this long; the next call goes on
+    clock           time limit of the run; shares of the run are then shares of its time instead of the iterations
+    """
+    start, how, iterations = task, settings, settings.iterations
+    torch.manual_seed(how.seed)
+    task = type(start)(start.vtoonify.config, **encoder_size(start.style)).to(next(start.parameters()).device)
+    task.load_state_dict(start.state_dict())
+    task.freeze(how.recipe)
+    optimizer = torch.optim.Adam(task.groups(), how.lr, betas=(0.9, 0.99))
     ema = loop.EMA(task, decay=0.998)
     parsing = parsing.eval().requires_grad_(False)
     adversary, criterion = make_adversary() if make_adversary else None, criterion or OurLosses(parsing)
 
     def step(i: int) -> dict[str, Tensor]:
-        pair, rng = pairs(i), loop.rng_for(seed + 100, i)
+        pair, rng = pairs(i), loop.rng_for(how.seed + 100, i)
         at, total = (i, iterations) if clock is None else (clock.share(), 1.0)
         about = () if pair.condition is None else (pair.condition.structure, pair.condition.index)
-        weight = flicker_weight(at, total, flicker_from, criterion.flicker)
-        out, parts = _losses(task, parsing, criterion, pair, weight, flicker_share, rng)
-        playing = adversary is not None and at >= adversary_from * total
+        weight = flicker_weight(at, total, how.flicker_from, criterion.flicker)
+        out, parts = _losses(task, parsing, criterion, pair, weight, how.flicker_share, rng)
+        playing = adversary is not None and at >= how.adversary_from * total
         if playing:
-            fake, real = _square(out, pair, square, rng)
-            parts["sharp"] = sharpen * adversary.generator_loss(fake, *about)
-        rate = loop.warm_cosine(lr, at, total, warmup=100, floor=0.02, done=i)
+            fake, real = _square(out, pair, how.square, rng)
+            parts["sharp"] = how.sharpen * adversary.generator_loss(fake, *about)
+        rate = loop.warm_cosine(how.lr, at, total, warmup=100, floor=0.02, done=i)
         loop.optimizer_step(sum(parts.values()), optimizer, rate, clip=1.0)
         ema.update(task, i)
         values = {name: value.detach() for name, value in parts.items()}
@@ -273,8 +302,8 @@ def train(pairs: Callable[[int], Pair], parsing: ParsingNet, config: VToonifyCon
 
     parts = {"task": task, "ema": ema, "optimizer": optimizer, **(adversary.parts() if adversary else {}),
              **({"clock": clock} if clock else {})}
-    loop.run(folder, iterations, step, parts, sample if sample_pairs else None, sample_every, seconds=seconds,
-             clock=clock, title=f"VToonify-{config.backbone[0].upper()}")
+    loop.run(folder, iterations, step, parts, sample if sample_pairs else None, how.sample_every, seconds=seconds,
+             clock=clock, title=f"VToonify-{task.vtoonify.config.backbone[0].upper()}")
     return task, ema.model
 
 
