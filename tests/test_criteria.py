@@ -102,8 +102,8 @@ def test_dualstylegan_learns_by_the_published_losses(lessons, lpips, tmp_path):
         made.append(Adversary(fresh(Discriminator, 4, config=TINY.generator)))
         return made[-1]
 
-    dualstylegan.train_styles(dual, lessons, parsing_net(), tmp_path, 2, make_adversary=make_adversary, norm=0.01,
-                              criterion=objectives.PublishedStyleLosses(lpips, who))
+    dualstylegan.train_styles(dual, lessons, parsing_net(), tmp_path, dualstylegan.StyleSettings(2, norm=0.01),
+                              objectives.PublishedStyleLosses(lpips, who), make_adversary)
     names = {name.split(".")[2] for name in changed(before, state(dual)) if name.startswith("0.generator")}
     assert names == {"style", "res"} and len(made) == 1
     row = log_of(tmp_path)[-1]

@@ -16,7 +16,7 @@ from vtoonify_lib.evaluation import metrics
 from vtoonify_lib.media.images import to_tensor
 from vtoonify_lib.models.encoders import StyleEncoder
 from vtoonify_lib.training import augment, dual_stage, exemplars, loop
-from vtoonify_lib.training.default import Stage
+from vtoonify_lib.training.loop import Stage
 from vtoonify_lib.weights.bundle import save_bundle
 
 pytestmark = pytest.mark.usefixtures("one_thread")

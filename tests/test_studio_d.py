@@ -23,8 +23,8 @@ from vtoonify_lib.studio.photo_looks import LOOKS as PHOTO_LOOKS
 from vtoonify_lib.studio.styles import PHOTO, at
 from vtoonify_lib.styles.request import Look
 from vtoonify_lib.training import dual_stage, identity, report, studio_d
-from vtoonify_lib.training.default import Stage
 from vtoonify_lib.training.dual_stage import DualPlan
+from vtoonify_lib.training.loop import Stage
 from vtoonify_lib.training.style_fitting import fitter
 from vtoonify_lib.weights.bundle import load_bundle, save_bundle
 

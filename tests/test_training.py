@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_training import BATCH, HOLD_OUT, SMALL, WIDTHS, changed, distilled, equal, fresh, log_of, state, task, train
+from tiny_training import BATCH, HOLD_OUT, WIDTHS, changed, distilled, equal, fresh, log_of, state, task, train
 from torch import nn
 
 from vtoonify_lib.config import TINY, GeneratorConfig, VToonifyError
@@ -42,12 +42,12 @@ def runs(pairs, parsing, base, stylised):
     def parse(folder, n, **more):
         return state(perception.train_parsing(pairs, folder, n, BATCH, HOLD_OUT, widths=WIDTHS, **more))
 
-    def distill(folder, n, **more):
-        return state(stylegan.distill(pairs, parsing, TINY.generator, folder, n, batch=BATCH, hold_out=HOLD_OUT,
-                                      **SMALL, **more))
+    def distill(folder, n, until=None, **more):
+        return state(stylegan.distill(distilled(), pairs, parsing, folder, loop.Stage(until, n, BATCH),
+                                      hold_out=HOLD_OUT, **more))
 
     def tune(folder, n, **more):
-        return distill(folder, n, target="storybook", start=distilled().state_dict(), until=32, **more)
+        return distill(folder, n, until=32, target="storybook", **more)
 
     def pretrain(folder, n, **more):
         return state(paper.pretrain(base, stylised, parsing, fresh(VToonify, config=TINY), folder, n, BATCH, **more))
@@ -58,7 +58,8 @@ def runs(pairs, parsing, base, stylised):
         def real(i):
             return augment.load(pairs, np.array([4, 5 + i % 3]), "photo").photo
 
-        return state(stylegan.adversarial(generator, real, folder, n, r1_every=2, **more), generator)
+        how = stylegan.AdversarialSettings(n, r1_every=2)
+        return state(stylegan.adversarial(generator, real, folder, how, **more), generator)
 
     return {f.__name__: f for f in (renders, sharpen, pure, parse, distill, tune, pretrain, game)}
 
@@ -122,8 +123,8 @@ def test_no_time_no_step(runs, kind, tmp_path):
 def test_a_run_begun_on_a_gpu_goes_on_on_a_cpu(pairs, tmp_path):
     for n, device in ((2, "cuda"), (3, "cpu")):
         net = perception.train_parsing(pairs, tmp_path / "parse", n, BATCH, HOLD_OUT, widths=WIDTHS, device=device)
-        model = stylegan.distill(pairs, net, TINY.generator, tmp_path / "distill", n, batch=BATCH, hold_out=HOLD_OUT,
-                                 device=device, **SMALL)
+        model = stylegan.distill(distilled().to(device), pairs, net, tmp_path / "distill", loop.Stage(None, n, BATCH),
+                                 hold_out=HOLD_OUT)
         source = vtoonify.render_source(pairs, BATCH, HOLD_OUT, device=device)
         simple, _ = train(task().to(device), source, net, tmp_path / "renders", n, flicker_from=0.0, square=32,
                           make_adversary=partial(make_adversary, device))
@@ -275,8 +276,8 @@ def test_unknown_recipe():
 @pytest.mark.parametrize("target", ["photo", "storybook"])
 def test_three_steps_of_distillation(target, pairs, parsing, tmp_path):
     start = distilled().state_dict()
-    after = stylegan.distill(pairs, parsing, TINY.generator, tmp_path, 3, target, start, batch=BATCH,
-                             hold_out=HOLD_OUT, **SMALL).state_dict()
+    after = stylegan.distill(distilled(), pairs, parsing, tmp_path, loop.Stage(None, 3, BATCH), target, HOLD_OUT
+                             ).state_dict()
     parts = {name.split(".")[0] for name in changed(start, after)}
     assert parts == ({"generator", "encoder"} if target == "photo" else {"generator"})
     assert not any(name.startswith(("generator.style.", "generator.noises.")) for name in changed(start, after))
@@ -284,8 +285,8 @@ def test_three_steps_of_distillation(target, pairs, parsing, tmp_path):
 
 def test_distillation_up_to_a_resolution(pairs, parsing, tmp_path):
     start = distilled().state_dict()
-    after = stylegan.distill(pairs, parsing, TINY.generator, tmp_path, 2, start=start, until=32, batch=BATCH,
-                             hold_out=HOLD_OUT, **SMALL).state_dict()
+    after = stylegan.distill(distilled(), pairs, parsing, tmp_path, loop.Stage(32, 2, BATCH), hold_out=HOLD_OUT
+                             ).state_dict()
     names = changed(start, after)
     above = latents.first_kept_conv()  # of the next resolution
     assert any(n.startswith(f"generator.convs.{above - 1}.") for n in names)

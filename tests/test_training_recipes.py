@@ -101,11 +101,12 @@ def test_generators_grow_and_share_codes_and_mapping(pairs, parsing, tmp_path, m
     grown, distill = [], stylegan.distill
 
     def noted(*a, **k):
-        grown.append((a[5], a[7], a[11]))  # target, until, seed
-        return distill(*a, **k, **SMALL)
+        grown.append((a[5], a[4].until(64), k["seed"]))  # target, resolution, seed
+        return distill(*a, **k)
 
     monkeypatch.setattr(stylegan, "distill", noted)
-    stages = (default.Stage(32, 1, 2), default.Stage(64, 1, 2))
+    monkeypatch.setattr(stylegan, "Distilled", partial(stylegan.Distilled, **SMALL))
+    stages = (loop.Stage(32, 1, 2), loop.Stage(64, 1, 2))
     plan = default.DefaultPlan(hold_out=HOLD_OUT, base=stages, storybook=stages)
     base, story = default.train_generators(pairs, parsing, tmp_path, plan, TINY)
     assert [g[:2] for g in grown] == [("photo", 32), ("photo", None), ("storybook", 32), ("storybook", None)]
@@ -120,7 +121,7 @@ def test_the_default_bundle_from_nothing(pairs, tmp_path, monkeypatch):
     monkeypatch.setattr(default, "render_pairs", lambda *a, **k: pairs)
     monkeypatch.setattr(landmarks, "make", lambda folder, out, plan: shutil.copy(shipped, out) and {"all": 0.05})
     monkeypatch.setattr(stylegan, "fit_mapping", partial(stylegan.fit_mapping, iterations=2, batch=8))
-    stages = (default.Stage(None, 1, 2),)
+    stages = (loop.Stage(None, 1, 2),)
     plan = default.DefaultPlan(12, HOLD_OUT, 1, 1, stages, stages, 1, 1, BATCH, window=24, square=32)
     default.train_default(tmp_path / "runs", tmp_path / "ours", plan, TINY)
     bundle = load_bundle(tmp_path / "ours")

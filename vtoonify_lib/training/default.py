@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -27,32 +27,11 @@ from ..models.encoders import ParsingNet
 from ..studio.shards import Pairs, render_pairs
 from ..weights.bundle import load_bundle, save_bundle
 from . import augment, landmarks, loop, perception, stylegan, vtoonify
+from .loop import Stage
 from .starting import task_from_bundle
 
 TITLE = "Storybook (VToonify-T, trained on our own renders)"
 SHARPEN_LR = 5e-4
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Part of a generator's training: resolution (None: full), iterations, batch."""
-
-    size: int | None
-    iterations: int
-    batch: int = 32
-
-    def until(self, full: int) -> int | None:
-        """The argument `until` of training: the resolution, None for `full`. VToonifyError above `full`."""
-        if self.size is not None and self.size > full:
-            raise VToonifyError(f"a stage trains up to {self.size} px and the generator has {full}; leave its size out")
-        return None if self.size == full else self.size
-
-
-def check_stages(stages: Sequence[Stage], full: int) -> None:
-    """Raise VToonifyError unless the last stage trains every layer of a generator of `full` pixels."""
-    if stages and stages[-1].until(full) is not None:
-        raise VToonifyError(f"the last stage trains up to {stages[-1].size} px and the generator has {full}, whose "
-                            "finest layers would stay as they began; give the last stage size None")
 
 
 @dataclass(frozen=True)
@@ -116,17 +95,16 @@ def train_further(folder: str | Path, out: str | Path, start: str = "studio-t", 
 def train_generators(pairs: Pairs, parsing: ParsingNet, folder: Path, plan: DefaultPlan, config: VToonifyConfig,
                      device: str | torch.device = "cpu") -> tuple[stylegan.Distilled, stylegan.Distilled]:
     """Base StyleGAN of photo renders, and its storybook fine-tune, which shares its codes and mapping network."""
-    model = None
-    found = {}
+    model, found = None, {}
     for target, stages, lr in (("photo", plan.base, 2e-3), ("storybook", plan.storybook, 1e-3)):
-        check_stages(stages, config.out_size)
+        loop.check_stages(stages, config.out_size)
         for stage in stages:
-            until = stage.until(config.out_size)
-            size = until or config.out_size
-            model = stylegan.distill(
-                pairs, parsing, config.generator, folder / f"{target}-{size}", stage.iterations, target,
-                model.state_dict() if model else None, until, stage.batch, plan.hold_out, lr, 7 + size,
-                device=device)
+            size = stage.size or config.out_size
+            if model is None:
+                torch.manual_seed(7 + size)
+                model = stylegan.Distilled(config.generator).to(device)
+            model = stylegan.distill(model, pairs, parsing, folder / f"{target}-{size}", stage, target, plan.hold_out,
+                                     lr, seed=7 + size)
         found[target] = model
     base, story = found.values()
     stylegan.fit_mapping(base.generator.style, stylegan.code_bank(base, pairs, plan.hold_out))

@@ -24,9 +24,9 @@ from ..models.encoders import ParsingNet, StyleEncoder
 from ..studio.shards import Pairs
 from ..weights.bundle import Bundle
 from . import augment, loop
-from .default import Stage, check_stages
-from .dualstylegan import DualDistilled, StyleExample, train_styles
+from .dualstylegan import DualDistilled, StyleExample, StyleSettings, train_styles
 from .exemplars import Exemplars, portrait_source
+from .loop import Stage
 from .stylegan import Distilled
 from .vtoonify import encoder_size
 
@@ -70,15 +70,15 @@ def train_dual(pairs: Pairs, start: Bundle, style: StyleEncoder, exemplars: Exem
     parsing = start.network("parsing").to(device)
     model = DualDistilled.from_base(base_of(start), style).to(device)
     full = start.config.generator.size
-    check_stages(plan.lessons, full)
+    loop.check_stages(plan.lessons, full)
     for number, stage in enumerate(plan.lessons, start=1):
         until = stage.until(full)
         stage = replace(stage, size=until or full)
         where = Path(folder) / f"lessons-{stage.size}"
         examples = style_examples(pairs, exemplars, stage, plan.hold_out, codes, 23 + number, device)
-        model = train_styles(model, examples, parsing, where, stage.iterations, until, seed=13 + number,
-                             seconds=None if seconds is None else seconds - (time.monotonic() - began),
-                             sample_every=plan.sample_every, fixed_style=True)
+        how = StyleSettings(stage.iterations, until, seed=13 + number, sample_every=plan.sample_every, fixed_style=True)
+        model = train_styles(model, examples, parsing, where, how,
+                             seconds=None if seconds is None else seconds - (time.monotonic() - began))
         if loop.iterations_done(where) < stage.iterations:
             return None
     return model

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -159,23 +160,37 @@ def pretrain(model: DualDistilled, bank: Tensor, folder: str | os.PathLike, iter
 StyleExample = tuple[Tensor, Tensor, StyleCondition]  # photograph, its render in the style, condition
 
 
+@dataclass(frozen=True)
+class StyleSettings:
+    """How long and how `train_styles` trains.
+
+    until        resolution to train at; None: full size
+    fixed_style  freeze the style encoder, whose codes another network reads too
+    norm         weight of Σ‖ModRes weights‖; None: ours, NORM_WEIGHT times the mean square of each kernel
+    """
+
+    iterations: int
+    until: int | None = None
+    lr: float = 2e-3
+    seed: int = 13
+    sample_every: int = 250
+    fixed_style: bool = False
+    norm: float | None = None
+
+
 def train_styles(model: DualDistilled, examples: Callable[[int], StyleExample], parsing: ParsingNet,
-                 folder: str | os.PathLike, iterations: int, until: int | None = None, lr: float = 2e-3,
-                 seed: int = 13, seconds: float | None = None, sample_every: int = 250, fixed_style: bool = False,
-                 criterion: Criterion | None = None, make_adversary: Callable[[], Adversary] | None = None,
-                 norm: float | None = None) -> DualDistilled:
+                 folder: str | os.PathLike, how: StyleSettings, criterion: Criterion | None = None,
+                 make_adversary: Callable[[], Adversary] | None = None, seconds: float | None = None) -> DualDistilled:
     """Train the extrinsic path and the style encoder on styles → the moving average, resumable in `folder`.
 
     examples        iteration → photograph [B,3,·,·], its render in the condition's style and degrees [B,3,S,S],
                     condition; see `exemplars.portrait_source`
-    fixed_style     freeze the style encoder, whose codes another network reads too
     criterion       the losses of the pictures; None: ours. The published stage: `objectives.PublishedStyleLosses`, an
                     adversary (its loss weighs 1), and norm 0.01
     make_adversary  makes the adversary, which sees whole pictures; None: no adversarial loss
-    norm            weight of Σ‖ModRes weights‖; None: ours, NORM_WEIGHT times the mean square of each kernel
     """
-    dual = model.generator
-    optimizer, ema = _learner([dual.style, dual.res, *([] if fixed_style else [model.style])], model, lr)
+    dual, until = model.generator, how.until
+    optimizer, ema = _learner([dual.style, dual.res, *([] if how.fixed_style else [model.style])], model, how.lr)
     kernels = [p for p in dual.res.parameters() if p.ndim == 4]
     criterion = criterion or OurLosses(parsing.eval().requires_grad_(False), whole=128)
     adversary = make_adversary() if make_adversary else None
@@ -186,10 +201,10 @@ def train_styles(model: DualDistilled, examples: Callable[[int], StyleExample], 
             out = model(photo, condition, until)
             parts = criterion(out, target, detail_mask(None, target), condition.exemplar)
             parts["norm"] = (NORM_WEIGHT * torch.stack([p.float().square().mean() for p in kernels]).mean()
-                             if norm is None else norm * sum(p.float().norm() for p in dual.res.parameters()))
+                             if how.norm is None else how.norm * sum(p.float().norm() for p in dual.res.parameters()))
         if adversary:
             parts["sharp"] = adversary.generator_loss(out.float())
-        rate = loop.warm_cosine(lr, i, iterations, warmup=100, floor=0.03)
+        rate = loop.warm_cosine(how.lr, i, how.iterations, warmup=100, floor=0.03)
         loop.optimizer_step(sum(parts.values()), optimizer, rate, clip=1.0)
         ema.update(model, i)
         values = {name: float(value.detach()) for name, value in parts.items()}
@@ -203,7 +218,7 @@ def train_styles(model: DualDistilled, examples: Callable[[int], StyleExample], 
         return rows([p[:COLUMNS] for p in (*shown, out, target)])
 
     kept = {"model": model, "ema": ema, "optimizer": optimizer, **(adversary.parts() if adversary else {})}
-    loop.run(folder, iterations, step, kept, sample, sample_every, seconds=seconds,
+    loop.run(folder, how.iterations, step, kept, sample, how.sample_every, seconds=seconds,
              title=f"DualStyleGAN {until or dual.config.size} px")
     return ema.model
 

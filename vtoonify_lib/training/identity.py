@@ -114,8 +114,9 @@ def _render_chunk(folder: str, start: int, meta: dict[str, int], kit: str) -> in
 
 
 # -- network ----------------------------------------------------------------------------------------------------------
-def identity_net(dim: int = 128, width: int = 24, size: int = SIZE) -> StyleEncoder:
+def identity_net(dim: int = 128, width: int = 24, size: int = SIZE, seed: int = 5) -> StyleEncoder:
     """A fresh encoder; its codes are used at unit length, so it need not begin close to an average."""
+    torch.manual_seed(seed)
     net = StyleEncoder(size, 1, dim, width)
     with torch.no_grad():
         net.head[-1].weight.div_(StyleEncoder.FIRST_OFFSET)
@@ -146,23 +147,22 @@ def train_identity(folder: str | os.PathLike, people: int = 1280, views: int = 6
     seconds        stop training early after this long; the next call goes on
     """
     seen = render_views(Path(folder) / "views", people, views, kit=kit)
-    net = fit_encoder(seen, Path(folder) / "net", iterations, batch, hold_out, seconds=seconds, device=device)
+    net = identity_net(size=seen.shape[2]).to(device)
+    net = fit_encoder(net, seen, Path(folder) / "net", iterations, batch, hold_out, seconds=seconds)
     return net, identity_report(net, seen[:hold_out], device)
 
 
-def fit_encoder(views: np.ndarray, folder: str | os.PathLike, iterations: int, batch: int = 64, hold_out: int = 128,
-                lr: float = 1e-3, seed: int = 5, seconds: float | None = None, dim: int = 128, width: int = 24,
-                device: str | torch.device = "cpu") -> StyleEncoder:
+def fit_encoder(net: StyleEncoder, views: np.ndarray, folder: str | os.PathLike, iterations: int, batch: int = 64,
+                hold_out: int = 128, lr: float = 1e-3, seed: int = 5, seconds: float | None = None) -> StyleEncoder:
     """InfoNCE over `batch` people in two views each, Adam under a half cosine; resumable in `folder`.
 
-    views  uint8 [N,V,S,S,3]; VToonifyError where fewer than two people remain beside `hold_out`
-    → the moving average of the net, in eval mode
+    net    trained in place;  views  uint8 [N,V,S,S,3]
+    → the moving average of the net, in eval mode. VToonifyError where fewer than two people remain beside `hold_out`
     """
     if len(views) - hold_out < 2:
         raise VToonifyError(f"of {len(views)} people {hold_out} are held out, which leaves fewer than two to tell "
                             "apart; render more people")
-    torch.manual_seed(seed)
-    net = identity_net(dim, width, views.shape[2]).to(device)
+    device = net.latent_avg.device
     optimizer = torch.optim.Adam(net.parameters(), lr)
     ema = loop.EMA(net, decay=0.995)
 
