@@ -13,7 +13,7 @@ from vtoonify_lib.models import losses
 from vtoonify_lib.models.encoders import StyleEncoder
 from vtoonify_lib.models.perceptual import LPIPS
 from vtoonify_lib.models.stylegan2 import Discriminator
-from vtoonify_lib.training import dualstylegan, exemplars, objectives, style_fitting, vtoonify
+from vtoonify_lib.training import dualstylegan, exemplars, objectives, vtoonify
 from vtoonify_lib.training.adversary import Adversary
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -110,14 +110,6 @@ def test_dualstylegan_learns_by_the_published_losses(lessons, lpips, tmp_path):
     assert {"feature", "contextual", "mean feature", "identity", "norm", "sharp", "adversary"} <= row.keys()
     weights = sum(p.float().norm() for p in dual.generator.res.parameters())
     assert float(row["norm"]) == pytest.approx(0.01 * weights.item(), rel=0.05)
-
-
-def test_artworks_are_read_by_the_published_likeness(lessons, lpips):
-    dual = dualstylegan.DualDistilled.from_base(distilled())
-    picture, criterion = lessons(0)[1][:1], objectives.PublishedLosses(lpips)
-    ours, theirs = (style_fitting.destylise(dual, picture, parsing_net(), 3, criterion=c) for c in (None, criterion))
-    assert ours.shape == theirs.shape and not torch.equal(ours, theirs)
-    assert style_fitting.refine(dual, picture, parsing_net(), 2, criterion=criterion).shape[:2] == (1, 2)
 
 
 # -- weights that its user brings --------------------------------------------------------------------------------------

@@ -99,17 +99,11 @@ def _names(small: VToonifyConfig, large: VToonifyConfig) -> dict[str, str]:
     extra = _extra_stages(small, large)
     with torch.device("meta"):
         wanted = build_vtoonify(large).state_dict()
-    found = {}
+    found = {name: name for name in wanted}
     for name in wanted:
-        part, number, *rest = name.split(".")
-        if part == "encoder":
-            stage = int(number) - extra
-            if stage < 0:
-                continue
-            name_there = ".".join([part, str(stage), *rest])
-        else:
-            name_there = name
-        found[name] = name_there
+        if name.startswith("encoder."):
+            _, stage, rest = name.split(".", 2)
+            found[name] = f"encoder.{int(stage) - extra}.{rest}"  # below 0: the small one has no such stage
     return found
 
 

@@ -266,15 +266,14 @@ class PairLoader:
     """Pairs for `vtoonify.train`: iteration → Pair, prepared ahead by worker processes.
 
     workers  0: in this process
-    codes    of all styles, then of the photograph [N+1,2,D], where they are known; half of the pictures are drawn by
-             them, all of them before iteration `table_code_until`
+    codes    of all styles, then of the photograph [N+1,2,D], where they are known: half of the pictures are drawn by
+             them
     """
 
     def __init__(self, patches: PatchDataset, device: str | torch.device = "cpu", workers: int = 0,
-                 codes: np.ndarray | None = None, table_code_until: int = 0) -> None:
+                 codes: np.ndarray | None = None) -> None:
         self.patches, self.device, self.workers = patches, torch.device(device), workers
         self.table = None if codes is None else torch.from_numpy(codes).to(device)
-        self.table_code_until = table_code_until
         self._next, self._batches = -1, iter(())
 
     def __call__(self, i: int) -> Pair:
@@ -312,7 +311,7 @@ class PairLoader:
         if self.table is None:
             return condition
         g = torch.Generator().manual_seed(self.patches.seed * 1_000_003 + i)
-        return condition.coded(self.table, (torch.rand(len(index), generator=g) < 0.5) | (i < self.table_code_until))
+        return condition.coded(self.table, torch.rand(len(index), generator=g) < 0.5)
 
 
 def whole(pairs: Pairs, entries: Sequence[int], look: str, scale: int, multiple: int,
