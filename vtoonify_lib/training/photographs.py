@@ -45,7 +45,6 @@ from PIL import Image
 
 from ..config import HANDOFF, SIZES, VToonifyConfig, VToonifyError
 from ..faces.crop import EYE_FRACTION
-from ..models.conditional import ConditionalDiscriminator
 from ..models.devices import pick_device
 from ..models.encoders import ParsingNet
 from ..models.perceptual import VGGFeatures
@@ -56,7 +55,6 @@ from ..studio.photo_looks import LOOKS as PHOTO_LOOKS
 from ..studio.shards import Pairs
 from ..weights.bundle import Bundle, load_bundle, save_bundle, save_tensors
 from . import loop, report, vtoonify
-from .adversary import Adversary
 from .dualstylegan import fit_sampler
 from .exemplars import Exemplars
 from .likeness import HeldOutExample, contact_sheets, score
@@ -149,16 +147,12 @@ def _train(job: Job, sources: Sequence[Source], task: vtoonify.VToonifyTask, par
     pairs = PairLoader(patches, device, job.workers, codes)
     criterion = OurLosses(parsing) if vgg is None else SharpLosses(parsing, vgg, job.vgg_square, job.vgg_weight)
 
-    def make_adversary() -> Adversary:
-        if exemplars is None:
-            return vtoonify.stylegan_adversary(job.square, device, job.r1)
-        net = ConditionalDiscriminator(replace(vtoonify.ADVERSARY, size=job.square), EXEMPLARS * len(job.looks))
-        return Adversary(net, device, r1_weight=job.r1, mixed=True)
-
+    styles = EXEMPLARS * len(job.looks) if exemplars else 0
     how = vtoonify.TrainingSettings(job.iterations, lr=job.lr, flicker_from=job.flicker_from, seed=job.seed,
                                     square=job.square, sharpen=job.sharpen, adversary_from=job.adversary_from)
     return vtoonify.train(task, pairs, parsing, job.work / "run", how, criterion=criterion, clock=clock,
-                          make_adversary=make_adversary if job.adversary_from < 1 else None)[1]
+                          make_adversary=None if job.adversary_from >= 1 else lambda: vtoonify.stylegan_adversary(
+                              job.square, device, job.r1, styles))[1]
 
 
 def _opened(path: Path, work: Path) -> Pairs:

@@ -10,14 +10,13 @@ from __future__ import annotations
 import argparse
 import copy
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from ..config import VToonifyError
-from ..models.conditional import ConditionalDiscriminator
 from ..models.devices import pick_device
 from ..models.encoders import StyleEncoder
 from ..studio.codes import style_codes
@@ -25,7 +24,6 @@ from ..studio.exemplars import EXEMPLARS, LOOKS
 from ..studio.shards import Pairs, render_styles
 from ..weights.bundle import Bundle, load_bundle, save_bundle, save_tensors
 from . import default, identity, report, vtoonify
-from .adversary import Adversary
 from .dual_stage import DualPlan, measure_dual, train_dual
 from .dualstylegan import DualDistilled, fit_sampler
 from .exemplars import Exemplars, style_source
@@ -88,10 +86,6 @@ def train_vtoonify(pairs: Pairs, start: Bundle, folder: Path, plan: StudioDPlan,
         return style_source(pairs, exemplars, plan.batch, plan.hold_out, seed, plan.window, codes,
                             table_code_until, device)
 
-    def make_adversary() -> Adversary:
-        net = ConditionalDiscriminator(replace(vtoonify.ADVERSARY, size=plan.square), len(LOOKS) * EXEMPLARS)
-        return Adversary(net, device, r1_weight=plan.sharpen_r1, mixed=True)
-
     few = min(3, plan.hold_out // len(LOOKS))
     samples = vtoonify.joined([held_out_pair(pairs, exemplars, np.arange(few * k, few * (k + 1)), look, codes, device)
                                for k, look in enumerate(LOOKS)])
@@ -100,7 +94,8 @@ def train_vtoonify(pairs: Pairs, start: Bundle, folder: Path, plan: StudioDPlan,
                                 TrainingSettings(plan.vtoonify, flicker_from=plan.flicker_from), samples)
     how = TrainingSettings(plan.sharpen, lr=plan.sharpen_lr, flicker_from=0.0, seed=31, square=plan.square,
                            sharpen=plan.sharpen_weight)
-    return vtoonify.train(trained, source(31, 0), parsing, folder / "sharpen", how, samples, make_adversary)[1]
+    return vtoonify.train(trained, source(31, 0), parsing, folder / "sharpen", how, samples, lambda: (
+        vtoonify.stylegan_adversary(plan.square, device, plan.sharpen_r1, len(LOOKS) * EXEMPLARS)))[1]
 
 
 def train_studio_d(folder: str | Path, out: str | Path, plan: StudioDPlan | None = None, start: str = "studio-t",
@@ -140,7 +135,7 @@ def measure(start: Bundle, task: vtoonify.DualVToonifyTask, identity_net: StyleE
 
 
 def write_bundle(out: str | Path, start: Bundle, task: vtoonify.DualVToonifyTask, dual: DualDistilled,
-                 identity_net: StyleEncoder, numbers: dict, plan: StudioDPlan, history: str | None = None) -> None:
+                 identity_net: StyleEncoder, numbers: dict, plan: StudioDPlan) -> None:
     """Save the bundle with its provenance."""
     out, codes = Path(out), torch.from_numpy(style_codes(start.config.generator.style_dim))
     out.mkdir(parents=True, exist_ok=True)
@@ -158,8 +153,7 @@ def write_bundle(out: str | Path, start: Bundle, task: vtoonify.DualVToonifyTask
         "person_encoder": f"the style encoder of {start.name}",
         "style_encoder": "reads these numbers from pictures", "sampler": "fitted to the codes of the 96 exemplars",
         "identity": "InfoNCE on renders of the same people in other poses, light and looks",
-        "parsing, landmarks": f"those of {start.name}", "plan": asdict(plan),
-        **({"history": history} if history else {})}
+        "parsing, landmarks": f"those of {start.name}", "plan": asdict(plan)}
     models = {"vtoonify": {"inference": True}, "parsing": start.info["models"]["parsing"],
               **{name: vtoonify.encoder_arguments(net) for name, net in (
                   ("style_encoder", task.style), ("identity", identity_net), ("person_encoder", dual.encoder))}}

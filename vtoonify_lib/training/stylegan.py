@@ -27,7 +27,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..config import GeneratorConfig
-from ..evaluation.metrics import feature_distance
 from ..media.images import to_tensor
 from ..models import losses
 from ..models.devices import autocast
@@ -37,7 +36,7 @@ from ..studio.shards import Pairs
 from . import augment, loop
 from .ada import AdaptiveStrength
 from .adversary import Adversary
-from .objectives import FEATURE_WEIGHT, picture_loss
+from .objectives import OurLosses
 from .vtoonify import STYLE_IMAGE, detail_mask, rows
 
 NORM_WEIGHT = 0.001  # keeps codes near unit size, where the mapping network can reach them
@@ -129,9 +128,7 @@ def _losses(model: Distilled, parsing: ParsingNet, x: Tensor, y: Tensor, until: 
             w = model.code(x)
         noise = torch.randn(w.shape, generator=rng, device=w.device)
         out = draw(model.generator, w + CODE_NOISE * noise, until)
-        a, b = (augment.half(p) if p.shape[-1] > 128 else p for p in (out, y.to(out.dtype)))  # half: for speed
-        parts = {"picture": picture_loss(out.float(), y, detail_mask(None, y)),
-                 "feature": FEATURE_WEIGHT * feature_distance(parsing, a, b).mean()}
+        parts = OurLosses(parsing, whole=128)(out, y, detail_mask(None, y))
         if joint:
             parts["code"] = NORM_WEIGHT * w.float().square().mean()
     return parts

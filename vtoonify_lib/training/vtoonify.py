@@ -23,6 +23,7 @@ from ..config import GeneratorConfig, VToonifyConfig, VToonifyError
 from ..faces.parsing_maps import CLASS_NAMES, network_input
 from ..media.images import to_image
 from ..models import latents, losses
+from ..models.conditional import ConditionalDiscriminator
 from ..models.detail import with_detail
 from ..models.devices import autocast
 from ..models.encoders import ParsingNet, StyleEncoder
@@ -111,6 +112,10 @@ class Pair(NamedTuple):
             return network_input(self.x, parsing(self.x))
         small = F.avg_pool2d(self.x, self.detail)
         return with_detail(network_input(small, parsing(small)), self.x, self.detail)
+
+    def to(self, device: str | torch.device) -> Pair:
+        """The pair on another device."""
+        return self.map(lambda t: t.to(device))
 
     def first(self, n: int) -> Pair:
         """The first n of the batch."""
@@ -210,8 +215,8 @@ def render_source(pairs: Pairs, batch: int, hold_out: int = 256, seed: int = 3, 
             picture; cuts cost less and make every batch more varied.
     """
     def source(i: int) -> Pair:
-        x, y, photo, parsing = augment.prepare(pairs, batch, i, seed, hold_out, style, device=device)
-        return cut_out(Pair(x, y, photo, parsing), window, loop.rng_for(seed + 200, i))
+        whole = Pair(*augment.prepare(pairs, batch, i, seed, hold_out, style, device=device))
+        return cut_out(whole, window, loop.rng_for(seed + 200, i))
 
     return source
 
@@ -307,9 +312,15 @@ def train(task: VToonifyTask, pairs: Callable[[int], Pair], parsing: ParsingNet,
     return task, ema.model
 
 
-def stylegan_adversary(size: int = SQUARE, device: str | torch.device = "cpu", r1: float = 10.0) -> Adversary:
-    """An adversary with StyleGAN2's discriminator for squares of `size` px, as small as the generators here."""
-    return Adversary(Discriminator(replace(ADVERSARY, size=size)), device, r1_weight=r1, mixed=True)
+def stylegan_adversary(size: int = SQUARE, device: str | torch.device = "cpu", r1: float = 10.0, styles: int = 0
+                       ) -> Adversary:
+    """An adversary with StyleGAN2's discriminator for squares of `size` px, as small as the generators here.
+
+    styles  as many that it is conditioned on, along with the structure degree; 0: on nothing
+    """
+    config = replace(ADVERSARY, size=size)
+    net = ConditionalDiscriminator(config, styles) if styles else Discriminator(config)
+    return Adversary(net, device, r1_weight=r1, mixed=True)
 
 
 def _losses(task: VToonifyTask, parsing: ParsingNet, criterion: Criterion, pair: Pair, flicker: float,
