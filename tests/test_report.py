@@ -20,6 +20,7 @@ from vtoonify_lib.studio.exemplars import EXEMPLARS, LOOKS
 from vtoonify_lib.studio.people import person, sample_z
 from vtoonify_lib.studio.shards import Pairs
 from vtoonify_lib.training import identity, report, vtoonify
+from vtoonify_lib.training.pairs import StyleCondition
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TINY_D = replace(TINY, backbone="dualstylegan")
@@ -27,7 +28,7 @@ PAIR_LOOKS = ("storybook", "comic")
 PAINT = torch.tensor([[0.9, -0.8, -0.6], [-0.8, 0.7, -0.2], [-0.5, -0.5, 0.9], [0.8, 0.8, -0.9]])
 
 
-def toon(photo: torch.Tensor, condition: vtoonify.StyleCondition) -> torch.Tensor:
+def toon(photo: torch.Tensor, condition: StyleCondition) -> torch.Tensor:
     """A way of drawing that knows no place: paint in the look's colour over the person."""
     share = 0.7 * condition.structure.view(-1, 1, 1, 1)
     return torch.lerp(photo, PAINT[condition.index // EXEMPLARS][..., None, None].expand_as(photo), share)

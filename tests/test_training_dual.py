@@ -14,7 +14,7 @@ from vtoonify_lib.models import latents
 from vtoonify_lib.models.encoders import StyleEncoder
 from vtoonify_lib.training import augment, dualstylegan, exemplars, loop, style_fitting
 from vtoonify_lib.training.dualstylegan import StyleSettings
-from vtoonify_lib.training.vtoonify import StyleCondition
+from vtoonify_lib.training.pairs import StyleCondition
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LOOKS, PER_LOOK = ("storybook", "comic"), 2

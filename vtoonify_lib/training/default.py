@@ -28,6 +28,7 @@ from ..studio.shards import Pairs, render_pairs
 from ..weights.bundle import load_bundle, save_bundle
 from . import augment, landmarks, loop, perception, stylegan, vtoonify
 from .loop import Stage
+from .pairs import Pair
 from .starting import task_from_bundle
 
 TITLE = "Storybook (VToonify-T, trained on our own renders)"
@@ -122,10 +123,10 @@ def task_from_generator(story: stylegan.Distilled, config: VToonifyConfig, seed:
 
 
 def held_out_pair(pairs: Pairs, index: np.ndarray, device: str | torch.device = "cpu", look: str = "storybook"
-                  ) -> vtoonify.Pair:
+                  ) -> Pair:
     """Entries as they are, without augmentation."""
     batch = augment.load(pairs, index, look, device)
-    return vtoonify.Pair(augment.half(batch.photo), batch.styled, batch.photo, None)
+    return Pair(augment.half(batch.photo), batch.styled, batch.photo, None)
 
 
 def train_vtoonify(pairs: Pairs, parsing: ParsingNet, story: stylegan.Distilled, folder: Path, plan: DefaultPlan,
@@ -149,7 +150,7 @@ def sharpen(pairs: Pairs, parsing: ParsingNet, task: vtoonify.VToonifyTask, fold
                           lambda: vtoonify.stylegan_adversary(plan.square, device))[1]
 
 
-def _source(pairs: Pairs, plan: DefaultPlan, seed: int, device: str | torch.device) -> Callable[[int], vtoonify.Pair]:
+def _source(pairs: Pairs, plan: DefaultPlan, seed: int, device: str | torch.device) -> Callable[[int], Pair]:
     return vtoonify.render_source(pairs, plan.batch, plan.hold_out, seed, window=plan.window, device=device)
 
 

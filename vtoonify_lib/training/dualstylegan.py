@@ -29,8 +29,9 @@ from ..weights.bundle import Bundle
 from . import loop
 from .adversary import Adversary
 from .objectives import Criterion, OurLosses, picture_loss
+from .pairs import StyleCondition
 from .stylegan import Distilled, fit_mapping
-from .vtoonify import STYLE_IMAGE, StyleCondition, detail_mask, encoder_size, rows
+from .vtoonify import STYLE_IMAGE, detail_mask, encoder_size, rows
 
 WALK = (0.1, 0.2, 1.0)  # shares of the pre-training after which one more resolution of structure joins in: l = 7, 6, 5
 NORM_WEIGHT = 0.01  # of the norm of ModRes' convolutions: keeps residuals small that a style does not need

@@ -20,7 +20,8 @@ from ..models.vtoonify_d import VToonifyD
 from ..studio.shards import Pairs
 from . import augment, loop
 from .dualstylegan import StyleExample, doubled
-from .vtoonify import STYLE_IMAGE, DualVToonifyTask, Pair, StyleCondition, VToonifyTask, cut_out, encoder_size
+from .pairs import Pair, StyleCondition
+from .vtoonify import STYLE_IMAGE, DualVToonifyTask, VToonifyTask, cut_out, encoder_size
 
 OPEN_MASK = 1.0  # bias of the fusion masks at the start: tanh(1) of the photograph's detail passes
 

@@ -18,7 +18,8 @@ from ..models.encoders import ParsingNet
 from ..models.perceptual import VGGFeatures
 from ..studio.shards import Pairs
 from .objectives import seen
-from .vtoonify import Pair, StyleCondition, VToonifyTask, stylise
+from .pairs import Pair, StyleCondition
+from .vtoonify import VToonifyTask, stylise
 from .windows import whole
 
 TILE = 384  # px: side of a picture on the sheets

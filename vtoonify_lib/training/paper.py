@@ -33,7 +33,7 @@ from ..weights.downloads import write_json
 from . import loop, vtoonify
 from .default import DefaultPlan, measure
 from .objectives import Criterion, PublishedLosses, load_lpips
-from .vtoonify import Pair
+from .pairs import Pair
 
 EDIT = 0.3  # how far the random edit of synthetic codes goes on its way to another person
 

@@ -59,6 +59,7 @@ from .dualstylegan import fit_sampler
 from .exemplars import Exemplars
 from .likeness import HeldOutExample, contact_sheets, score
 from .objectives import VGG_WEIGHT, OurLosses, SharpLosses
+from .pairs import StyleCondition
 from .starting import initial_task, is_dual
 from .vgg import load_vgg
 from .windows import NATURAL, Framing, PairLoader, PatchDataset, Source, natural_side
@@ -235,7 +236,7 @@ def _held_out_examples(pairs: Pairs, job: Job, exemplars: Exemplars | None, code
     multiple = max(8, job.config.in_size // 32)
     side = _side(pairs, job)
 
-    def condition(entry: int, look: str) -> vtoonify.StyleCondition:
+    def condition(entry: int, look: str) -> StyleCondition:
         found = exemplars.condition(pairs, np.array([entry]), look, np.random.default_rng(0))
         return found if codes is None else found.coded(torch.from_numpy(codes))
 

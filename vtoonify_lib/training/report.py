@@ -33,7 +33,8 @@ from ..studio.shards import Pairs
 from ..studio.styles import at
 from . import augment
 from .identity import embed, ranks
-from .vtoonify import STYLE_IMAGE, DualVToonifyTask, Pair, StyleCondition, stylise
+from .pairs import Pair, StyleCondition
+from .vtoonify import STYLE_IMAGE, DualVToonifyTask, stylise
 
 DEGREES = (0.0, 0.5, 1.0)  # at which the truth is rendered
 LADDER = (0.0, 0.25, 0.5, 0.75, 1.0)  # at which the rise of the degree is followed

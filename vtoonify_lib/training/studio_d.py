@@ -27,6 +27,7 @@ from . import default, identity, report, vtoonify
 from .dual_stage import DualPlan, measure_dual, train_dual
 from .dualstylegan import DualDistilled, fit_sampler
 from .exemplars import Exemplars, style_source
+from .pairs import Pair, joined
 from .starting import initial_task
 from .vtoonify import TrainingSettings
 
@@ -66,7 +67,7 @@ def exemplar_pictures(pairs: Pairs, hold_out: int, size: int = vtoonify.STYLE_IM
 
 
 def held_out_pair(pairs: Pairs, exemplars: Exemplars, entries: np.ndarray, look: str, codes: np.ndarray,
-                  device: str | torch.device = "cpu") -> vtoonify.Pair:
+                  device: str | torch.device = "cpu") -> Pair:
     """Entries in one look as they are, without augmentation, at the degrees at which they were rendered."""
     condition = exemplars.condition(pairs, entries, look, np.random.default_rng(0), device)
     return default.held_out_pair(pairs, entries, device, look)._replace(
@@ -82,13 +83,13 @@ def train_vtoonify(pairs: Pairs, start: Bundle, folder: Path, plan: StudioDPlan,
     task, codes = initial_task(start).to(device), style_codes(start.config.generator.style_dim)
     exemplars = exemplar_pictures(pairs, plan.hold_out, task.style.image_size)
 
-    def source(seed: int, table_code_until: int) -> Callable[[int], vtoonify.Pair]:
+    def source(seed: int, table_code_until: int) -> Callable[[int], Pair]:
         return style_source(pairs, exemplars, plan.batch, plan.hold_out, seed, plan.window, codes,
                             table_code_until, device)
 
     few = min(3, plan.hold_out // len(LOOKS))
-    samples = vtoonify.joined([held_out_pair(pairs, exemplars, np.arange(few * k, few * (k + 1)), look, codes, device)
-                               for k, look in enumerate(LOOKS)])
+    samples = joined([held_out_pair(pairs, exemplars, np.arange(few * k, few * (k + 1)), look, codes, device)
+                      for k, look in enumerate(LOOKS)])
     parsing = start.network("parsing").to(device)
     _, trained = vtoonify.train(task, source(3, int(plan.told_until * plan.vtoonify)), parsing, folder / "vtoonify",
                                 TrainingSettings(plan.vtoonify, flicker_from=plan.flicker_from), samples)

@@ -27,7 +27,7 @@ from ..models.layers import channels_last
 from ..studio.shards import Pairs
 from . import augment, loop
 from .exemplars import Exemplars
-from .vtoonify import Pair, StyleCondition
+from .pairs import Pair, StyleCondition
 
 JPEG_SHARE, JPEG_QUALITY = 0.4, (30, 95)  # of the inputs that are compressed
 COARSE_SHARE, COARSE = 0.25, (1.3, 4.0)  # of the detailed inputs that are enlarged ones, and how far
@@ -47,7 +47,7 @@ class Framing:
     zoom, turn, shift  of the entries that are moved, see `augment.placements`
     moved       share of the entries that are; the others are cut out as they are, or mirrored
     face        side of the whole photograph that the style encoder sees
-    flow_step   for a network that carries detail over (`vtoonify.Pair`): picture's pixels per pixel of its flow; else 0
+    flow_step   for a network that carries detail over (`Pair`): picture's pixels per pixel of its flow; else 0
     """
 
     side: int
