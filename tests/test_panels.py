@@ -300,17 +300,21 @@ def test_points_and_pictures_pick_a_style(styled):
     pytest.importorskip("ipyvolume", reason="ipyvolume is not installed: pip install -e '.[panels]'")
     picked, table = [], styled.styles
     view = panels.style_space(table, picked.append)
-    figure = view.children[0].children[0]
+    legend, beside, _ = view.children
+    figure, (said, gallery) = beside.children[0], beside.children[1].children
+    assert all(look in legend.value for look in table.looks) and figure.xlabel == "PC 1"
+    figure.scatters[1].hovered_index = 3
+    assert table.names[24 + 3] in said.value and "<img" in said.value and not picked
     assert len(figure.scatters) == 4 and sum(len(s.x) for s in figure.scatters) == len(table.names)
     figure.scatters[2].clicked_index = 7
     assert picked == [table.names[2 * 24 + 7]] and list(figure.scatters[2].selected) == [7]
-    view.children[0].children[1].children[1].buttons["clay-00"].click()
+    gallery.buttons["clay-00"].click()
     assert picked[-1] == "clay-00" and figure.scatters[2].selected is None
 
 
 def test_without_ipyvolume_pictures_stand_in(styled, monkeypatch):
     monkeypatch.setitem(sys.modules, "ipyvolume", None)
-    flat, told = panels.style_space(styled.styles).children[0].children[0].children
+    flat, told = panels.style_space(styled.styles).children[1].children[0].children
     assert isinstance(flat, widgets.Image) and len(flat.value) > 5000 and "shown flat" in told.value
     cut, told = panels.space_time(SAMPLE).children
     assert isinstance(cut, widgets.Image) and "shown as slices" in told.value
@@ -318,7 +322,7 @@ def test_without_ipyvolume_pictures_stand_in(styled, monkeypatch):
 
 def test_on_colab_pictures_stand_in(styled, monkeypatch):
     monkeypatch.setattr(space, "on_colab", lambda: True)
-    flat, told = panels.style_space(styled.styles).children[0].children[0].children
+    flat, told = panels.style_space(styled.styles).children[1].children[0].children
     assert isinstance(flat, widgets.Image) and "shown flat" in told.value
 
 
@@ -331,7 +335,8 @@ def test_a_clip_as_a_volume():
 @pytest.mark.filterwarnings("ignore")
 def test_a_volume_is_shown():
     pytest.importorskip("ipyvolume", reason="ipyvolume is not installed: pip install -e '.[panels]'")
-    assert len(panels.space_time(SAMPLE).volumes) == 1
+    figure, words = panels.space_time(SAMPLE).children
+    assert len(figure.volumes) == 1 and figure.zlabel == "time" and "cut open" in words.value
 
 
 # -- the camera ------------------------------------------------------------------------------------------------------

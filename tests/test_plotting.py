@@ -67,13 +67,32 @@ def test_grid_has_rows_and_keeps_proportions(shown):
     assert near(image[3 * height // 4, -10], (255, 255, 255))
 
 
+def test_a_row_without_titles_takes_no_room_for_them(shown):
+    plotting.grid([RED, GREEN, BLUE, RED], 2, ["red", "green", "", ""])
+    plotting.grid([RED, GREEN, BLUE, RED], 2, ["red", "green", "blue", "red"])
+    some, all_of_them = map(picture, shown)
+    assert len(all_of_them) - len(some) == pytest.approx(24, abs=2)
+    assert near(some[-20, 100], BLUE[0, 0]) and near(some[len(some) // 2 - 20, 100], RED[0, 0])
+
+
+def test_the_names_of_rows_stand_beside_them(shown):
+    plotting.grid([RED, GREEN, BLUE], columns=2)
+    plotting.grid([RED, GREEN, BLUE], columns=2, rows=["above", "below"])
+    bare, named = map(picture, shown)
+    assert named.shape[1] <= plotting.WIDTH + 1 and named.shape[0] < bare.shape[0]  # the names take from the pictures
+    half = len(named) // 2
+    assert all((part[:, :24] < 100).any() and (part[:, :4] > 200).all() for part in (named[:half], named[half:]))
+    assert near(named[half // 2, 100], RED[0, 0]) and near(named[half + half // 2, 100], BLUE[0, 0])
+
+
 def test_a_row_of_one_tall_picture_is_no_poster(shown):
     plotting.show(np.zeros((2000, 500, 3), np.uint8))
     assert picture(shown[0]).shape[0] <= plotting.MAX_HEIGHT + 1
 
 
 @pytest.mark.parametrize("call", [lambda: plotting.grid([], 1), lambda: plotting.grid([RED], 0),
-                                  lambda: plotting.show([RED, BLUE], ["one"])])
+                                  lambda: plotting.show([RED, BLUE], ["one"]),
+                                  lambda: plotting.grid([RED, BLUE], 1, rows=["one"])])
 def test_what_cannot_be_shown_is_said(shown, call):
     with pytest.raises(VToonifyError):
         call()
@@ -160,6 +179,17 @@ def test_two_clips_are_compared_in_one_place(shown, tmp_path):
     for tag in re.findall(r"<video[^>]*>", text):
         assert "controls" in tag if "after.mp4" in tag else "clip-path: inset(0 50% 0 0)" in tag
     assert len(re.findall(r"base64,([A-Za-z0-9+/=]+)", text)) == 2
+
+
+def test_of_two_compared_clips_only_one_carries_sound(shown, tmp_path):
+    clips = [make_clip(tmp_path / name, frames=4, width=640, height=480) for name in ("before.mp4", "after.mp4")]
+    plotting.compare(*clips)
+    after, before = ("data:" + part for part in shown[0].data.split("data:")[1:])
+    heard = []
+    for part in (before, after):
+        (tmp_path / "part.mp4").write_bytes(b64decode(re.search(r"base64,([^\"]+)", part)[1]))
+        heard.append(probe(tmp_path / "part.mp4").has_audio)
+    assert heard == [False, True]
 
 
 def test_a_comparison_that_does_not_fit_is_said(shown, tmp_path, capsys):

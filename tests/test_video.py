@@ -133,6 +133,17 @@ def test_written_from_scratch(tmp_path):
     assert dst.stat().st_mode & 0o044  # not the private mode of temporary files
 
 
+def test_a_coarse_copy_is_much_smaller(tmp_path):
+    src, sizes = make_clip(tmp_path / "a.mp4", width=320, height=240), []
+    frames, noise = list(read_frames(src)), np.random.default_rng(0).integers(0, 60, (240, 320, 3), np.uint8)
+    for coarse in (False, True):
+        with VideoWriter(tmp_path / "b.mp4", coarse=coarse) as writer:
+            for frame in frames:
+                writer.write(frame.rgb // 2 + noise, frame.pts)
+        sizes.append((tmp_path / "b.mp4").stat().st_size)
+    assert sizes[1] < 0.6 * sizes[0]
+
+
 def test_times_that_do_not_go_up_are_moved_by_one_tick(tmp_path):
     with VideoWriter(tmp_path / "a.mp4") as writer:
         for index, moment in enumerate([0, 0.1, 0.1, 0.05]):

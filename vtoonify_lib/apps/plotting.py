@@ -31,6 +31,7 @@ JPEG_QUALITY = 85
 VIDEO_KB = 300          # of an embedded clip: three of them and pictures stay below 1 MB
 VIDEO_SIDE = 480        # px, longer side of an embedded clip, at most
 LEAST_SIDE = 96         # below that a clip says nothing
+CONTROLS = 72           # px, that a browser's play button and time line take below a clip
 
 Picture = str | Path | np.ndarray | Image.Image
 
@@ -41,12 +42,14 @@ def show(images: Picture | Sequence[Picture], titles: str | Sequence[str] = (), 
     grid(images, len(images), [titles] if isinstance(titles, str) else titles, height)
 
 
-def grid(images: Sequence[Picture], columns: int, titles: Sequence[str] = (), height: int = MAX_HEIGHT) -> None:
+def grid(images: Sequence[Picture], columns: int, titles: Sequence[str] = (), height: int = MAX_HEIGHT,
+         rows: Sequence[str] = ()) -> None:
     """Pictures in rows of `columns`, each with its title if there are any; sizes may differ.
 
     height  px, of one row at most; a row is never wider than WIDTH
+    rows    a name for each row, written upwards at its left; or none
     """
-    _display_jpeg(_jpeg(_figure(images, columns, titles, height)))
+    _display_jpeg(_jpeg(_figure(images, columns, titles, height, rows)))
 
 
 def curves(log: str | Path, columns: Sequence[str] = ()) -> None:
@@ -88,30 +91,36 @@ def video(path: str | Path, limit_kb: int = VIDEO_KB) -> None:
 def compare(before: str | Path, after: str | Path, limit_kb: int = VIDEO_KB) -> None:
     """Two clips of the same frames in one place, with a slider that wipes from one to the other; sound of `after`.
 
-    Each is embedded as by `video`. `before` is stretched to the size of `after`.
+    Each is embedded as by `video`, and stretched to the sides of `after`. The controls stand below the picture.
     """
-    below = _player(Path(after), limit_kb, "controls loop playsinline",
-                    'onplay="this.nextElementSibling.play()" onpause="this.nextElementSibling.pause()" '
-                    'onseeking="this.nextElementSibling.currentTime = this.currentTime"')
-    above = _player(Path(before), limit_kb, "loop playsinline muted") if below else None
+    onto = "position: absolute; left: 0; top: 0; width: 100%"
+    together = ('onplay="this.nextElementSibling.play()" onpause="this.nextElementSibling.pause()" '
+                'onseeking="this.nextElementSibling.currentTime = this.currentTime"')
+    below = _player(Path(after), limit_kb, f"controls loop playsinline {together}",
+                    f"{onto}; height: calc(100% + {CONTROLS}px); object-fit: contain; object-position: top")
+    above = below and _player(Path(before), limit_kb, "loop playsinline muted", f"{onto}; height: 100%; "
+                              "object-fit: fill; pointer-events: none; clip-path: inset(0 50% 0 0)")
     if not below or not above:
         return
-    over = "position: absolute; left: 0; top: 0; width: 100%; height: 100%; object-fit: fill; pointer-events: none"
-    wipe = "this.previousElementSibling.lastElementChild.style.clipPath = `inset(0 ${100 - this.value}% 0 0)`"
-    above = above.replace('style="max-width: 100%"', f'style="{over}; clip-path: inset(0 50% 0 0)"')
-    _display_html(f'<div style="display: inline-block; max-width: 100%"><div style="position: relative">{below}{above}'
-                  f'</div><input type="range" min="0" max="100" value="50" style="width: 100%" oninput="{wipe}"></div>')
+    info = probe(Path(after))
+    wipe = ("this.parentElement.previousElementSibling.lastElementChild.style.clipPath = "
+            "`inset(0 ${100 - this.value}% 0 0)`")
+    _display_html(
+        f'<div style="width: min(100%, {round(VIDEO_SIDE * info.width / max(info.width, info.height))}px)">'
+        f'<div style="position: relative; aspect-ratio: {info.width} / {info.height}; margin-bottom: {CONTROLS}px">'
+        f'{below}{above}</div><div style="display: flex; gap: 8px"><span>before</span><input type="range" min="0" '
+        f'max="100" value="50" style="flex: 1" oninput="{wipe}"><span>after</span></div></div>')
 
 
-def _player(path: Path, limit_kb: int, how: str, events: str = "") -> str | None:
-    """The HTML that plays a clip from inside the notebook; None, and a line, when it is too long."""
+def _player(path: Path, limit_kb: int, how: str, style: str = "max-width: 100%") -> str | None:
+    """The HTML that plays a clip from inside the notebook; None, and a line, when it is too long. `how`: attributes."""
     check_source(path)
-    data = _embeddable(path, limit_kb * 1000)
+    data = _embeddable(path, limit_kb * 1000, sound="muted" not in how)
     if data is None:
         print(f"{path}: too long to be played inside the notebook; open the file in a video player")
         return None
     kind = "webm" if path.suffix.lower() == ".webm" else "mp4"
-    return (f'<video {how} title="{escape(path.name, quote=True)}" style="max-width: 100%" {events} '
+    return (f'<video {how} title="{escape(path.name, quote=True)}" style="{style}" '
             f'src="data:video/{kind};base64,{b64encode(data).decode()}"></video>')
 
 
@@ -122,7 +131,8 @@ def _display_html(text: str) -> None:
 
 
 # ---------------------------------------------------------------------------------------------- figures
-def _figure(images: Sequence[Picture], columns: int, titles: Sequence[str], height: int) -> Figure:
+def _figure(images: Sequence[Picture], columns: int, titles: Sequence[str], height: int, names: Sequence[str]
+            ) -> Figure:
     """Columns as wide as their widest picture asks for when all have one height."""
     pictures = [read_image(image) for image in images]
     if not pictures or columns < 1:
@@ -130,21 +140,32 @@ def _figure(images: Sequence[Picture], columns: int, titles: Sequence[str], heig
     if titles and len(titles) != len(pictures):
         raise VToonifyError(f"{len(titles)} titles for {len(pictures)} pictures; give one each, or none")
     rows = -(-len(pictures) // columns)
+    if names and len(names) != rows:
+        raise VToonifyError(f"{len(names)} names for {rows} rows; give one each, or none")
     aspects = [max(p.shape[1] / p.shape[0] for p in pictures[c::columns] or pictures[:1]) for c in range(columns)]
-    gap, line = 8, 24 * max((title.count("\n") + 1 for title in titles), default=0)  # px
-    tall = min(height, (WIDTH - gap * (columns - 1)) / sum(aspects))
-    size = np.array([sum(aspects) * tall + gap * (columns - 1), rows * (tall + line) + gap * (rows - 1)])
+    heads = [_room(titles[i : i + columns]) for i in range(0, len(pictures), columns)]
+    gap, beside = 8, _room(names)  # px
+    tall = min(height, (WIDTH - beside - gap * (columns - 1)) / sum(aspects))
+    size = np.array([beside + sum(aspects) * tall + gap * (columns - 1), rows * tall + sum(heads) + gap * (rows - 1)])
     figure = Figure(figsize=size / DPI, dpi=DPI)
     for i, picture in enumerate(pictures):
         row, column = divmod(i, columns)
-        left = (sum(aspects[:column]) * tall + gap * column) / size[0]
-        bottom = 1 - ((row + 1) * (tall + line) + gap * row) / size[1]
+        left = (beside + sum(aspects[:column]) * tall + gap * column) / size[0]
+        bottom = 1 - ((row + 1) * tall + sum(heads[: row + 1]) + gap * row) / size[1]
         axes = figure.add_axes((left, bottom, aspects[column] * tall / size[0], tall / size[1]))
         axes.imshow(picture, interpolation="antialiased")
         axes.set_axis_off()
         if titles:
             axes.set_title(titles[i], fontsize=10, pad=4)
+        if names and not column:
+            figure.text(beside / 2 / size[0], bottom + tall / 2 / size[1], names[row], fontsize=10, rotation=90,
+                        ha="center", va="center")
     return figure
+
+
+def _room(texts: Sequence[str]) -> int:
+    """px that the longest of these texts needs across its lines; 0 where all are empty."""
+    return 24 * max((text.count("\n") + 1 for text in texts if text), default=0)
 
 
 def _jpeg(figure: Figure) -> bytes:
@@ -168,25 +189,25 @@ def _running_mean(values: np.ndarray) -> np.ndarray:
 
 
 # ---------------------------------------------------------------------------------------------- clips
-def _embeddable(path: Path, limit: int) -> bytes | None:
+def _embeddable(path: Path, limit: int, sound: bool) -> bytes | None:
     """The clip as it is, or the largest copy that was found to fit into `limit` bytes; None when none does."""
     size, info = path.stat().st_size, probe(path)
     full = max(info.width, info.height)
     if size <= limit and full <= VIDEO_SIDE and path.suffix.lower() in (".mp4", ".webm"):
         return path.read_bytes()
-    side = min(full, VIDEO_SIDE, round(full * (1.5 * limit / size) ** 0.5))  # bytes go with the area, roughly
+    side = min(full, VIDEO_SIDE, round(full * (4 * limit / size) ** 0.5))  # bytes go with the area, roughly
     with TemporaryDirectory() as folder:
         while side >= min(full, LEAST_SIDE):
-            copy = _shrunk(path, Path(folder) / "small.mp4", side / full)
+            copy = _shrunk(path, Path(folder) / "small.mp4", side / full, sound)
             if copy.stat().st_size <= limit:
                 return copy.read_bytes()
             side = int(side * min(0.8, (limit / copy.stat().st_size) ** 0.5))
     return None
 
 
-def _shrunk(src: Path, dst: Path, scale: float) -> Path:
-    """A copy of a clip with its sound, `scale` times the size."""
-    with VideoWriter(dst, source=src) as writer, closing(read_frames(src)) as frames:
+def _shrunk(src: Path, dst: Path, scale: float, sound: bool) -> Path:
+    """A coarse copy of a clip, `scale` times the size."""
+    with VideoWriter(dst, source=src, sound=sound, coarse=True) as writer, closing(read_frames(src)) as frames:
         for frame in frames:
             height, width = (max(2, round(side * scale / 2) * 2) for side in frame.rgb.shape[:2])
             small = Image.fromarray(frame.rgb).resize((width, height), Image.Resampling.BICUBIC)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from base64 import b64encode
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from io import BytesIO
@@ -16,8 +17,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ...config import VToonifyError
+from ...media.images import read_image
 from ...media.video import read_frames
-from ...styles.table import StyleTable
+from ...styles.table import StyleTable, picture_of
 from ..notebook_setup import on_colab
 from .parts import Gallery, jpeg
 
@@ -25,6 +27,7 @@ LOOK_COLOURS = ("#e8743b", "#6c8893", "#1976d2", "#8e44ad", "#2e8b57", "#b8860b"
 SIDE = 480        # px, of a view
 MOST_FRAMES = 96  # of a clip as a volume
 MOST_SIDE = 96    # px, of its frames
+GREYS = np.linspace(0, 1, 256, dtype=np.float32)
 
 
 def coordinates(codes: torch.Tensor, dimensions: int = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -46,15 +49,20 @@ def coordinates(codes: torch.Tensor, dimensions: int = 3) -> tuple[np.ndarray, n
 def style_space(table: StyleTable, on_pick: Callable[[str], None] | None = None) -> widgets.Widget:
     """Every style of a table as a point, a colour for each look: near means alike. Click a point to pick its style.
 
-    The pictures beside it pick too; `on_pick(name)` is called for each click.
+    The name and the picture of the point under the mouse stand beside the view. The gallery picks too; `on_pick(name)`
+    is called for each click.
     """
     points, share = coordinates(table.table)
     looks = [name.rsplit("-", 1)[0] for name in table.names]
-    said = widgets.HTML("click a point or a picture")
+    said = widgets.HTML("point with the mouse to see a style, click to pick it")
     view: dict[str, Any] = {}
 
+    def tell(name: str) -> None:
+        address = b64encode(jpeg(np.asarray(Image.fromarray(read_image(picture_of(name))).resize((128, 128))))).decode()
+        said.value = f'<b>{name}</b><br><img src="data:image/jpeg;base64,{address}">'
+
     def pick(name: str) -> None:
-        said.value = f"<b>{name}</b>"
+        tell(name)
         gallery.mark([name])
         for scatter, names in view.get("scatters", ()):
             scatter.selected = [names.index(name)] if name in names else None  # [] breaks ipyvolume's view
@@ -63,16 +71,20 @@ def style_space(table: StyleTable, on_pick: Callable[[str], None] | None = None)
 
     gallery = Gallery(table.names, pick)
     try:
-        figure, view["scatters"] = _scatters(points, looks, table.names, pick)
+        figure, view["scatters"] = _scatters(points, looks, table.names, tell, pick)
+        _label_axes(figure, "PC 1", "PC 2", "PC 3")
     except Exception as error:  # ipyvolume fails in many ways where it does not fit the front end
         figure = _picture(style_map(points, looks), f"shown flat, ipyvolume is not at hand ({type(error).__name__})")
+    legend = " ".join(f'<span style="color: {colour}">●</span> {look} &nbsp;'
+                      for look, colour in zip(dict.fromkeys(looks), LOOK_COLOURS, strict=False))
     shares = ", ".join(f"{part:.0%}" for part in share)
     beside = widgets.HBox([figure, widgets.VBox([said, gallery], layout=widgets.Layout(width="420px"))])
-    return widgets.VBox([beside, widgets.HTML(f"<small>principal components: {shares} of the variance</small>")])
+    return widgets.VBox([widgets.HTML(legend), beside, widgets.HTML(
+        f"<small>axes: the principal components (PC) of the codes, with {shares} of their variance</small>")])
 
 
-def _scatters(points: np.ndarray, looks: Sequence[str], names: Sequence[str], pick: Callable[[str], None]
-              ) -> tuple[widgets.Widget, list[tuple[Any, list[str]]]]:
+def _scatters(points: np.ndarray, looks: Sequence[str], names: Sequence[str], tell: Callable[[str], None],
+              pick: Callable[[str], None]) -> tuple[widgets.Widget, list[tuple[Any, list[str]]]]:
     """ipyvolume's figure, and for each look its points with their names."""
     ipv = _ipyvolume()
     figure, made = ipv.figure(width=SIDE, height=SIDE), []
@@ -81,12 +93,17 @@ def _scatters(points: np.ndarray, looks: Sequence[str], names: Sequence[str], pi
         mine = [names[i] for i in index]
         scatter = ipv.scatter(*points[index].T.astype(np.float32), color=colour, size=4, marker="sphere")
         scatter.color_selected, scatter.size_selected = "#ffd600", 7
-        scatter.observe(lambda change, mine=mine: pick(mine[change["new"]]) if change["new"] is not None else None,
-                        "clicked_index")
+        for what, do in (("hovered_index", tell), ("clicked_index", pick)):
+            scatter.observe(lambda change, mine=mine, do=do: change["new"] is None or do(mine[change["new"]]), what)
         made.append((scatter, mine))
-    ipv.xyzlabel("1", "2", "3")
     ipv.squarelim()
     return figure, made
+
+
+def _label_axes(figure: Any, *labels: str) -> None:
+    """Names at the axes of ipyvolume's current figure, without its tick marks, which are too small to read."""
+    figure.xlabel, figure.ylabel, figure.zlabel = labels
+    figure.style = {**figure.style, "axes": {**figure.style.get("axes", {}), "ticklabel": {"color": "white"}}}
 
 
 def style_map(points: np.ndarray, looks: Sequence[str]) -> Image.Image:
@@ -126,9 +143,13 @@ def space_time(clip: str | Path) -> widgets.Widget:
         figure = ipv.figure(width=SIDE, height=SIDE)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # where nothing changes its gradients have no direction
-            ipv.volshow(np.ascontiguousarray(block[:, ::-1].astype(np.float32) / 255), level=[0.2, 0.5, 0.8],
-                        opacity=[0.03, 0.05, 0.08], controls=False)
-        return figure
+            block = block[:, ::-1, block.shape[2] // 2 :]  # cut open at its middle column, where the face is
+            ipv.volshow(np.ascontiguousarray(block.astype(np.float32) / 255), data_min=0, data_max=1, controls=False,
+                        tf=ipv.TransferFunction(rgba=np.stack([*3 * [GREYS], np.full_like(GREYS, 0.9)], 1)))
+        _label_axes(figure, "column", "row", "time")
+        ipv.view(azimuth=-50, elevation=20, distance=2.6)
+        return widgets.VBox([figure, widgets.HTML("<small>cut open at the middle column: there the face goes through "
+                                                  "time</small>")])
     except Exception as error:
         return _picture(slices(block), f"shown as slices, ipyvolume is not at hand ({type(error).__name__})")
 
