@@ -149,8 +149,9 @@ def test_its_state_goes_through_a_checkpoint(tmp_path):
 def game(folder, iterations: int, **more):
     """A fine-tune at half the resolution, every option on → generator, moving average, controller."""
     generator, ada = fresh(Generator, config=TINY.generator), AdaptiveStrength(ramp=40, every=2, p=0.3)
-    averaged = stylegan.adversarial(generator, lambda i: pictures(4, 32), folder, iterations, r1_every=2,
-                                    path_weight=2.0, path_every=2, ada=ada, until=32, head_start=2, **more)
+    how = stylegan.AdversarialSettings(iterations, r1_every=2, path_weight=2.0, path_every=2, until=32, head_start=2,
+                                       **more)
+    averaged = stylegan.adversarial(generator, lambda i: pictures(4, 32), folder, how, ada)
     return generator, averaged, ada
 
 

@@ -6,14 +6,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fake_pairs import styled
-from tiny_training import HOLD_OUT, SMALL, changed, distilled, fresh, log_of, parsing_net, state, task
+from tiny_training import HOLD_OUT, SMALL, changed, distilled, fresh, log_of, parsing_net, state, task, train
 
 from vtoonify_lib.config import TINY, VToonifyError
 from vtoonify_lib.models import losses
 from vtoonify_lib.models.encoders import StyleEncoder
 from vtoonify_lib.models.perceptual import LPIPS
 from vtoonify_lib.models.stylegan2 import Discriminator
-from vtoonify_lib.training import dualstylegan, exemplars, objectives, style_fitting, vtoonify
+from vtoonify_lib.training import dualstylegan, exemplars, objectives, vtoonify
 from vtoonify_lib.training.adversary import Adversary
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -32,7 +32,7 @@ def lpips() -> LPIPS:
 def lessons(pairs):
     many = styled(pairs, LOOKS)
     shown = exemplars.Exemplars.from_pairs(many, LOOKS, 2, HOLD_OUT, 32)
-    return exemplars.portrait_source(many, shown, LOOKS, 2, 2, 64, HOLD_OUT)
+    return exemplars.portrait_source(many, shown, 2, 64, HOLD_OUT)
 
 
 # -- features that may be anywhere -------------------------------------------------------------------------------------
@@ -85,8 +85,8 @@ def test_large_pictures_are_compared_at_512(lpips, monkeypatch):
 def test_vtoonify_learns_by_the_published_losses(pairs, lpips, tmp_path):
     before = state(task())
     source = vtoonify.render_source(pairs, 2, HOLD_OUT)
-    learnt, _ = vtoonify.train(source, parsing_net(), TINY, tmp_path, 3, flicker_from=0.0, **SMALL,
-                               start=task().state_dict(), criterion=objectives.PublishedLosses(lpips))
+    learnt, _ = train(task(), source, parsing_net(), tmp_path, 3, flicker_from=0.0,
+                      criterion=objectives.PublishedLosses(lpips))
     assert any(name.startswith("0.vtoonify.encoder") for name in changed(before, state(learnt)))
     row = log_of(tmp_path)[-1]
     assert float(row["picture"]) < 0.1 and {"feature", "flicker"} <= row.keys()
@@ -102,22 +102,14 @@ def test_dualstylegan_learns_by_the_published_losses(lessons, lpips, tmp_path):
         made.append(Adversary(fresh(Discriminator, 4, config=TINY.generator)))
         return made[-1]
 
-    dualstylegan.train_styles(dual, lessons, parsing_net(), tmp_path, 2, make_adversary=make_adversary, norm=0.01,
-                              criterion=objectives.PublishedStyleLosses(lpips, who))
+    dualstylegan.train_styles(dual, lessons, parsing_net(), tmp_path, dualstylegan.StyleSettings(2, norm=0.01),
+                              objectives.PublishedStyleLosses(lpips, who), make_adversary)
     names = {name.split(".")[2] for name in changed(before, state(dual)) if name.startswith("0.generator")}
     assert names == {"style", "res"} and len(made) == 1
     row = log_of(tmp_path)[-1]
     assert {"feature", "contextual", "mean feature", "identity", "norm", "sharp", "adversary"} <= row.keys()
     weights = sum(p.float().norm() for p in dual.generator.res.parameters())
     assert float(row["norm"]) == pytest.approx(0.01 * weights.item(), rel=0.05)
-
-
-def test_artworks_are_read_by_the_published_likeness(lessons, lpips):
-    dual = dualstylegan.DualDistilled.from_base(distilled())
-    picture, criterion = lessons(0)[1][:1], objectives.PublishedLosses(lpips)
-    ours, theirs = (style_fitting.destylise(dual, picture, parsing_net(), 3, criterion=c) for c in (None, criterion))
-    assert ours.shape == theirs.shape and not torch.equal(ours, theirs)
-    assert style_fitting.refine(dual, picture, parsing_net(), 2, criterion=criterion).shape[:2] == (1, 2)
 
 
 # -- weights that its user brings --------------------------------------------------------------------------------------

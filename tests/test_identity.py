@@ -15,7 +15,7 @@ from vtoonify_lib.studio.styles import PHOTO
 from vtoonify_lib.training import identity, loop
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-SMALL = {"dim": 16, "width": 8, "hold_out": 24, "batch": 32}
+SMALL = {"hold_out": 24, "batch": 32}
 
 
 def toys(people: int = 152, views: int = 4, size: int = 32) -> np.ndarray:
@@ -143,11 +143,14 @@ def test_info_nce_is_its_formula():
     assert right < 0.1 < wrong
 
 
+def small_net():
+    return identity.identity_net(16, 8, 32)
+
+
 # -- training --------------------------------------------------------------------------------------------------------
 def test_training_tells_people_apart_it_has_never_seen(views, tmp_path):
-    torch.manual_seed(5)
-    before = identity.identity_report(identity.identity_net(16, 8, 32).eval(), views[:24])
-    net = identity.fit_encoder(views, tmp_path, 80, lr=3e-3, **SMALL)
+    before = identity.identity_report(small_net().eval(), views[:24])
+    net = identity.fit_encoder(small_net(), views, tmp_path, 80, lr=3e-3, **SMALL)
     after = identity.identity_report(net, views[:24])
     for name in ("photo", "styled"):
         assert before[f"auc_{name}"] < 0.75 and after[f"auc_{name}"] > 0.9, (before, after)
@@ -157,7 +160,7 @@ def test_training_tells_people_apart_it_has_never_seen(views, tmp_path):
 
 
 def test_resumes_to_the_bit(views, tmp_path, monkeypatch):
-    whole = identity.fit_encoder(views, tmp_path / "a", 4, **SMALL)
+    whole = identity.fit_encoder(small_net(), views, tmp_path / "a", 4, **SMALL)
     calls, optimizer_step = [], loop.optimizer_step
 
     def killed(*a, **k):
@@ -170,10 +173,10 @@ def test_resumes_to_the_bit(views, tmp_path, monkeypatch):
         patch.setattr(loop, "SAVE_SECONDS", -1)
         patch.setattr(loop, "optimizer_step", killed)
         with pytest.raises(KeyboardInterrupt):
-            identity.fit_encoder(views, tmp_path / "b", 4, **SMALL)
+            identity.fit_encoder(small_net(), views, tmp_path / "b", 4, **SMALL)
     assert torch.load(tmp_path / "b" / "last.pt", weights_only=True)["iteration"] == 2
-    assert equal(state(whole), state(identity.fit_encoder(views, tmp_path / "b", 4, **SMALL)))
-    assert not equal(state(whole), state(identity.fit_encoder(views, tmp_path / "c", 3, **SMALL)))
+    assert equal(state(whole), state(identity.fit_encoder(small_net(), views, tmp_path / "b", 4, **SMALL)))
+    assert not equal(state(whole), state(identity.fit_encoder(small_net(), views, tmp_path / "c", 3, **SMALL)))
 
 
 def test_batches_pair_different_views_of_the_same_people():
@@ -191,7 +194,7 @@ def test_batches_pair_different_views_of_the_same_people():
 
 def test_too_few_people(views, tmp_path):
     with pytest.raises(VToonifyError, match="of 152 people 151 are held out.*render more people"):
-        identity.fit_encoder(views, tmp_path, 1, **{**SMALL, "hold_out": 151})
+        identity.fit_encoder(small_net(), views, tmp_path, 1, **{**SMALL, "hold_out": 151})
 
 
 def test_render_learn_and_report(camera, tmp_path):

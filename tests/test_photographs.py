@@ -60,12 +60,12 @@ def test_the_large_network_keeps_to_its_budget():
 
 def test_a_last_stage_that_leaves_layers_untrained():
     for stages in (default.DefaultPlan().base, default.DefaultPlan().storybook):
-        default.check_stages(stages, 512)
-    assert default.Stage(256, 1).until(512) == 256 and default.Stage(512, 1).until(512) is None
+        loop.check_stages(stages, 512)
+    assert loop.Stage(256, 1).until(512) == 256 and loop.Stage(512, 1).until(512) is None
     with pytest.raises(VToonifyError, match="trains up to 256 px and the generator has 512, whose finest layers"):
-        default.check_stages((default.Stage(256, 1),), 512)
+        loop.check_stages((loop.Stage(256, 1),), 512)
     with pytest.raises(VToonifyError, match="trains up to 256 px and the generator has 128"):
-        default.Stage(256, 1).until(128)
+        loop.Stage(256, 1).until(128)
 
 
 @BOTH

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from fake_pairs import styled, write_pairs
-from tiny_training import HOLD_OUT, SMALL, fresh, parsing_net, state
+from fake_pairs import write_pairs
+from tiny_training import SMALL, fresh, parsing_net, state
 
 from vtoonify_lib.config import TINY, VToonifyError
 from vtoonify_lib.faces.parsing_maps import network_input
@@ -19,7 +19,8 @@ from vtoonify_lib.models import latents
 from vtoonify_lib.studio.exemplars import EXEMPLARS, LOOKS
 from vtoonify_lib.studio.people import person, sample_z
 from vtoonify_lib.studio.shards import Pairs
-from vtoonify_lib.training import exemplars, identity, report, vtoonify
+from vtoonify_lib.training import identity, report, vtoonify
+from vtoonify_lib.training.pairs import StyleCondition
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TINY_D = replace(TINY, backbone="dualstylegan")
@@ -27,7 +28,7 @@ PAIR_LOOKS = ("storybook", "comic")
 PAINT = torch.tensor([[0.9, -0.8, -0.6], [-0.8, 0.7, -0.2], [-0.5, -0.5, 0.9], [0.8, 0.8, -0.9]])
 
 
-def toon(photo: torch.Tensor, condition: vtoonify.StyleCondition) -> torch.Tensor:
+def toon(photo: torch.Tensor, condition: StyleCondition) -> torch.Tensor:
     """A way of drawing that knows no place: paint in the look's colour over the person."""
     share = 0.7 * condition.structure.view(-1, 1, 1, 1)
     return torch.lerp(photo, PAINT[condition.index // EXEMPLARS][..., None, None].expand_as(photo), share)
@@ -184,19 +185,6 @@ def test_masks_can_be_opened_for_a_while(trials):
         raise KeyError
     assert before.min() < 0.9 and torch.equal(masks_of(task, trials), before)
     assert all(torch.equal(weights[name], value) for name, value in state(task).items())
-
-
-def test_open_masks_stay_open_in_training(trials, tmp_path):
-    pairs = styled(write_pairs(tmp_path / "styles"), PAIR_LOOKS)
-    shown = exemplars.Exemplars.from_pairs(pairs, PAIR_LOOKS, 2, HOLD_OUT, 32)
-    source = exemplars.style_source(pairs, shown, PAIR_LOOKS, 2, 4, HOLD_OUT, window=24)
-    start = duals()
-    report.open_masks(start.vtoonify)
-    trained, average = vtoonify.train(source, parsing_net(), TINY_D, tmp_path / "run", 3, start=start.state_dict(),
-                                      flicker_from=0.0, **SMALL)
-    assert not torch.equal(trained.vtoonify.fusion_out[0].conv.weight, start.vtoonify.fusion_out[0].conv.weight)
-    with torch.no_grad():
-        assert (masks_of(trained, trials) == 1).all() and (masks_of(average, trials) == 1).all()
 
 
 # -- trials ----------------------------------------------------------------------------------------------------------

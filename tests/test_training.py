@@ -9,19 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_training import (
-    BATCH,
-    HOLD_OUT,
-    SMALL,
-    WIDTHS,
-    changed,
-    distilled,
-    equal,
-    fresh,
-    log_of,
-    state,
-    task,
-)
+from tiny_training import BATCH, HOLD_OUT, WIDTHS, changed, distilled, equal, fresh, log_of, state, task, train
 from torch import nn
 
 from vtoonify_lib.config import TINY, GeneratorConfig, VToonifyError
@@ -42,25 +30,24 @@ def make_adversary(device="cpu"):
 @pytest.fixture(scope="module")
 def runs(pairs, parsing, base, stylised):
     def renders(folder, n, **more):
-        return state(*vtoonify.train(vtoonify.render_source(pairs, BATCH, HOLD_OUT), parsing, TINY, folder, n,
-                                     **SMALL, **more))
+        return state(*train(task(), vtoonify.render_source(pairs, BATCH, HOLD_OUT), parsing, folder, n, **more))
 
     def sharpen(folder, n, **more):
         return renders(folder, n, make_adversary=make_adversary, square=32, flicker_from=0.0, **more)
 
     def pure(folder, n, **more):
         source = paper.generator_source(base, stylised, task().style, TINY, BATCH)
-        return state(*vtoonify.train(source, parsing, TINY, folder, n, recipe="paper", **SMALL, **more))
+        return state(*train(task(), source, parsing, folder, n, recipe="paper", **more))
 
     def parse(folder, n, **more):
         return state(perception.train_parsing(pairs, folder, n, BATCH, HOLD_OUT, widths=WIDTHS, **more))
 
-    def distill(folder, n, **more):
-        return state(stylegan.distill(pairs, parsing, TINY.generator, folder, n, batch=BATCH, hold_out=HOLD_OUT,
-                                      **SMALL, **more))
+    def distill(folder, n, until=None, **more):
+        return state(stylegan.distill(distilled(), pairs, parsing, folder, loop.Stage(until, n, BATCH),
+                                      hold_out=HOLD_OUT, **more))
 
     def tune(folder, n, **more):
-        return distill(folder, n, target="storybook", start=distilled().state_dict(), until=32, **more)
+        return distill(folder, n, until=32, target="storybook", **more)
 
     def pretrain(folder, n, **more):
         return state(paper.pretrain(base, stylised, parsing, fresh(VToonify, config=TINY), folder, n, BATCH, **more))
@@ -71,7 +58,8 @@ def runs(pairs, parsing, base, stylised):
         def real(i):
             return augment.load(pairs, np.array([4, 5 + i % 3]), "photo").photo
 
-        return state(stylegan.adversarial(generator, real, folder, n, r1_every=2, **more), generator)
+        how = stylegan.AdversarialSettings(n, r1_every=2)
+        return state(stylegan.adversarial(generator, real, folder, how, **more), generator)
 
     return {f.__name__: f for f in (renders, sharpen, pure, parse, distill, tune, pretrain, game)}
 
@@ -135,13 +123,13 @@ def test_no_time_no_step(runs, kind, tmp_path):
 def test_a_run_begun_on_a_gpu_goes_on_on_a_cpu(pairs, tmp_path):
     for n, device in ((2, "cuda"), (3, "cpu")):
         net = perception.train_parsing(pairs, tmp_path / "parse", n, BATCH, HOLD_OUT, widths=WIDTHS, device=device)
-        model = stylegan.distill(pairs, net, TINY.generator, tmp_path / "distill", n, batch=BATCH, hold_out=HOLD_OUT,
-                                 device=device, **SMALL)
+        model = stylegan.distill(distilled().to(device), pairs, net, tmp_path / "distill", loop.Stage(None, n, BATCH),
+                                 hold_out=HOLD_OUT)
         source = vtoonify.render_source(pairs, BATCH, HOLD_OUT, device=device)
-        task, _ = vtoonify.train(source, net, TINY, tmp_path / "renders", n, flicker_from=0.0, square=32,
-                                    make_adversary=partial(make_adversary, device), device=device, **SMALL)
+        simple, _ = train(task().to(device), source, net, tmp_path / "renders", n, flicker_from=0.0, square=32,
+                          make_adversary=partial(make_adversary, device))
         assert stylegan.code_bank(model, pairs, HOLD_OUT).device.type == device
-        assert all(v.isfinite().all() for v in state(net, model, task).values())
+        assert all(v.isfinite().all() for v in state(net, model, simple).values())
     assert torch.load(tmp_path / "renders" / "last.pt", weights_only=True)["iteration"] == 3
 
 
@@ -268,11 +256,11 @@ NOISE = ".noise.weight"  # none is drawn, so its strength is never learnt
 
 
 def of_tasks(recipe, pairs, parsing, base, stylised, folder) -> tuple[dict, dict]:
-    start = task().state_dict()
+    start = task()
     source = vtoonify.render_source(pairs, BATCH, HOLD_OUT) if recipe == "renders" else \
         paper.generator_source(base, stylised, task().style, TINY, BATCH)
-    trained, _ = vtoonify.train(source, parsing, TINY, folder, 3, recipe, start, seed=9, **SMALL)
-    return start, trained.state_dict()
+    trained, _ = train(start, source, parsing, folder, 3, recipe=recipe, seed=9)
+    return start.state_dict(), trained.state_dict()
 
 
 @pytest.mark.parametrize("recipe", vtoonify.RECIPES)
@@ -289,21 +277,20 @@ def test_three_steps_change_only_what_should_change(recipe, pairs, parsing, base
 
 def test_a_frozen_generator_gathers_no_gradients(pairs, parsing, tmp_path):
     """They would count in the norm that is clipped, and grow from step to step."""
-    trained, _ = vtoonify.train(vtoonify.render_source(pairs, BATCH, HOLD_OUT), parsing, TINY, tmp_path, 2, "paper",
-                                **SMALL)
+    trained, _ = train(task(), vtoonify.render_source(pairs, BATCH, HOLD_OUT), parsing, tmp_path, 2, recipe="paper")
     assert all(p.grad is None for p in [*trained.vtoonify.generator.parameters(), *trained.style.parameters()])
 
 
-def test_unknown_recipe(parsing, tmp_path):
+def test_unknown_recipe():
     with pytest.raises(VToonifyError, match="'paint'; it must be one of renders, paper"):
-        vtoonify.train(lambda i: None, parsing, TINY, tmp_path, 2, recipe="paint")
+        vtoonify.TrainingSettings(2, recipe="paint")
 
 
 @pytest.mark.parametrize("target", ["photo", "storybook"])
 def test_three_steps_of_distillation(target, pairs, parsing, tmp_path):
     start = distilled().state_dict()
-    after = stylegan.distill(pairs, parsing, TINY.generator, tmp_path, 3, target, start, batch=BATCH,
-                             hold_out=HOLD_OUT, **SMALL).state_dict()
+    after = stylegan.distill(distilled(), pairs, parsing, tmp_path, loop.Stage(None, 3, BATCH), target, HOLD_OUT
+                             ).state_dict()
     parts = {name.split(".")[0] for name in changed(start, after)}
     assert parts == ({"generator", "encoder"} if target == "photo" else {"generator"})
     assert not any(name.startswith(("generator.style.", "generator.noises.")) for name in changed(start, after))
@@ -311,8 +298,8 @@ def test_three_steps_of_distillation(target, pairs, parsing, tmp_path):
 
 def test_distillation_up_to_a_resolution(pairs, parsing, tmp_path):
     start = distilled().state_dict()
-    after = stylegan.distill(pairs, parsing, TINY.generator, tmp_path, 2, start=start, until=32, batch=BATCH,
-                             hold_out=HOLD_OUT, **SMALL).state_dict()
+    after = stylegan.distill(distilled(), pairs, parsing, tmp_path, loop.Stage(32, 2, BATCH), hold_out=HOLD_OUT
+                             ).state_dict()
     names = changed(start, after)
     above = latents.first_kept_conv()  # of the next resolution
     assert any(n.startswith(f"generator.convs.{above - 1}.") for n in names)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tiny_training
 import torch
 import torch.nn.functional as F
 from fake_pairs import styled, write_pairs
@@ -37,15 +38,15 @@ def shown(pairs) -> exemplars.Exemplars:
 
 @pytest.fixture
 def source(pairs, shown):
-    return exemplars.style_source(pairs, shown, LOOKS, PER_LOOK, 4, HOLD_OUT, window=24)
+    return exemplars.style_source(pairs, shown, 4, HOLD_OUT, window=24)
 
 
 def duals() -> vtoonify.DualVToonifyTask:
     return fresh(vtoonify.DualVToonifyTask, config=TINY_D, **SMALL)
 
 
-def train(source, folder, n, **more):
-    return vtoonify.train(source, parsing_net(), TINY_D, folder, n, **{**SMALL, "flicker_from": 0.0, **more})
+def train(source, folder, n, start=None, **more):
+    return tiny_training.train(start or duals(), source, parsing_net(), folder, n, **{"flicker_from": 0.0, **more})
 
 
 # -- what it is shown ------------------------------------------------------------------------------------------------
@@ -82,7 +83,7 @@ def test_orders_name_the_style_that_the_target_has(pairs, shown, source):
 
 
 def test_source_depends_on_seed_and_iteration_alone(pairs, shown, source):
-    again = exemplars.style_source(pairs, shown, LOOKS, PER_LOOK, 4, HOLD_OUT, window=24)
+    again = exemplars.style_source(pairs, shown, 4, HOLD_OUT, window=24)
     flat = [torch.cat([t.flatten() for t in (*s(5)[:3], *s(5).condition[:4])]) for s in (source, again)]
     assert torch.equal(*flat) and not torch.equal(source(5).x, source(6).x)
 
@@ -129,7 +130,7 @@ def test_codes_take_structure_from_the_exemplar_and_colours_from_both():
 
 def test_known_codes_draw_the_picture_and_teach_the_style_encoder(pairs, shown):
     table = np.random.default_rng(0).normal(size=(5, 2, 32)).astype(np.float32)
-    source = exemplars.style_source(pairs, shown, LOOKS, PER_LOOK, 4, HOLD_OUT, window=24, codes=table,
+    source = exemplars.style_source(pairs, shown, 4, HOLD_OUT, window=24, codes=table,
                                     table_code_until=3)
     pair, later = source(0), source(3)
     assert pair.condition.use_table_code.all() and 0 < later.condition.use_table_code.sum() < 4
@@ -153,7 +154,7 @@ def test_known_codes_draw_the_picture_and_teach_the_style_encoder(pairs, shown):
 # -- training ----------------------------------------------------------------------------------------------------------
 def test_three_steps_change_encoder_modres_masks_and_style_encoder(source, tmp_path):
     start = duals()
-    trained, _ = train(source, tmp_path, 3, start=start.state_dict())
+    trained, _ = train(source, tmp_path, 3, start)
     parts = {name.split(".", 1)[1] for name in changed(state(start), state(trained))}
     for part in ("style.", "vtoonify.encoder.", "vtoonify.res.1.", "vtoonify.fusion_out.0.conv2.",
                  "vtoonify.fusion_out.0.linear.", "vtoonify.generator.res.7.", "vtoonify.generator.style.1."):
@@ -163,7 +164,7 @@ def test_three_steps_change_encoder_modres_masks_and_style_encoder(source, tmp_p
 
 def test_the_paper_recipe_leaves_the_generator_alone(source, tmp_path):
     start = duals()
-    trained, _ = train(source, tmp_path, 2, start=start.state_dict(), recipe="paper")
+    trained, _ = train(source, tmp_path, 2, start, recipe="paper")
     moved = changed(state(start.vtoonify), state(trained.vtoonify))
     assert moved and not any(name.startswith("0.generator.") for name in moved)
 
@@ -191,8 +192,8 @@ def test_no_loss_drowns_the_others_or_is_drowned(pairs, shown):
 
 
 def test_one_batch_is_learnt(pairs, shown, tmp_path):
-    pair = exemplars.style_source(pairs, shown, LOOKS, PER_LOOK, 4, HOLD_OUT, window=24)(0)
-    train(lambda i: pair, tmp_path, 80, start=duals().state_dict(), lr=3e-3, flicker_from=1.0)
+    pair = exemplars.style_source(pairs, shown, 4, HOLD_OUT, window=24)(0)
+    train(lambda i: pair, tmp_path, 80, lr=3e-3, flicker_from=1.0)
     first, last = (float(row["picture"]) for row in (log_of(tmp_path)[0], log_of(tmp_path)[-1]))
     assert last < 0.75 * first
 
@@ -201,7 +202,7 @@ def test_sharpening_asks_about_degree_and_style_and_resumes_to_the_bit(source, t
     def make_adversary():
         return Adversary(ConditionalPatches(len(LOOKS) * PER_LOOK, width=8), r1_weight=0.0)
 
-    more = {"start": duals().state_dict(), "make_adversary": make_adversary, "square": 32}
+    more = {"make_adversary": make_adversary, "square": 32}
     whole = train(source, tmp_path / "a", 3, **more)
     calls, optimizer_step = [], loop.optimizer_step
 

@@ -13,7 +13,8 @@ from vtoonify_lib.config import TINY, VToonifyError
 from vtoonify_lib.models import latents
 from vtoonify_lib.models.encoders import StyleEncoder
 from vtoonify_lib.training import augment, dualstylegan, exemplars, loop, style_fitting
-from vtoonify_lib.training.vtoonify import StyleCondition
+from vtoonify_lib.training.dualstylegan import StyleSettings
+from vtoonify_lib.training.pairs import StyleCondition
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LOOKS, PER_LOOK = ("storybook", "comic"), 2
@@ -23,7 +24,7 @@ LOOKS, PER_LOOK = ("storybook", "comic"), 2
 def lessons(pairs):
     pairs = styled(pairs, LOOKS)
     shown = exemplars.Exemplars.from_pairs(pairs, LOOKS, PER_LOOK, HOLD_OUT, 32)
-    return exemplars.portrait_source(pairs, shown, LOOKS, PER_LOOK, 4, 64, HOLD_OUT)
+    return exemplars.portrait_source(pairs, shown, 4, 64, HOLD_OUT)
 
 
 @pytest.fixture
@@ -112,7 +113,8 @@ def test_pretraining_mixes_better_and_touches_the_extrinsic_path_alone(dual, ban
 def test_teaching_can_leave_the_style_encoder_alone(lessons, tmp_path):
     dual = dualstylegan.DualDistilled.from_base(distilled(), two_codes())
     before = state(dual)
-    averaged = dualstylegan.train_styles(dual, lessons, parsing_net(), tmp_path, 12, fixed_style=True, lr=5e-3)
+    averaged = dualstylegan.train_styles(dual, lessons, parsing_net(), tmp_path,
+                                         StyleSettings(12, fixed_style=True, lr=5e-3))
     for model in (dual, averaged):
         moved = {name.split(".", 1)[1] for name in changed(before, state(model))}
         assert moved and all(name.startswith(("generator.res.", "generator.style.")) for name in moved)
@@ -121,7 +123,7 @@ def test_teaching_can_leave_the_style_encoder_alone(lessons, tmp_path):
 def test_the_norm_is_that_of_the_convolutions_of_modres(dual, lessons, tmp_path):
     kernels = [conv[0].weight for block in dual.generator.res[:7] for conv in (block.conv, block.conv2)]
     norm = sum(float(p.detach().square().mean()) for p in kernels) / len(kernels)
-    dualstylegan.train_styles(dual, lessons, parsing_net(), tmp_path, 1)
+    dualstylegan.train_styles(dual, lessons, parsing_net(), tmp_path, StyleSettings(1))
     assert float(log_of(tmp_path)[0]["norm"]) == pytest.approx(dualstylegan.NORM_WEIGHT * norm, rel=1e-4)
 
 
@@ -131,7 +133,7 @@ def test_teaching_lowers_the_loss_and_leaves_the_base_and_the_person_encoder_alo
         whole, lessons_at = lessons, augment.half
         lessons = lambda i: (whole(i)[0], lessons_at(whole(i)[1]), whole(i)[2])  # noqa: E731
     before = state(dual)
-    averaged = dualstylegan.train_styles(dual, lessons, parsing_net(), tmp_path, 60, until)
+    averaged = dualstylegan.train_styles(dual, lessons, parsing_net(), tmp_path, StyleSettings(60, until))
     first, last = (float(row["picture"]) for row in (log_of(tmp_path)[0], log_of(tmp_path)[-1]))
     assert last < 0.95 * first
     moved = {name.split(".", 1)[1] for name in changed(before, state(dual))}
@@ -148,8 +150,8 @@ def test_resume_is_exact(kind, lessons, bank, tmp_path):
         dual = dualstylegan.DualDistilled.from_base(distilled())
         if kind == "pretrain":
             return state(dual, dualstylegan.pretrain(dual, bank, folder, 4, 4, **more))
-        return state(dual, dualstylegan.train_styles(dual, lessons, parsing_net(), folder, 4,
-                                                     fixed_style=kind == "fixed", **more))
+        return state(dual, dualstylegan.train_styles(dual, lessons, parsing_net(), folder,
+                                                     StyleSettings(4, fixed_style=kind == "fixed"), **more))
 
     whole = run(tmp_path / "a")
     with pytest.MonkeyPatch.context() as patch:
@@ -186,7 +188,7 @@ def test_destylise_and_refine_come_nearer_to_an_artwork(dual, lessons):
 
 
 def likeness_of(dual, picture, net):
-    loss, full = style_fitting._likeness(dual, picture, net, None)
+    loss, full = style_fitting._likeness(dual, picture, net)
 
     @torch.no_grad()
     def likeness(who, codes):
@@ -219,21 +221,6 @@ def test_the_colour_layers_read_as_much_structure_as_is_asked_for(dual):
     assert torch.equal(read[:, :first], codes[:, :1].expand(-1, first, -1))
     assert torch.equal(read[0, first:], codes[0, 1].expand(3, -1))
     assert torch.allclose(read[1, first:], (codes[1, 1] + 0.5 * codes[1, 0]).expand(3, -1))
-
-
-def test_destylise_can_be_held_to_the_same_person(dual, lessons, monkeypatch):
-    picture, net = lessons(0)[1][:1], parsing_net()
-    encoder = two_codes(8, 1)
-    full = dual.generator.degrees(1.0, 1.0)
-
-    @torch.no_grad()
-    def alike(who):
-        out = dual.generator(who, dual.extrinsic(dual.style(picture)), full, space="w")
-        return float(torch.cosine_similarity(encoder(out)[:, 0], encoder(picture)[:, 0]))
-
-    monkeypatch.setattr(style_fitting, "IDENTITY_WEIGHT", 10.0)
-    free, held = (style_fitting.destylise(dual, picture, net, 20, identity=who) for who in (None, encoder))
-    assert alike(held) > alike(free) + 0.01
 
 
 def test_progress_is_shown_on_demand_and_a_wrong_picture_is_refused(dual, lessons, capfd):

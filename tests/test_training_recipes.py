@@ -12,19 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from test_parsing import pattern
-from tiny_training import (
-    BATCH,
-    HOLD_OUT,
-    SMALL,
-    WIDTHS,
-    changed,
-    distilled,
-    equal,
-    fresh,
-    log_of,
-    state,
-    task,
-)
+from tiny_training import BATCH, HOLD_OUT, SMALL, WIDTHS, changed, distilled, equal, fresh, log_of, state, task, train
 from torch import nn
 
 from vtoonify_lib.config import PARSING_CLASSES, TINY, GeneratorConfig, VToonifyError
@@ -45,14 +33,13 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def test_a_discriminator_larger_than_the_pairs(pairs, parsing, tmp_path):
     source = vtoonify.render_source(pairs, BATCH, HOLD_OUT, window=24)
     with pytest.raises(VToonifyError, match="squares of 64 px and the pairs are only 48×48"):
-        vtoonify.train(source, parsing, TINY, tmp_path, 1, make_adversary=lambda: vtoonify.stylegan_adversary(64),
-                       square=64, **SMALL)
+        train(task(), source, parsing, tmp_path, 1, make_adversary=lambda: vtoonify.stylegan_adversary(64), square=64)
 
 
 # -- learning ---------------------------------------------------------------------------------------------------------
 def test_one_batch_overfits(pairs, parsing, tmp_path):
     pair = vtoonify.render_source(pairs, BATCH, HOLD_OUT)(0)
-    vtoonify.train(lambda i: pair, parsing, TINY, tmp_path, 80, lr=8e-3, flicker_from=1, sample_pairs=pair, **SMALL)
+    train(task(), lambda i: pair, parsing, tmp_path, 80, lr=8e-3, flicker_from=1, sample_pairs=pair)
     first, *_, last = log_of(tmp_path)
     assert float(last["picture"]) < 0.6 * float(first["picture"])
     assert list((tmp_path / "samples").iterdir())
@@ -117,11 +104,12 @@ def test_generators_grow_and_share_codes_and_mapping(pairs, parsing, tmp_path, m
     grown, distill = [], stylegan.distill
 
     def noted(*a, **k):
-        grown.append((a[5], a[7], a[11]))  # target, until, seed
-        return distill(*a, **k, **SMALL)
+        grown.append((a[5], a[4].until(64), k["seed"]))  # target, resolution, seed
+        return distill(*a, **k)
 
     monkeypatch.setattr(stylegan, "distill", noted)
-    stages = (default.Stage(32, 1, 2), default.Stage(64, 1, 2))
+    monkeypatch.setattr(stylegan, "Distilled", partial(stylegan.Distilled, **SMALL))
+    stages = (loop.Stage(32, 1, 2), loop.Stage(64, 1, 2))
     plan = default.DefaultPlan(hold_out=HOLD_OUT, base=stages, storybook=stages)
     base, story = default.train_generators(pairs, parsing, tmp_path, plan, TINY)
     assert [g[:2] for g in grown] == [("photo", 32), ("photo", None), ("storybook", 32), ("storybook", None)]
@@ -136,7 +124,7 @@ def test_the_default_bundle_from_nothing(pairs, tmp_path, monkeypatch):
     monkeypatch.setattr(default, "render_pairs", lambda *a, **k: pairs)
     monkeypatch.setattr(landmarks, "make", lambda folder, out, plan: shutil.copy(shipped, out) and {"all": 0.05})
     monkeypatch.setattr(stylegan, "fit_mapping", partial(stylegan.fit_mapping, iterations=2, batch=8))
-    stages = (default.Stage(None, 1, 2),)
+    stages = (loop.Stage(None, 1, 2),)
     plan = default.DefaultPlan(12, HOLD_OUT, 1, 1, stages, stages, 1, 1, BATCH, window=24, square=32)
     default.train_default(tmp_path / "runs", tmp_path / "ours", plan, TINY)
     bundle = load_bundle(tmp_path / "ours")

@@ -36,6 +36,13 @@ def task() -> vtoonify.VToonifyTask:
     return fresh(vtoonify.VToonifyTask, config=TINY, **SMALL)
 
 
+def train(task, source, parsing, folder, n, sample_pairs=None, make_adversary=None, criterion=None, seconds=None,
+          **how):
+    """`vtoonify.train` for n iterations; how: its settings."""
+    settings = vtoonify.TrainingSettings(n, **how)
+    return vtoonify.train(task, source, parsing, folder, settings, sample_pairs, make_adversary, criterion, seconds)
+
+
 def distilled() -> stylegan.Distilled:
     return fresh(stylegan.Distilled, config=TINY.generator, **SMALL)
 

@@ -85,6 +85,9 @@ def _parser() -> argparse.ArgumentParser:
                             "seconds:value: \"0:0, 2:1\"")
     style.add_argument("--color", metavar="X", help="from 0, the face's colours, to 1, the style's; likewise")
     style.add_argument("--seed", type=int, metavar="N", help="of the style `new` (default: 0)")
+    clips = argparse.ArgumentParser(add_help=False)
+    clips.add_argument("--no-smooth", action="store_true",
+                       help="parse every frame for itself: no smoothing along the optical flow")
     region = argparse.ArgumentParser(add_help=False)
     region.add_argument("--frame", choices=("crop", "full"),
                         help="crop: the toonified region around the face; full: the whole picture, in which people "
@@ -102,11 +105,11 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_demo)
 
     for name, what, run in (("image", "picture", _image), ("video", "clip, with its sound", _video)):
-        command = commands.add_parser(name, parents=[common, style, region], help=f"toonify a {what}")
+        command = commands.add_parser(name, parents=[common, style, region, *([clips] if run is _video else [])],
+                                      help=f"toonify a {what}")
         command.add_argument("input", metavar="IN", help=f"{name} file")
         command.add_argument("output", metavar="OUT", help=f"{name} file to write; its ending says the format")
         if run is _video:
-            _smooth(command)
             command.add_argument("--card", metavar="FILE",
                                  help="picture file for a quality card: steadiness, landmarks, identity; numbers go to "
                                       "a .json beside it")
@@ -123,11 +126,10 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(f"--{name}", type=kind, default=default, metavar="X", help=what)
     command.set_defaults(run=_portrait)
 
-    command = commands.add_parser("batch", parents=[common, style, region],
+    command = commands.add_parser("batch", parents=[common, style, region, clips],
                                   help="toonify all clips and pictures in a folder; goes on where it was stopped")
     command.add_argument("input", metavar="DIR", help="folder, with all its folders")
     command.add_argument("output", metavar="OUT", help="folder for the results, and for batch.json, which lists them")
-    _smooth(command)
     command.add_argument("--workers", type=int, metavar="N",
                          help="files at a time (default: one for each device, or for each four processor cores)")
     command.add_argument("--ray", metavar="ADDRESS",
@@ -166,11 +168,6 @@ def _parser() -> argparse.ArgumentParser:
                        help="delete what was downloaded; bundles that were made of it stay")
     command.set_defaults(run=_models)
     return parser
-
-
-def _smooth(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--no-smooth", action="store_true",
-                         help="parse every frame for itself: no smoothing along the optical flow")
 
 
 # ---------------------------------------------------------------------------------------------- toonify

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -54,6 +55,19 @@ class DrawnPhoto:
     target_face: Face | None
 
 
+class Measured(NamedTuple):
+    """A photograph by all bundles.
+
+    rows    numbers, a row for each bundle and one for the studio
+    column  of the sheet: the pictures below each other, uint8 [n·TILE,TILE,3]
+    codes   of the person, photographed and drawn; None where there is no face
+    """
+
+    rows: list[dict[str, float]]
+    column: np.ndarray
+    codes: list[np.ndarray | None]
+
+
 @dataclass(frozen=True)
 class PhotoEvaluator:
     """Evaluates photographs one by one, see `evaluate`."""
@@ -65,9 +79,8 @@ class PhotoEvaluator:
     vgg: VGGFeatures | None = None
     identity: Identity | None = None
 
-    def measure(self, path: Path) -> tuple[list[dict[str, float]], list[np.ndarray], list[np.ndarray]] | str:
-        """A photograph's numbers, a row for each bundle and one for the studio; the pictures of its column on the
-        sheet; and the codes of the person, photographed and drawn. Or why there are none."""
+    def measure(self, path: Path) -> Measured | str:
+        """A photograph's numbers, or why there are none."""
         found = self._framed(path)
         if isinstance(found, str):
             return found
@@ -89,7 +102,8 @@ class PhotoEvaluator:
             rows.append({"bundle": STUDIO, **self._row(drawn, drawn.target, drawn.target_face)})
             column.append(drawn.target)
             codes.append(self._code(drawn.target, drawn.target_face))
-        return rows, [_tile(picture) for picture in column], codes
+        tiles = [Image.fromarray(picture).resize((TILE, TILE), Image.Resampling.LANCZOS) for picture in column]
+        return Measured(rows, np.concatenate([np.asarray(tile) for tile in tiles]), codes)
 
     def _framed(self, path: Path) -> tuple[np.ndarray, np.ndarray | None] | str:
         """The photograph as the studio frames it, and its drawing."""
@@ -154,9 +168,9 @@ def evaluate(paths: Iterable[Path], evaluator: PhotoEvaluator, sheet: Path | Non
         if isinstance(found, str):
             refused[path.name] = found
             continue
-        rows += found[0]
-        columns.append(np.concatenate(found[1]))
-        codes.append(found[2])
+        rows += found.rows
+        columns.append(found.column)
+        codes.append(found.codes)
     if sheet and columns:
         contact_sheet(columns, 8 * max(column.shape[1] for column in columns)).save(sheet)
     names = list(dict.fromkeys(row["bundle"] for row in rows))
@@ -206,7 +220,7 @@ def _draw(toonifier: Toonifier, canvas: np.ndarray, target: np.ndarray | None, l
     picture = toonifier.painter(toonifier.style_code(face.aligned, look), look)(face.crop[None])[0]
     crop = cut(canvas, face.plan, grow=scale)
     wanted = None if target is None else cut(target, face.plan, grow=scale)
-    faces = [None if p is None else _first(toonifier, p) for p in (crop, picture, wanted)]
+    faces = [None if p is None else next(iter(toonifier.finder.faces(p)), None) for p in (crop, picture, wanted)]
     if faces[0] is None:
         raise VToonifyError("the face is lost in the crop")
     return DrawnPhoto(crop, picture, wanted, *faces)
@@ -222,15 +236,6 @@ def contact_sheet(tiles: list[np.ndarray], width: int) -> Image.Image:
     rows = [np.concatenate(line, 1) for line in lines]
     wide = max(row.shape[1] for row in rows)
     return Image.fromarray(np.concatenate([np.pad(row, ((0, 0), (0, wide - row.shape[1]), (0, 0))) for row in rows]))
-
-
-def _first(toonifier: Toonifier, picture: np.ndarray) -> Face | None:
-    faces = toonifier.finder.faces(picture)
-    return faces[0] if faces else None
-
-
-def _tile(picture: np.ndarray) -> np.ndarray:
-    return np.asarray(Image.fromarray(picture).resize((TILE, TILE), Image.Resampling.LANCZOS))
 
 
 def _photographs(source: Path) -> list[Path]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -49,6 +50,15 @@ class Batch:
     def map(self, pictures: Callable[[Tensor], Tensor], labels: Callable[[Tensor], Tensor]) -> Batch:
         """The same change to both pictures, and to both label maps."""
         return Batch(pictures(self.photo), pictures(self.styled), labels(self.parsing), labels(self.styled_parsing))
+
+
+class Augmented(NamedTuple):
+    """x [B,3,S/2,S/2], the photographs as input; y [B,3,S,S], targets; photo [B,3,S,S]; parsing of x [B,S/2,S/2]."""
+
+    x: Tensor
+    y: Tensor
+    photo: Tensor
+    parsing: Tensor
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
@@ -232,19 +242,17 @@ def half(x: Tensor) -> Tensor:
 
 
 def prepare(pairs: Pairs, n: int, iteration: int, seed: int, hold_out: int, style: str = "storybook",
-            degraded: bool = True, device: str | torch.device = "cpu"
-            ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+            degraded: bool = True, device: str | torch.device = "cpu") -> Augmented:
     """An augmented batch of n entries that depends on (seed, iteration) alone.
 
     degraded  put the input, and only the input, through :func:`degrade`
-    → photo at half size [B,3,S/2,S/2], styled [B,3,S,S], photo at full size, parsing at half size [B,S/2,S/2]
     """
     batch = draw(pairs, n, iteration, seed, hold_out, style, device)
     return augment_batch(batch, rng_for(seed, iteration, device), degraded)
 
 
 def augment_batch(batch: Batch, g: torch.Generator, degraded: bool = True, repainted: Tensor | None = None
-            ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+                  ) -> Augmented:
     """What `prepare` does to a batch.
 
     repainted  colour degrees [B] of the targets: people in the style's colours are tinted that much less along with the
@@ -256,7 +264,7 @@ def augment_batch(batch: Batch, g: torch.Generator, degraded: bool = True, repai
         share = repainted.view(-1, 1, 1, 1) * (batch.styled_parsing != 0)[:, None]
         styled = torch.lerp(styled, batch.styled, share)
     x = half(photo)
-    return degrade(x, g) if degraded else x, styled, photo, batch.parsing[:, ::2, ::2]
+    return Augmented(degrade(x, g) if degraded else x, styled, photo, batch.parsing[:, ::2, ::2])
 
 
 def _share(g: torch.Generator, n: int) -> Tensor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -27,32 +27,12 @@ from ..models.encoders import ParsingNet
 from ..studio.shards import Pairs, render_pairs
 from ..weights.bundle import load_bundle, save_bundle
 from . import augment, landmarks, loop, perception, stylegan, vtoonify
+from .loop import Stage
+from .pairs import Pair
 from .starting import task_from_bundle
 
 TITLE = "Storybook (VToonify-T, trained on our own renders)"
 SHARPEN_LR = 5e-4
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Part of a generator's training: resolution (None: full), iterations, batch."""
-
-    size: int | None
-    iterations: int
-    batch: int = 32
-
-    def until(self, full: int) -> int | None:
-        """The argument `until` of training: the resolution, None for `full`. VToonifyError above `full`."""
-        if self.size is not None and self.size > full:
-            raise VToonifyError(f"a stage trains up to {self.size} px and the generator has {full}; leave its size out")
-        return None if self.size == full else self.size
-
-
-def check_stages(stages: Sequence[Stage], full: int) -> None:
-    """Raise VToonifyError unless the last stage trains every layer of a generator of `full` pixels."""
-    if stages and stages[-1].until(full) is not None:
-        raise VToonifyError(f"the last stage trains up to {stages[-1].size} px and the generator has {full}, whose "
-                            "finest layers would stay as they began; give the last stage size None")
 
 
 @dataclass(frozen=True)
@@ -116,17 +96,16 @@ def train_further(folder: str | Path, out: str | Path, start: str = "studio-t", 
 def train_generators(pairs: Pairs, parsing: ParsingNet, folder: Path, plan: DefaultPlan, config: VToonifyConfig,
                      device: str | torch.device = "cpu") -> tuple[stylegan.Distilled, stylegan.Distilled]:
     """Base StyleGAN of photo renders, and its storybook fine-tune, which shares its codes and mapping network."""
-    model = None
-    found = {}
+    model, found = None, {}
     for target, stages, lr in (("photo", plan.base, 2e-3), ("storybook", plan.storybook, 1e-3)):
-        check_stages(stages, config.out_size)
+        loop.check_stages(stages, config.out_size)
         for stage in stages:
-            until = stage.until(config.out_size)
-            size = until or config.out_size
-            model = stylegan.distill(
-                pairs, parsing, config.generator, folder / f"{target}-{size}", stage.iterations, target,
-                model.state_dict() if model else None, until, stage.batch, plan.hold_out, lr, 7 + size,
-                device=device)
+            size = stage.size or config.out_size
+            if model is None:
+                torch.manual_seed(7 + size)
+                model = stylegan.Distilled(config.generator).to(device)
+            model = stylegan.distill(model, pairs, parsing, folder / f"{target}-{size}", stage, target, plan.hold_out,
+                                     lr, seed=7 + size)
         found[target] = model
     base, story = found.values()
     stylegan.fit_mapping(base.generator.style, stylegan.code_bank(base, pairs, plan.hold_out))
@@ -143,10 +122,11 @@ def task_from_generator(story: stylegan.Distilled, config: VToonifyConfig, seed:
     return task
 
 
-def held_out_pair(pairs: Pairs, index: np.ndarray, device: str | torch.device = "cpu") -> vtoonify.Pair:
+def held_out_pair(pairs: Pairs, index: np.ndarray, device: str | torch.device = "cpu", look: str = "storybook"
+                  ) -> Pair:
     """Entries as they are, without augmentation."""
-    batch = augment.load(pairs, index, "storybook", device)
-    return vtoonify.Pair(augment.half(batch.photo), batch.styled, batch.photo, None)
+    batch = augment.load(pairs, index, look, device)
+    return Pair(augment.half(batch.photo), batch.styled, batch.photo, None)
 
 
 def train_vtoonify(pairs: Pairs, parsing: ParsingNet, story: stylegan.Distilled, folder: Path, plan: DefaultPlan,
@@ -155,24 +135,22 @@ def train_vtoonify(pairs: Pairs, parsing: ParsingNet, story: stylegan.Distilled,
 
     The flicker loss rises from 0 twice: in the second half of the training, and all through the sharpening.
     """
-    trained = vtoonify.train(_source(pairs, plan, 3, device), parsing, config, folder / "vtoonify", plan.vtoonify,
-                             start=task_from_generator(story, config).state_dict(),
-                             sample_pairs=held_out_pair(pairs, np.arange(8), device), device=device)[1]
+    _, trained = vtoonify.train(task_from_generator(story, config).to(device), _source(pairs, plan, 3, device), parsing,
+                                folder / "vtoonify", vtoonify.TrainingSettings(plan.vtoonify),
+                                held_out_pair(pairs, np.arange(8), device))
     return sharpen(pairs, parsing, trained, folder, plan, device)
 
 
 def sharpen(pairs: Pairs, parsing: ParsingNet, task: vtoonify.VToonifyTask, folder: Path, plan: DefaultPlan,
             device: str | torch.device = "cpu") -> vtoonify.VToonifyTask:
     """The second part of `train_vtoonify`, from any task of VToonify-T."""
-    style = task.style
-    return vtoonify.train(_source(pairs, plan, 31, device), parsing, task.vtoonify.config, folder / "sharpen",
-                          plan.sharpen, start=task.state_dict(), lr=SHARPEN_LR, flicker_from=0.0, seed=31,
-                          sample_pairs=held_out_pair(pairs, np.arange(8), device), image_size=style.image_size,
-                          width=style.body[0].out_channels, square=plan.square,
-                          make_adversary=lambda: vtoonify.stylegan_adversary(plan.square, device), device=device)[1]
+    how = vtoonify.TrainingSettings(plan.sharpen, lr=SHARPEN_LR, flicker_from=0.0, seed=31, square=plan.square)
+    return vtoonify.train(task, _source(pairs, plan, 31, device), parsing, folder / "sharpen", how,
+                          held_out_pair(pairs, np.arange(8), device),
+                          lambda: vtoonify.stylegan_adversary(plan.square, device))[1]
 
 
-def _source(pairs: Pairs, plan: DefaultPlan, seed: int, device: str | torch.device) -> Callable[[int], vtoonify.Pair]:
+def _source(pairs: Pairs, plan: DefaultPlan, seed: int, device: str | torch.device) -> Callable[[int], Pair]:
     return vtoonify.render_source(pairs, plan.batch, plan.hold_out, seed, window=plan.window, device=device)
 
 

@@ -1,14 +1,15 @@
 """The DualStyleGAN of bundle studio-d: on the base StyleGAN of studio-t, read by the style encoder of VToonify-D.
 
-style mixing → styles at low resolution → styles at full size, see `dualstylegan`. The style encoder stays as it
-is, so one table of codes serves both networks. Every stage can be stopped and goes on where it was.
+Styles at low resolution → styles at full size, see `dualstylegan`. The paper's style mixing before them is left out:
+codes of styles are no codes of faces (`studio.codes`). The style encoder stays as it is, so one table of codes serves
+both networks. Every stage can be stopped and goes on where it was.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -20,15 +21,14 @@ from ..config import VToonifyError
 from ..evaluation import metrics
 from ..media.images import to_tensor
 from ..models.encoders import ParsingNet, StyleEncoder
-from ..studio.exemplars import EXEMPLARS, LOOKS
 from ..studio.shards import Pairs
 from ..weights.bundle import Bundle
 from . import augment, loop
-from .default import Stage, check_stages
-from .dualstylegan import DualDistilled, StyleExample, pretrain, train_styles
+from .dualstylegan import DualDistilled, StyleExample, StyleSettings, train_styles
 from .exemplars import Exemplars, portrait_source
-from .stylegan import Distilled, code_bank
-from .vtoonify import StyleCondition
+from .loop import Stage
+from .stylegan import Distilled
+from .vtoonify import encoder_size
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,6 @@ class DualPlan:
     """Sizes of all stages; the defaults are meant for 25 minutes on two CPU cores."""
 
     hold_out: int = 256
-    mixing: Stage | None = None  # codes of styles are no codes of faces (`studio.codes`): mixing faces teaches nothing
     lessons: tuple[Stage, ...] = (Stage(64, 1000), Stage(None, 600, 8))
     sample_every: int = 100
 
@@ -50,15 +49,14 @@ def base_of(bundle: Bundle) -> Distilled:
         generator, person = bundle.network("dual").generator, bundle.network("person_encoder")
     else:
         generator, person = bundle.network("base"), bundle.network("style_encoder")
-    base = Distilled(bundle.config.generator, person.image_size, person.body[0].out_channels)
+    base = Distilled(bundle.config.generator, **encoder_size(person))
     base.generator.load_state_dict(generator.state_dict())
     base.encoder.load_state_dict(person.state_dict())
     return base
 
 
 def train_dual(pairs: Pairs, start: Bundle, style: StyleEncoder, exemplars: Exemplars, folder: str | os.PathLike,
-               plan: DualPlan | None = None, seconds: float | None = None, looks: Sequence[str] = LOOKS,
-               per_look: int = EXEMPLARS, codes: np.ndarray | None = None,
+               plan: DualPlan | None = None, seconds: float | None = None, codes: np.ndarray | None = None,
                device: str | torch.device = "cpu") -> DualDistilled | None:
     """All stages in `folder` → the moving average of the last one.
 
@@ -69,49 +67,39 @@ def train_dual(pairs: Pairs, start: Bundle, style: StyleEncoder, exemplars: Exem
     seconds  stop after this long in all; → None when that was too short: call it again
     """
     plan, began = plan or DualPlan(), time.monotonic()
-    base, parsing = base_of(start).to(device), start.network("parsing").to(device)
-    model = DualDistilled.from_base(base, style).to(device)
-
+    parsing = start.network("parsing").to(device)
+    model = DualDistilled.from_base(base_of(start), style).to(device)
     full = start.config.generator.size
-    check_stages(plan.lessons, full)
-    for number, stage in enumerate((plan.mixing, *plan.lessons)):
-        if stage is None:
-            continue
+    loop.check_stages(plan.lessons, full)
+    for number, stage in enumerate(plan.lessons, start=1):
         until = stage.until(full)
         stage = replace(stage, size=until or full)
-        where = Path(folder) / f"{'lessons' if number else 'mixing'}-{stage.size}"
-        more = {"until": until,
-                "sample_every": plan.sample_every, "seed": 13 + number,
-                "seconds": None if seconds is None else seconds - (time.monotonic() - began)}
-        if number:
-            examples = style_examples(pairs, exemplars, looks, per_look, stage, plan.hold_out, codes, 23 + number,
-                                      device)
-            model = train_styles(model, examples, parsing, where, stage.iterations, fixed_style=True, **more)
-        else:
-            bank = code_bank(base, pairs, plan.hold_out)
-            model = pretrain(model, bank, where, stage.iterations, stage.batch, **more)
+        where = Path(folder) / f"lessons-{stage.size}"
+        examples = style_examples(pairs, exemplars, stage, plan.hold_out, codes, 23 + number, device)
+        how = StyleSettings(stage.iterations, until, seed=13 + number, sample_every=plan.sample_every, fixed_style=True)
+        model = train_styles(model, examples, parsing, where, how,
+                             seconds=None if seconds is None else seconds - (time.monotonic() - began))
         if loop.iterations_done(where) < stage.iterations:
             return None
     return model
 
 
-def style_examples(pairs: Pairs, exemplars: Exemplars, looks: Sequence[str], per_look: int, stage: Stage, hold_out: int,
-                   codes: np.ndarray | None, seed: int, device: str | torch.device) -> Callable[[int], StyleExample]:
+def style_examples(pairs: Pairs, exemplars: Exemplars, stage: Stage, hold_out: int, codes: np.ndarray | None, seed: int,
+                   device: str | torch.device) -> Callable[[int], StyleExample]:
     """`exemplars.portrait_source`; half of the pictures are drawn by the table's codes where these are known.
 
     The data is read at the first call: a finished stage makes none.
     """
     @cache
     def source() -> Callable[[int], StyleExample]:
-        return portrait_source(pairs, exemplars, looks, per_look, stage.batch, stage.size, hold_out, seed, device)
+        return portrait_source(pairs, exemplars, stage.batch, stage.size, hold_out, seed, device)
 
     table = None if codes is None else torch.from_numpy(codes).to(device)
 
     def example(i: int) -> StyleExample:
         photo, target, condition = source()(i)
         if table is not None:
-            use_table_code = torch.rand(len(photo), generator=loop.rng_for(seed + 100, i)) < 0.5
-            condition = condition._replace(codes=table[condition.index], use_table_code=use_table_code.to(device))
+            condition = condition.coded(table, torch.rand(len(photo), generator=loop.rng_for(seed + 100, i)) < 0.5)
         return photo, target, condition
 
     return example
@@ -119,7 +107,7 @@ def style_examples(pairs: Pairs, exemplars: Exemplars, looks: Sequence[str], per
 
 @torch.no_grad()
 def measure_dual(model: DualDistilled, pairs: Pairs, hold_out: int, parsing: ParsingNet, exemplars: Exemplars,
-                 looks: Sequence[str] = LOOKS, per_look: int = EXEMPLARS, batch: int = 8) -> dict:
+                 batch: int = 8) -> dict:
     """Numbers on held-out, aligned people, against their renders in front of calm backgrounds.
 
     of each look, at the degrees at which it was rendered: psnr and feature (distance) to the render; input_psnr and
@@ -135,14 +123,11 @@ def measure_dual(model: DualDistilled, pairs: Pairs, hold_out: int, parsing: Par
 
     def score(look: str | None) -> dict[str, float]:
         truth = photos if look is None else augment.aligned(pairs, unseen, look, side, calm=True, progress=False)
-        style, *degrees = (np.zeros(len(unseen)) if look is None else np.array(pairs[f"{look}_{name}"])[unseen]
-                           for name in ("style", "structure", "color"))
-        index = style.astype(int) + (0 if look is None else per_look * list(looks).index(look))
         rng, scores = np.random.default_rng(0), {}
         for part in parts:
-            axes = (torch.from_numpy(axis[part]).float().to(device) for axis in degrees)
-            condition = StyleCondition(exemplars.draw(index[part], rng, device),
-                                       torch.from_numpy(index[part]).to(device), *axes)
+            condition = exemplars.condition(pairs, unseen[part], look or exemplars.looks[0], rng, device)
+            if look is None:  # at degree 0 no style matters
+                condition = condition._replace(structure=0 * condition.structure, color=0 * condition.color)
             target, photo = to_tensor(truth[part], device), to_tensor(photos[part], device)
             drawn = model(to_tensor(seen[part], device), condition).float().clamp(-1, 1)
             for name, picture in (("", drawn), *([] if look is None else [("input_", photo)])):
@@ -150,4 +135,4 @@ def measure_dual(model: DualDistilled, pairs: Pairs, hold_out: int, parsing: Par
                 scores.setdefault(f"{name}feature", []).append(metrics.feature_distance(parsing, picture, target))
         return {name: round(float(torch.cat(values).mean()), 4) for name, values in scores.items()}
 
-    return {"people": len(unseen), "base": score(None), **{look: score(look) for look in looks}}
+    return {"people": len(unseen), "base": score(None), **{look: score(look) for look in exemplars.looks}}

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -28,8 +29,9 @@ from ..weights.bundle import Bundle
 from . import loop
 from .adversary import Adversary
 from .objectives import Criterion, OurLosses, picture_loss
+from .pairs import StyleCondition
 from .stylegan import Distilled, fit_mapping
-from .vtoonify import STYLE_IMAGE, StyleCondition, detail_mask, rows
+from .vtoonify import STYLE_IMAGE, detail_mask, encoder_size, rows
 
 WALK = (0.1, 0.2, 1.0)  # shares of the pre-training after which one more resolution of structure joins in: l = 7, 6, 5
 NORM_WEIGHT = 0.01  # of the norm of ModRes' convolutions: keeps residuals small that a style does not need
@@ -56,7 +58,7 @@ class DualDistilled(nn.Module):
                gives its code twice
         """
         torch.manual_seed(seed)
-        model = cls(base.generator.config, base.encoder.image_size, base.encoder.body[0].out_channels)
+        model = cls(base.generator.config, **encoder_size(base.encoder))
         model.generator.generator.load_state_dict(base.generator.state_dict())
         model.encoder.load_state_dict(base.encoder.state_dict())
         if style is None:
@@ -76,7 +78,7 @@ class DualDistilled(nn.Module):
             raise VToonifyError(f"{bundle.name} has no DualStyleGAN to fit styles with; load studio-d")
         networks = (bundle.network(name) for name in ("dual", "person_encoder", "style_encoder"))
         generator, person, style = networks
-        model = cls(generator.config, style.image_size, style.body[0].out_channels)
+        model = cls(generator.config, **encoder_size(style))
         model.generator, model.encoder, model.style = generator, person, style
         return model.eval()
 
@@ -159,23 +161,37 @@ def pretrain(model: DualDistilled, bank: Tensor, folder: str | os.PathLike, iter
 StyleExample = tuple[Tensor, Tensor, StyleCondition]  # photograph, its render in the style, condition
 
 
+@dataclass(frozen=True)
+class StyleSettings:
+    """How long and how `train_styles` trains.
+
+    until        resolution to train at; None: full size
+    fixed_style  freeze the style encoder, whose codes another network reads too
+    norm         weight of Σ‖ModRes weights‖; None: ours, NORM_WEIGHT times the mean square of each kernel
+    """
+
+    iterations: int
+    until: int | None = None
+    lr: float = 2e-3
+    seed: int = 13
+    sample_every: int = 250
+    fixed_style: bool = False
+    norm: float | None = None
+
+
 def train_styles(model: DualDistilled, examples: Callable[[int], StyleExample], parsing: ParsingNet,
-                 folder: str | os.PathLike, iterations: int, until: int | None = None, lr: float = 2e-3,
-                 seed: int = 13, seconds: float | None = None, sample_every: int = 250, fixed_style: bool = False,
-                 criterion: Criterion | None = None, make_adversary: Callable[[], Adversary] | None = None,
-                 norm: float | None = None) -> DualDistilled:
+                 folder: str | os.PathLike, how: StyleSettings, criterion: Criterion | None = None,
+                 make_adversary: Callable[[], Adversary] | None = None, seconds: float | None = None) -> DualDistilled:
     """Train the extrinsic path and the style encoder on styles → the moving average, resumable in `folder`.
 
     examples        iteration → photograph [B,3,·,·], its render in the condition's style and degrees [B,3,S,S],
                     condition; see `exemplars.portrait_source`
-    fixed_style     freeze the style encoder, whose codes another network reads too
     criterion       the losses of the pictures; None: ours. The published stage: `objectives.PublishedStyleLosses`, an
                     adversary (its loss weighs 1), and norm 0.01
     make_adversary  makes the adversary, which sees whole pictures; None: no adversarial loss
-    norm            weight of Σ‖ModRes weights‖; None: ours, NORM_WEIGHT times the mean square of each kernel
     """
-    dual = model.generator
-    optimizer, ema = _learner([dual.style, dual.res, *([] if fixed_style else [model.style])], model, lr)
+    dual, until = model.generator, how.until
+    optimizer, ema = _learner([dual.style, dual.res, *([] if how.fixed_style else [model.style])], model, how.lr)
     kernels = [p for p in dual.res.parameters() if p.ndim == 4]
     criterion = criterion or OurLosses(parsing.eval().requires_grad_(False), whole=128)
     adversary = make_adversary() if make_adversary else None
@@ -186,10 +202,10 @@ def train_styles(model: DualDistilled, examples: Callable[[int], StyleExample], 
             out = model(photo, condition, until)
             parts = criterion(out, target, detail_mask(None, target), condition.exemplar)
             parts["norm"] = (NORM_WEIGHT * torch.stack([p.float().square().mean() for p in kernels]).mean()
-                             if norm is None else norm * sum(p.float().norm() for p in dual.res.parameters()))
+                             if how.norm is None else how.norm * sum(p.float().norm() for p in dual.res.parameters()))
         if adversary:
             parts["sharp"] = adversary.generator_loss(out.float())
-        rate = loop.warm_cosine(lr, i, iterations, warmup=100, floor=0.03)
+        rate = loop.warm_cosine(how.lr, i, how.iterations, warmup=100, floor=0.03)
         loop.optimizer_step(sum(parts.values()), optimizer, rate, clip=1.0)
         ema.update(model, i)
         values = {name: float(value.detach()) for name, value in parts.items()}
@@ -203,7 +219,7 @@ def train_styles(model: DualDistilled, examples: Callable[[int], StyleExample], 
         return rows([p[:COLUMNS] for p in (*shown, out, target)])
 
     kept = {"model": model, "ema": ema, "optimizer": optimizer, **(adversary.parts() if adversary else {})}
-    loop.run(folder, iterations, step, kept, sample, sample_every, seconds=seconds,
+    loop.run(folder, how.iterations, step, kept, sample, how.sample_every, seconds=seconds,
              title=f"DualStyleGAN {until or dual.config.size} px")
     return ema.model
 

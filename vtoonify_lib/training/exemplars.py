@@ -20,7 +20,8 @@ from ..models.vtoonify_d import VToonifyD
 from ..studio.shards import Pairs
 from . import augment, loop
 from .dualstylegan import StyleExample, doubled
-from .vtoonify import STYLE_IMAGE, DualVToonifyTask, Pair, StyleCondition, VToonifyTask, cut_out
+from .pairs import Pair, StyleCondition
+from .vtoonify import STYLE_IMAGE, DualVToonifyTask, VToonifyTask, cut_out, encoder_size
 
 OPEN_MASK = 1.0  # bias of the fusion masks at the start: tanh(1) of the photograph's detail passes
 
@@ -30,13 +31,14 @@ class Exemplars:
 
     pictures  of each style, in the order of `index = look · per_look + number`: uint8 [N,S,S,3] each, of any person, at
               full degree, in FFHQ's framing
+    looks     names of the looks, of which each has as many styles
     """
 
-    def __init__(self, pictures: Sequence[np.ndarray]):
+    def __init__(self, pictures: Sequence[np.ndarray], looks: Sequence[str]):
         empty = [i for i, found in enumerate(pictures) if not len(found)]
         if empty:
             raise VToonifyError(f"there is no picture of style {empty[0]}; render more people, or give its exemplar")
-        self.pictures = list(pictures)
+        self.pictures, self.looks, self.per_look = list(pictures), tuple(looks), len(pictures) // len(looks)
 
     @classmethod
     def from_pairs(cls, pairs: Pairs, looks: Sequence[str], per_look: int, hold_out: int, size: int = STYLE_IMAGE,
@@ -52,7 +54,7 @@ class Exemplars:
                 drawn = augment.aligned(pairs, ready[numbers == number], look, size, progress=False)
                 mine = [] if own is None else [own(look, number)[None]]
                 found.append(np.concatenate([*mine, drawn]))
-        return cls(found)
+        return cls(found, looks)
 
     def draw(self, index: np.ndarray, rng: np.random.Generator, device: str | torch.device = "cpu") -> Tensor:
         """A random picture of each style, mirrored at random: [B,3,S,S] in [−1,1]."""
@@ -60,10 +62,22 @@ class Exemplars:
         mirrored = np.where(rng.random(len(index))[:, None, None, None] < 0.5, chosen[:, :, ::-1], chosen)
         return to_tensor(mirrored, device)
 
+    def condition(self, pairs: Pairs, entries: np.ndarray, look: str | Sequence[str], rng: np.random.Generator,
+                  device: str | torch.device = "cpu") -> StyleCondition:
+        """What draws the entries [B] in a look (one for all, or one for each): style and degrees of the data set."""
+        looks = [look] * len(entries) if isinstance(look, str) else look
 
-def style_source(pairs: Pairs, exemplars: Exemplars, looks: Sequence[str], per_look: int, batch: int,
-                 hold_out: int = 256, seed: int = 3, window: int | None = None, codes: np.ndarray | None = None,
-                 table_code_until: int = 0, device: str | torch.device = "cpu") -> Callable[[int], Pair]:
+        def read(suffix: str) -> np.ndarray:
+            return np.array([pairs[f"{name}_{suffix}"][entry] for name, entry in zip(looks, entries, strict=True)])
+
+        index = self.per_look * np.array([self.looks.index(name) for name in looks]) + read("style")
+        structure, color = (torch.from_numpy(read(axis)).float().to(device) for axis in ("structure", "color"))
+        return StyleCondition(self.draw(index, rng, device), torch.from_numpy(index).to(device), structure, color)
+
+
+def style_source(pairs: Pairs, exemplars: Exemplars, batch: int, hold_out: int = 256, seed: int = 3,
+                 window: int | None = None, codes: np.ndarray | None = None, table_code_until: int = 0,
+                 device: str | torch.device = "cpu") -> Callable[[int], Pair]:
     """Pairs of exact renders, each in a look of its own, augmented as `vtoonify.render_source`: iteration → Pair.
 
     codes       of all styles, then of the photograph, [N+1,2,D] (`studio.codes.style_codes`); None: not known
@@ -73,48 +87,33 @@ def style_source(pairs: Pairs, exemplars: Exemplars, looks: Sequence[str], per_l
 
     def source(i: int) -> Pair:
         rng, g = np.random.default_rng([seed, i]), loop.rng_for(seed, i, device)
-        entries, look = augment.choose(pairs, batch, rng, hold_out), rng.integers(0, len(looks), batch)
-        names = [looks[k] for k in look]
-
-        def read(suffix: str) -> np.ndarray:
-            return np.array([pairs[f"{name}_{suffix}"][entry] for name, entry in zip(names, entries, strict=True)])
-
-        index = per_look * look + read("style")
-        structure, color = (torch.from_numpy(read(axis)).float().to(device) for axis in ("structure", "color"))
-        drawn = augment.load(pairs, entries, names, device)
-        x, y, photo, parsing = augment.augment_batch(drawn, g, repainted=color)
-        condition = StyleCondition(exemplars.draw(index, rng, device), torch.from_numpy(index).to(device),
-                                   structure, color)
+        entries = augment.choose(pairs, batch, rng, hold_out)
+        looks = [exemplars.looks[k] for k in rng.integers(0, len(exemplars.looks), batch)]
+        condition = exemplars.condition(pairs, entries, looks, rng, device)
+        drawn = augment.augment_batch(augment.load(pairs, entries, looks, device), g, repainted=condition.color)
         if table is not None:
-            use_table_code = torch.from_numpy((rng.random(batch) < 0.5) | (i < table_code_until)).to(device)
-            condition = condition._replace(codes=table[index], null_code=table[-1:].expand(batch, -1, -1),
-                                           use_table_code=use_table_code)
-        return cut_out(Pair(x, y, photo, parsing, condition), window, loop.rng_for(seed + 200, i))
+            condition = condition.coded(table, torch.from_numpy((rng.random(batch) < 0.5) | (i < table_code_until)))
+        return cut_out(Pair(*drawn, condition), window, loop.rng_for(seed + 200, i))
 
     return source
 
 
-def portrait_source(pairs: Pairs, exemplars: Exemplars, looks: Sequence[str], per_look: int, batch: int, size: int,
-                    hold_out: int = 256, seed: int = 12, device: str | torch.device = "cpu"
-                    ) -> Callable[[int], StyleExample]:
+def portrait_source(pairs: Pairs, exemplars: Exemplars, batch: int, size: int, hold_out: int = 256, seed: int = 12,
+                    device: str | torch.device = "cpu") -> Callable[[int], StyleExample]:
     """Examples for DualStyleGAN at `size` pixels: aligned portraits in front of calm backgrounds, by iteration."""
     index = augment.portrait_pool(pairs, max(size, STYLE_IMAGE), hold_out)
     photos = augment.aligned(pairs, index, "photo", STYLE_IMAGE)
-    targets = np.stack([augment.aligned(pairs, index, look, size, calm=True) for look in looks])
-    style, structure, color = (np.stack([np.array(pairs[f"{look}_{name}"])[index] for look in looks])
-                               for name in ("style", "structure", "color"))
+    targets = np.stack([augment.aligned(pairs, index, look, size, calm=True) for look in exemplars.looks])
 
     def source(i: int) -> StyleExample:
         rng, g = np.random.default_rng([seed, i]), loop.rng_for(seed, i, device)
-        who, look = rng.integers(0, len(index), batch), rng.integers(0, len(looks), batch)
-        degrees = [torch.from_numpy(axis[look, who]).float().to(device) for axis in (structure, color)]
+        who, look = rng.integers(0, len(index), batch), rng.integers(0, len(exemplars.looks), batch)
+        condition = exemplars.condition(pairs, index[who], [exemplars.looks[k] for k in look], rng, device)
         side = torch.rand(batch, 1, 1, 1, generator=g, device=g.device) < 0.5
         untinted = [torch.where(side, x.flip(3), x) for x in
                     (to_tensor(photos[who], device), to_tensor(targets[look, who], device))]
         photo, target = augment.tint(untinted, g, strength=0.4)
-        target = torch.lerp(target, untinted[1], degrees[1].view(-1, 1, 1, 1))  # colours of a style are not tinted
-        number = per_look * look + style[look, who]
-        condition = StyleCondition(exemplars.draw(number, rng, device), torch.from_numpy(number).to(device), *degrees)
+        target = torch.lerp(target, untinted[1], condition.color.view(-1, 1, 1, 1))  # colours of a style are not tinted
         return photo, target, condition
 
     return source
@@ -124,7 +123,7 @@ def dual_task(simple: VToonifyTask, config: VToonifyConfig, seed: int = 0) -> Du
     """VToonify-D initialised from a trained VToonify-T: all weights that the two share, and a style encoder that gives
     the old code twice. `config` is that of the T with the other backbone."""
     torch.manual_seed(seed)
-    dual = DualVToonifyTask(config, simple.style.image_size, simple.style.body[0].out_channels)
+    dual = DualVToonifyTask(config, **encoder_size(simple.style))
     dual.vtoonify.load_state_dict({**dual.vtoonify.state_dict(), **_renamed(simple.vtoonify)})
     for fusion in dual.vtoonify.fusion_out:
         torch.nn.init.constant_(fusion.conv2.bias, OPEN_MASK)

@@ -18,7 +18,7 @@ from ..config import INPUT_CHANNELS, VToonifyConfig, VToonifyError
 from ..models.layers import SLOPE
 from ..models.vtoonify import STEM
 from ..models.vtoonify_d import build_vtoonify
-from .vtoonify import VToonifyTask
+from .vtoonify import VToonifyTask, encoder_size
 
 RGB = 3
 REST = 0.1  # of their usual size: what new channels add to old ones at the start
@@ -28,7 +28,7 @@ def grown_task(simple: VToonifyTask, config: VToonifyConfig, seed: int = 0) -> V
     """VToonify-T of `config` from a smaller one's weights, with the same style encoder; see `grown_state`."""
     check_growth(simple.vtoonify.config, config)
     torch.manual_seed(seed)
-    task = VToonifyTask(config, simple.style.image_size, simple.style.body[0].out_channels)
+    task = VToonifyTask(config, **encoder_size(simple.style))
     task.style.load_state_dict(simple.style.state_dict())
     task.vtoonify.load_state_dict(grown_state(
         simple.vtoonify.state_dict(), simple.vtoonify.config, task.vtoonify.state_dict(), config))
@@ -99,17 +99,11 @@ def _names(small: VToonifyConfig, large: VToonifyConfig) -> dict[str, str]:
     extra = _extra_stages(small, large)
     with torch.device("meta"):
         wanted = build_vtoonify(large).state_dict()
-    found = {}
+    found = {name: name for name in wanted}
     for name in wanted:
-        part, number, *rest = name.split(".")
-        if part == "encoder":
-            stage = int(number) - extra
-            if stage < 0:
-                continue
-            name_there = ".".join([part, str(stage), *rest])
-        else:
-            name_there = name
-        found[name] = name_there
+        if name.startswith("encoder."):
+            _, stage, rest = name.split(".", 2)
+            found[name] = f"encoder.{int(stage) - extra}.{rest}"  # below 0: the small one has no such stage
     return found
 
 

@@ -62,20 +62,18 @@ def render_views(folder: str | os.PathLike, people: int, views: int, seed: int =
     PHOTOS + 1 views, or without the kit.
     """
     folder = Path(folder)
-    meta = _begin(folder, {"people": people, "views": views, "size": SIZE, "seed": seed})
-    starts = range(0, people, CHUNK)
-    todo = [start for start in starts if not _path(folder, start).is_file()]
-    if todo:
-        kit = str(find_kit(kit))
-    with tqdm(total=people, initial=people - sum(_many(meta, start) for start in todo), desc="identities", unit="",
+    _begin(folder, {"people": people, "views": views, "size": SIZE, "seed": seed})
+    chunks = {folder / f"{start:06d}.npy": range(start, min(start + CHUNK, people))
+              for start in range(0, people, CHUNK)}
+    jobs = [(path, who, views, seed, str(find_kit(kit))) for path, who in chunks.items() if not path.is_file()]
+    with tqdm(total=people, initial=people - sum(len(who) for _, who, *_ in jobs), desc="identities", unit="",
               smoothing=0, disable=not progress) as bar:
-        jobs = [(str(folder), start, meta, kit) for start in todo]
         for done in in_processes(_render_chunk, jobs, processes):
             bar.update(done)
-    return np.concatenate([np.load(_path(folder, start)) for start in starts])
+    return np.concatenate([np.load(path) for path in chunks])
 
 
-def _begin(folder: Path, asked: dict[str, int]) -> dict[str, int]:
+def _begin(folder: Path, asked: dict[str, int]) -> None:
     if asked["people"] < 1 or asked["views"] <= PHOTOS:
         raise VToonifyError(f"{asked['people']} people in {asked['views']} views are asked for; give at least one "
                             f"person and {PHOTOS + 1} views, of which {PHOTOS} are photos")
@@ -85,37 +83,26 @@ def _begin(folder: Path, asked: dict[str, int]) -> dict[str, int]:
                             "folder")
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(asked))
-    return asked
 
 
-def _path(folder: Path, start: int) -> Path:
-    return folder / f"{start:06d}.npy"
-
-
-def _many(meta: dict[str, int], start: int) -> int:
-    """How many people the chunk holds."""
-    return min(CHUNK, meta["people"] - start)
-
-
-def _render_chunk(folder: str, start: int, meta: dict[str, int], kit: str) -> int:
-    """Render one chunk; it appears under its name only when complete → how many people."""
-    studio, many = studio_of(kit, DRAWN), _many(meta, start)
-    out = np.empty((many, meta["views"], SIZE, SIZE, 3), np.uint8)
-    for i in range(many):
-        for n, (who, style) in enumerate(views_of(meta["seed"], start + i, meta["views"])):
+def _render_chunk(path: Path, people: range, views: int, seed: int, kit: str) -> int:
+    """Render some people; the file appears under its name only when complete → how many."""
+    studio, out = studio_of(kit, DRAWN), np.empty((len(people), views, SIZE, SIZE, 3), np.uint8)
+    for i, index in enumerate(people):
+        for n, (who, style) in enumerate(views_of(seed, index, views)):
             picture = Image.fromarray(studio.portrait(who, style, truth=False).image)
             out[i, n] = np.asarray(picture.resize((SIZE, SIZE), Image.Resampling.BOX))
-    path = _path(Path(folder), start)
     part = path.with_suffix(".part")
     with part.open("wb") as file:
         np.save(file, out)
     part.replace(path)
-    return many
+    return len(people)
 
 
 # -- network ----------------------------------------------------------------------------------------------------------
-def identity_net(dim: int = 128, width: int = 24, size: int = SIZE) -> StyleEncoder:
+def identity_net(dim: int = 128, width: int = 24, size: int = SIZE, seed: int = 5) -> StyleEncoder:
     """A fresh encoder; its codes are used at unit length, so it need not begin close to an average."""
+    torch.manual_seed(seed)
     net = StyleEncoder(size, 1, dim, width)
     with torch.no_grad():
         net.head[-1].weight.div_(StyleEncoder.FIRST_OFFSET)
@@ -146,23 +133,22 @@ def train_identity(folder: str | os.PathLike, people: int = 1280, views: int = 6
     seconds        stop training early after this long; the next call goes on
     """
     seen = render_views(Path(folder) / "views", people, views, kit=kit)
-    net = fit_encoder(seen, Path(folder) / "net", iterations, batch, hold_out, seconds=seconds, device=device)
+    net = identity_net(size=seen.shape[2]).to(device)
+    net = fit_encoder(net, seen, Path(folder) / "net", iterations, batch, hold_out, seconds=seconds)
     return net, identity_report(net, seen[:hold_out], device)
 
 
-def fit_encoder(views: np.ndarray, folder: str | os.PathLike, iterations: int, batch: int = 64, hold_out: int = 128,
-                lr: float = 1e-3, seed: int = 5, seconds: float | None = None, dim: int = 128, width: int = 24,
-                device: str | torch.device = "cpu") -> StyleEncoder:
+def fit_encoder(net: StyleEncoder, views: np.ndarray, folder: str | os.PathLike, iterations: int, batch: int = 64,
+                hold_out: int = 128, lr: float = 1e-3, seed: int = 5, seconds: float | None = None) -> StyleEncoder:
     """InfoNCE over `batch` people in two views each, Adam under a half cosine; resumable in `folder`.
 
-    views  uint8 [N,V,S,S,3]; VToonifyError where fewer than two people remain beside `hold_out`
-    → the moving average of the net, in eval mode
+    net    trained in place;  views  uint8 [N,V,S,S,3]
+    → the moving average of the net, in eval mode. VToonifyError where fewer than two people remain beside `hold_out`
     """
     if len(views) - hold_out < 2:
         raise VToonifyError(f"of {len(views)} people {hold_out} are held out, which leaves fewer than two to tell "
                             "apart; render more people")
-    torch.manual_seed(seed)
-    net = identity_net(dim, width, views.shape[2]).to(device)
+    device = net.latent_avg.device
     optimizer = torch.optim.Adam(net.parameters(), lr)
     ema = loop.EMA(net, decay=0.995)
 

@@ -88,6 +88,11 @@ def eye_sample(example: Example, rng: np.random.Generator) -> Sample:
     return Sample(degraded(image, rng, fine=True), points, example.openness[:1], size, 1.0)
 
 
+def without_face(image: np.ndarray) -> Sample:
+    """A crop in which there is nothing to find."""
+    return Sample(image, np.zeros((70, 2), np.float32), np.zeros(2, np.float32), 1.0, 0.0)
+
+
 def empty_sample(picture: np.ndarray, rng: np.random.Generator) -> Sample:
     """A square of a picture without a face."""
     height, width = picture.shape[:2]
@@ -95,7 +100,7 @@ def empty_sample(picture: np.ndarray, rng: np.random.Generator) -> Sample:
     centre = np.array([rng.uniform(0, width), rng.uniform(0, height)])
     matrix = face_matrix(np.concatenate([centre - side / 2, centre + side / 2]), rng.normal(0, 0.3))
     image = degraded(crop(picture, matrix, FACE), rng)
-    return Sample(image, np.zeros((70, 2), np.float32), np.zeros(2, np.float32), 1.0, 0.0)
+    return without_face(image)
 
 
 def hard_negative(picture: np.ndarray, box: Sequence[float]) -> np.ndarray:
@@ -111,7 +116,7 @@ def hard_sample(patch: np.ndarray, rng: np.random.Generator) -> Sample:
     image = crop(patch, face_matrix(np.concatenate([centre - side / 2, centre + side / 2]), rng.normal(0, 0.1)), FACE)
     image = image[:, ::-1] if rng.random() < 0.5 else image
     image = degraded(image, rng) if rng.random() < 0.6 else np.ascontiguousarray(image)
-    return Sample(image, np.zeros((70, 2), np.float32), np.zeros(2, np.float32), 1.0, 0.0)
+    return without_face(image)
 
 
 def beside_sample(example: Example, rng: np.random.Generator) -> Sample:
@@ -126,7 +131,7 @@ def beside_sample(example: Example, rng: np.random.Generator) -> Sample:
     half = side * grow / 2
     matrix = face_matrix(np.concatenate([centre - half, centre + half]), rng.normal(0, 0.3))
     image = crop(np.ascontiguousarray(example.image), matrix, FACE)
-    return Sample(degraded(image, rng), np.zeros((70, 2), np.float32), np.zeros(2, np.float32), 1.0, 0.0)
+    return without_face(degraded(image, rng))
 
 
 # -- things in front of the face --------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -18,10 +17,11 @@ from ..media.images import to_image
 from ..models.encoders import ParsingNet
 from ..models.perceptual import VGGFeatures
 from ..studio.shards import Pairs
-from .vtoonify import Pair, StyleCondition, VToonifyTask, stylise
+from .objectives import seen
+from .pairs import Pair, StyleCondition
+from .vtoonify import VToonifyTask, stylise
 from .windows import whole
 
-SEEN = 512  # px: what VGG compares is no larger
 TILE = 384  # px: side of a picture on the sheets
 
 
@@ -64,7 +64,7 @@ def score(task: VToonifyTask, parsing: ParsingNet, vgg: VGGFeatures | None, exam
           until: float = float("inf"), device: str | torch.device = "cpu") -> dict[str, float]:
     """Means over the examples, as many as fit until `time.monotonic()` is `until`, at least one.
 
-    psnr, vgg        to the target drawing; vgg is `VGGFeatures.distance` at SEEN px or less
+    psnr, vgg        to the target drawing; vgg is `VGGFeatures.distance` at 512 px or less
     sharpness        share of the photograph's, `metrics.sharpness` at 256 px of face; sharpness_512: at 512
     input_…          the photograph instead of ours;  drawing_…: the target drawing
     """
@@ -72,13 +72,13 @@ def score(task: VToonifyTask, parsing: ParsingNet, vgg: VGGFeatures | None, exam
     for example in examples:
         if rows and time.monotonic() > until:
             break
-        pair = to_device(example.pair(), device)
+        pair = example.pair().to(device)
         out, photo = stylise(task, parsing, pair), example.photo().to(device)
         row = {}
         for name, picture in (("", out), ("input_", photo)):
             row[f"{name}psnr"] = float(metrics.psnr(picture, pair.y))
             if vgg is not None:
-                row[f"{name}vgg"] = float(vgg.distance(*map(_seen, (picture, pair.y))))
+                row[f"{name}vgg"] = float(vgg.distance(*map(seen, (picture, pair.y))))
         for size, suffix in ((256, ""), (512, "_512")):
             ours, theirs, drawn = (metrics.sharpness(to_image(p)[0], example.landmarks, size)
                                    for p in (out, photo, pair.y))
@@ -94,7 +94,7 @@ def contact_sheets(task: VToonifyTask, parsing: ParsingNet, examples: Sequence[H
     """Photograph, ours, drawing: whole pictures, and squares around the eyes, pixel by pixel; a column each example."""
     sheet, crops = [], []
     for example in examples:
-        pair = to_device(example.pair(), device)
+        pair = example.pair().to(device)
         column = [to_image(p)[0] for p in (example.photo(), stylise(task.eval(), parsing, pair), pair.y)]
         sheet.append(np.concatenate([np.asarray(Image.fromarray(p).resize((TILE, TILE))) for p in column]))
         crops.append(np.concatenate([_eyes(p, example.landmarks) for p in column]))
@@ -108,13 +108,3 @@ def _eyes(picture: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     left, top = (int(np.clip(at - side / 2, 0, n - side)) for at, n in ((x, picture.shape[1]), (y, picture.shape[0])))
     found = picture[top : top + side, left : left + side]
     return np.pad(found, ((0, TILE - side), (0, TILE - side), (0, 0)))
-
-
-def _seen(picture: Tensor) -> Tensor:
-    side = picture.shape[-1]
-    return picture if side <= SEEN else F.interpolate(picture, (SEEN, SEEN), mode="area")
-
-
-def to_device(pair: Pair, device: str | torch.device) -> Pair:
-    """The pair on another device."""
-    return pair.map(lambda t: t.to(device))

@@ -11,7 +11,8 @@ import copy
 import csv
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,28 @@ def warm_cosine(lr: float, i: float, iterations: float, warmup: int = 1, floor: 
     """
     warm = min(1.0, ((i if done is None else done) + 1) / warmup)
     return float(lr * warm * (floor + (1 - floor) * (0.5 + 0.5 * np.cos(np.pi * i / iterations))))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Part of a generator's training: resolution (None: full), iterations, batch."""
+
+    size: int | None
+    iterations: int
+    batch: int = 32
+
+    def until(self, full: int) -> int | None:
+        """The argument `until` of training: the resolution, None for `full`. VToonifyError above `full`."""
+        if self.size is not None and self.size > full:
+            raise VToonifyError(f"a stage trains up to {self.size} px and the generator has {full}; leave its size out")
+        return None if self.size == full else self.size
+
+
+def check_stages(stages: Sequence[Stage], full: int) -> None:
+    """Raise VToonifyError unless the last stage trains every layer of a generator of `full` pixels."""
+    if stages and stages[-1].until(full) is not None:
+        raise VToonifyError(f"the last stage trains up to {stages[-1].size} px and the generator has {full}, whose "
+                            "finest layers would stay as they began; give the last stage size None")
 
 
 class Clock:

@@ -26,7 +26,7 @@ from . import augment
 FEATURE_WEIGHT, EDGE_WEIGHT = 0.25, 0.5
 VGG_WEIGHT = 0.1  # pulls at a drawing blurred by 4 px as hard as colours and edges do (gradients' L1: 1.5 each)
 DETAIL_SHARE = 0.6  # of the squares for VGG and the adversary that lie around small facial features
-SEEN = 512  # px: largest side that LPIPS compares
+SEEN = 512  # px: largest side that LPIPS and VGG compare
 RELU2, RELU3 = 1, 2  # of VGG's five feature maps
 
 Criterion = Callable[..., dict[str, Tensor]]
@@ -86,8 +86,8 @@ class PublishedLosses:
 
     def __call__(self, out: Tensor, y: Tensor, mask: Tensor, exemplar: Tensor | None = None,
                  rng: torch.Generator | None = None) -> dict[str, Tensor]:
-        a, b = (F.interpolate(p, (SEEN, SEEN), mode="area") if p.shape[-1] > SEEN else p for p in (out.float(), y))
-        return {"picture": 0.1 * F.mse_loss(out.float(), y), "feature": 0.01 * self.lpips(a, b).mean()}
+        return {"picture": 0.1 * F.mse_loss(out.float(), y),
+                "feature": 0.01 * self.lpips(seen(out.float()), seen(y)).mean()}
 
 
 class PublishedStyleLosses:
@@ -116,6 +116,11 @@ class PublishedStyleLosses:
             who = (F.normalize(self.identity(p).flatten(1), dim=1) for p in (out.float(), y))
             parts["identity"] = (1 - torch.linalg.vecdot(*who)).mean()
         return parts
+
+
+def seen(picture: Tensor) -> Tensor:
+    """[B,3,S,S] averaged down to SEEN px, if it is larger."""
+    return picture if picture.shape[-1] <= SEEN else F.interpolate(picture, (SEEN, SEEN), mode="area")
 
 
 def squares(pictures: Sequence[Tensor], mask: Tensor, side: int, rng: torch.Generator | None = None) -> list[Tensor]:

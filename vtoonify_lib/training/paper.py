@@ -11,7 +11,7 @@ import argparse
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,7 @@ from ..weights.downloads import write_json
 from . import loop, vtoonify
 from .default import DefaultPlan, measure
 from .objectives import Criterion, PublishedLosses, load_lpips
-from .vtoonify import Pair
+from .pairs import Pair
 
 EDIT = 0.3  # how far the random edit of synthetic codes goes on its way to another person
 
@@ -138,10 +138,8 @@ def train_paper(bundle: Bundle, folder: str | Path, out: str | Path, plan: Paper
     base, stylised, parsing, style = (network.to(device) for network in networks.values())
     people = _measurable(renders) if renders else 0
     _same_teacher(bundle, folder)
-    made = bundle.info["models"]["style_encoder"]
-    size = {key: made[key] for key in ("image_size", "width") if key in made}
     torch.manual_seed(0)
-    task = vtoonify.VToonifyTask(config, **size)
+    task = vtoonify.VToonifyTask(config, **vtoonify.encoder_size(style))
     task.style.load_state_dict(style.state_dict())
     task.vtoonify.generator.load_state_dict(stylised.state_dict())
     task.to(device)
@@ -152,12 +150,11 @@ def train_paper(bundle: Bundle, folder: str | Path, out: str | Path, plan: Paper
         return generator_source(base, stylised, style, config, plan.batch, seed=seed)
 
     shown, square = pairs(9)(0), min(vtoonify.SQUARE, config.out_size)
-    task = vtoonify.train(pairs(4), parsing, config, folder / "pairs", plan.pairs, "paper", task.state_dict(),
-                          sample_pairs=shown, criterion=criterion, device=device, **size)[1]
-    task = vtoonify.train(pairs(41), parsing, config, folder / "sharpen", plan.sharpen, "paper",
-                          task.state_dict(), lr=5e-4, flicker_from=0.0, sample_pairs=shown, square=square,
-                          make_adversary=lambda: vtoonify.stylegan_adversary(square, device), criterion=criterion,
-                          device=device, **size)[1]
+    how = vtoonify.TrainingSettings(plan.pairs, "paper")
+    _, task = vtoonify.train(task, pairs(4), parsing, folder / "pairs", how, shown, criterion=criterion)
+    how = replace(how, iterations=plan.sharpen, lr=5e-4, flicker_from=0.0, square=square)
+    _, task = vtoonify.train(task, pairs(41), parsing, folder / "sharpen", how, shown,
+                             lambda: vtoonify.stylegan_adversary(square, device), criterion)
     parsing.cpu()
     report = measure(renders, parsing, task.cpu(), bundle.path("landmarks"), people) if renders else {}
     trained: dict[str, nn.Module] = {**networks, "vtoonify": task.vtoonify}

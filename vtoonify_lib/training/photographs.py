@@ -35,7 +35,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -45,7 +45,6 @@ from PIL import Image
 
 from ..config import HANDOFF, SIZES, VToonifyConfig, VToonifyError
 from ..faces.crop import EYE_FRACTION
-from ..models.conditional import ConditionalDiscriminator
 from ..models.devices import pick_device
 from ..models.encoders import ParsingNet
 from ..models.perceptual import VGGFeatures
@@ -56,11 +55,11 @@ from ..studio.photo_looks import LOOKS as PHOTO_LOOKS
 from ..studio.shards import Pairs
 from ..weights.bundle import Bundle, load_bundle, save_bundle, save_tensors
 from . import loop, report, vtoonify
-from .adversary import Adversary
 from .dualstylegan import fit_sampler
 from .exemplars import Exemplars
 from .likeness import HeldOutExample, contact_sheets, score
 from .objectives import VGG_WEIGHT, OurLosses, SharpLosses
+from .pairs import StyleCondition
 from .starting import initial_task, is_dual
 from .vgg import load_vgg
 from .windows import NATURAL, Framing, PairLoader, PatchDataset, Source, natural_side
@@ -145,23 +144,16 @@ def _train(job: Job, sources: Sequence[Source], task: vtoonify.VToonifyTask, par
            device: str | torch.device) -> vtoonify.VToonifyTask:
     flow = job.config.in_size * job.config.detail // (2 * HANDOFF) if job.config.detail else 0
     framing = Framing(job.window, job.config.scale, job.zoom, face=task.style.image_size, flow_step=flow)
-    numbers = [EXEMPLARS * k for k in range(len(job.looks))] if exemplars else []
-    patches = PatchDataset(sources, job.looks, framing, job.batch, job.seed, exemplars, numbers)
+    patches = PatchDataset(sources, job.looks, framing, job.batch, job.seed, exemplars)
     pairs = PairLoader(patches, device, job.workers, codes)
     criterion = OurLosses(parsing) if vgg is None else SharpLosses(parsing, vgg, job.vgg_square, job.vgg_weight)
 
-    def make_adversary() -> Adversary:
-        if exemplars is None:
-            return vtoonify.stylegan_adversary(job.square, device, job.r1)
-        net = ConditionalDiscriminator(replace(vtoonify.ADVERSARY, size=job.square), EXEMPLARS * len(job.looks))
-        return Adversary(net, device, r1_weight=job.r1, mixed=True)
-
-    return vtoonify.train(
-        pairs, parsing, job.config, job.work / "run", job.iterations, start=task.state_dict(), lr=job.lr,
-        flicker_from=job.flicker_from, seed=job.seed, image_size=task.style.image_size,
-        width=task.style.body[0].out_channels, make_adversary=make_adversary if job.adversary_from < 1 else None,
-        square=job.square, sharpen=job.sharpen, criterion=criterion, adversary_from=job.adversary_from, clock=clock,
-        device=device)[1]
+    styles = EXEMPLARS * len(job.looks) if exemplars else 0
+    how = vtoonify.TrainingSettings(job.iterations, lr=job.lr, flicker_from=job.flicker_from, seed=job.seed,
+                                    square=job.square, sharpen=job.sharpen, adversary_from=job.adversary_from)
+    return vtoonify.train(task, pairs, parsing, job.work / "run", how, criterion=criterion, clock=clock,
+                          make_adversary=None if job.adversary_from >= 1 else lambda: vtoonify.stylegan_adversary(
+                              job.square, device, job.r1, styles))[1]
 
 
 def _opened(path: Path, work: Path) -> Pairs:
@@ -223,7 +215,7 @@ def _exemplars(sources: Sequence[Source], looks: Sequence[str], size: int) -> Ex
             drawn = [picture for source in sources for picture in _drawn_in(source, look, number, size)]
             blank = [np.full((size, size, 3), 128, np.uint8)]  # of a style in which nothing is drawn
             found.append(np.stack((mine + drawn) or blank))
-    return Exemplars(found)
+    return Exemplars(found, looks)
 
 
 def _drawn_in(source: Source, look: str, number: int, size: int, most: int = 4) -> list[np.ndarray]:
@@ -242,22 +234,15 @@ def _held_out_examples(pairs: Pairs, job: Job, exemplars: Exemplars | None, code
     if not len(there):
         raise VToonifyError(f"{pairs.folder} has no held-out entries to judge by; list some in its hold_out.txt")
     multiple = max(8, job.config.in_size // 32)
-    condition, side = _conditions(pairs, job, exemplars, codes) if exemplars else None, _side(pairs, job)
-    framed = (job.config.scale, multiple, condition, face, side, job.config.detail or 1)
-    return [HeldOutExample(pairs, int(entry), job.looks[n % len(job.looks)], *framed) for n, entry in enumerate(there)]
+    side = _side(pairs, job)
 
+    def condition(entry: int, look: str) -> StyleCondition:
+        found = exemplars.condition(pairs, np.array([entry]), look, np.random.default_rng(0))
+        return found if codes is None else found.coded(torch.from_numpy(codes))
 
-def _conditions(pairs: Pairs, job: Job, exemplars: Exemplars, table: np.ndarray | None
-                ) -> Callable[[int, str], vtoonify.StyleCondition]:
-    def condition(entry: int, look: str) -> vtoonify.StyleCondition:
-        index = np.array([EXEMPLARS * job.looks.index(look) + int(pairs[f"{look}_style"][entry])])
-        degrees = (torch.tensor([float(pairs[f"{look}_{axis}"][entry])]) for axis in ("structure", "color"))
-        table_codes = () if table is None else (torch.from_numpy(table[index]), torch.from_numpy(table[-1:]),
-                                                torch.ones(1, dtype=torch.bool))
-        picture = exemplars.draw(index, np.random.default_rng(0))
-        return vtoonify.StyleCondition(picture, torch.from_numpy(index), *degrees, *table_codes)
-
-    return condition
+    return [HeldOutExample(pairs, int(entry), job.looks[n % len(job.looks)], job.config.scale, multiple,
+                           condition if exemplars else None, face, side, job.config.detail or 1)
+            for n, entry in enumerate(there)]
 
 
 def _write(job: Job, codes: np.ndarray | None, task: vtoonify.VToonifyTask, sheets: Sequence[Image.Image],
@@ -304,15 +289,14 @@ def make_bundle(out: str | Path, folder: str | Path, start: str = "studio-t", ti
         if "styles" not in base.info["files"]:
             raise VToonifyError(f"{base.name} has no styles for the VToonify-D in {out}; start from one that has")
         files["styles"], styles = base.path("styles"), base.styles
-    style = {"image_size": task.style.image_size, "n_latent": task.style.n_latent,
-             "style_dim": config.generator.style_dim, "width": task.style.body[0].out_channels}
     title = title or f"VToonify-{config.backbone[0].upper()}: {', '.join(metrics['looks'])}"
     return save_bundle(
         folder, name=Path(folder).name, title=title,
         config=replace(config, face_size=round(metrics["job"].get("eyes", 0) / EYE_FRACTION) or None),
         networks=networks,
         files=files, styles=styles,
-        models={"vtoonify": {"inference": True}, "parsing": base.info["models"]["parsing"], "style_encoder": style},
+        models={"vtoonify": {"inference": True}, "parsing": base.info["models"]["parsing"],
+                "style_encoder": vtoonify.encoder_arguments(task.style)},
         metrics={**metrics["after"], "before": metrics["before"]}, provenance={
             "data": f"{' + '.join(map(str, metrics['entries']))} pairs of photographs and drawings, "
                     "held-out ones aside",

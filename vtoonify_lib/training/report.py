@@ -33,13 +33,14 @@ from ..studio.shards import Pairs
 from ..studio.styles import at
 from . import augment
 from .identity import embed, ranks
-from .vtoonify import STYLE_IMAGE, DualVToonifyTask, Pair, StyleCondition, stylise
+from .pairs import Pair, StyleCondition
+from .vtoonify import STYLE_IMAGE, DualVToonifyTask, stylise
 
 DEGREES = (0.0, 0.5, 1.0)  # at which the truth is rendered
 LADDER = (0.0, 0.25, 0.5, 0.75, 1.0)  # at which the rise of the degree is followed
 BATCH = 8
 ASKED_FOR_CROPS = 4  # people per look for the equivariance, see `metrics.equivariance`
-OPEN = 20.0  # tanh of it is 1 and its gradient 0, to the last bit
+OPEN = 20.0  # tanh of it is 1, to the last bit
 DrawTask = Callable[[Tensor, Pair], tuple[Tensor, list[Tensor]]]
 
 
@@ -98,10 +99,6 @@ class HeldOutPeople:
         condition = StyleCondition(to_tensor(self.exemplar[who, look], device), index, degrees, degrees)
         return Pair(augment.half(photo), photo, photo, None, condition)
 
-    def batches(self) -> list[np.ndarray]:
-        """Everybody's index, BATCH at a time."""
-        return np.split(np.arange(len(self.photo)), range(BATCH, len(self.photo), BATCH))
-
     def same_exemplar(self) -> list[tuple[int, int]]:
         """All pairs of people whom one exemplar draws."""
         return [(i, j) for i in range(len(self.number)) for j in range(i) if self.number[i] == self.number[j]]
@@ -141,31 +138,22 @@ class TableCodedTask(nn.Module):
         self.register_buffer("table", codes)
 
     def forward(self, x: Tensor, pair: Pair) -> VToonifyOutput:
-        index = pair.condition.index
-        null_code = self.table[-1:].expand(len(index), -1, -1)
-        use_table_code = torch.full_like(index, self.use_table, dtype=torch.bool)
-        condition = pair.condition._replace(codes=self.table[index], null_code=null_code, use_table_code=use_table_code)
-        return self.task(x, pair._replace(condition=condition))
-
-
-def open_masks(network: VToonifyD) -> VToonifyD:
-    """Fix all fusion masks to 1, in place: the photograph's detail passes everywhere, whatever the degree.
-
-    It is done in the weights, so it holds in any copy, in the folded form, and through a training that starts from
-    them: at OPEN the masks have no gradient.
-    """
-    for fusion in network.fusion_out:
-        nn.init.zeros_(fusion.conv2.weight)
-        nn.init.constant_(fusion.conv2.bias, OPEN)
-    return network
+        use = torch.full_like(pair.condition.index, self.use_table, dtype=torch.bool)
+        return self.task(x, pair._replace(condition=pair.condition.coded(self.table, use)))
 
 
 @contextmanager
 def masks_open(network: VToonifyD) -> Iterator[VToonifyD]:
-    """`open_masks` for a while."""
+    """For a while all fusion masks are 1: the photograph's detail passes everywhere, whatever the degree.
+
+    It is done in the weights, so it holds in any copy and in the folded form.
+    """
     kept = [p.detach().clone() for fusion in network.fusion_out for p in fusion.conv2.parameters()]
     try:
-        yield open_masks(network)
+        for fusion in network.fusion_out:
+            nn.init.zeros_(fusion.conv2.weight)
+            nn.init.constant_(fusion.conv2.bias, OPEN)
+        yield network
     finally:
         with torch.no_grad():
             for fusion in network.fusion_out:
@@ -245,7 +233,7 @@ def _drawn(task: DrawTask, parsing: ParsingNet, held_out: HeldOutPeople, look: i
            device: str | torch.device) -> np.ndarray:
     """Everybody in a look at a degree, uint8 [N,S,S,3]."""
     return np.concatenate([to_image(stylise(task, parsing, held_out.pair(who, look, degree, device)))
-                           for who in held_out.batches()])
+                           for who in _split(np.arange(len(held_out.photo)))])
 
 
 def _flicker(task: DrawTask, parsing: ParsingNet, held_out: HeldOutPeople, look: int, device: str | torch.device
@@ -257,6 +245,7 @@ def _flicker(task: DrawTask, parsing: ParsingNet, held_out: HeldOutPeople, look:
 
 
 def _split(pictures: np.ndarray) -> list[np.ndarray]:
+    """Pictures, or people's indices, BATCH at a time."""
     return np.split(pictures, range(BATCH, len(pictures), BATCH))
 
 

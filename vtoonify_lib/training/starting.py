@@ -8,7 +8,7 @@ from ..config import VToonifyConfig, VToonifyError
 from ..weights.bundle import Bundle
 from .exemplars import dual_task
 from .growth import grown_task
-from .vtoonify import DualVToonifyTask, VToonifyTask
+from .vtoonify import DualVToonifyTask, VToonifyTask, encoder_size
 
 
 def task_from_bundle(bundle: Bundle) -> VToonifyTask:
@@ -17,7 +17,7 @@ def task_from_bundle(bundle: Bundle) -> VToonifyTask:
     Weights that inference does not use, and a bundle may lack, keep their initial values.
     """
     style, kind = bundle.network("style_encoder"), DualVToonifyTask if is_dual(bundle.config) else VToonifyTask
-    task = kind(bundle.config, style.image_size, style.body[0].out_channels)
+    task = kind(bundle.config, **encoder_size(style))
     task.vtoonify.load_state_dict({**task.vtoonify.state_dict(), **bundle.network("vtoonify").state_dict()})
     task.style.load_state_dict(style.state_dict())
     return task

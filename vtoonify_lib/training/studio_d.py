@@ -10,26 +10,26 @@ from __future__ import annotations
 import argparse
 import copy
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from ..config import VToonifyError
-from ..models.conditional import ConditionalDiscriminator
 from ..models.devices import pick_device
 from ..models.encoders import StyleEncoder
 from ..studio.codes import style_codes
 from ..studio.exemplars import EXEMPLARS, LOOKS
 from ..studio.shards import Pairs, render_styles
 from ..weights.bundle import Bundle, load_bundle, save_bundle, save_tensors
-from . import augment, identity, report, vtoonify
-from .adversary import Adversary
+from . import default, identity, report, vtoonify
 from .dual_stage import DualPlan, measure_dual, train_dual
 from .dualstylegan import DualDistilled, fit_sampler
 from .exemplars import Exemplars, style_source
+from .pairs import Pair, joined
 from .starting import initial_task
+from .vtoonify import TrainingSettings
 
 TITLE = "Four looks of 24 exemplars (VToonify-D, trained on our own renders)"
 STAND_FOR = {"storybook": "storybook-05", "clay": "clay-08", "comic": "comic-17", "caricature": "caricature-08"}
@@ -67,17 +67,11 @@ def exemplar_pictures(pairs: Pairs, hold_out: int, size: int = vtoonify.STYLE_IM
 
 
 def held_out_pair(pairs: Pairs, exemplars: Exemplars, entries: np.ndarray, look: str, codes: np.ndarray,
-                  device: str | torch.device = "cpu") -> vtoonify.Pair:
+                  device: str | torch.device = "cpu") -> Pair:
     """Entries in one look as they are, without augmentation, at the degrees at which they were rendered."""
-    batch = augment.load(pairs, entries, look, device)
-    index = LOOKS.index(look) * EXEMPLARS + np.array(pairs[f"{look}_style"])[entries].astype(int)
-    exemplar = exemplars.draw(index, np.random.default_rng(0), device)
-    structure, color = (torch.from_numpy(np.array(pairs[f"{look}_{axis}"])[entries]).float().to(device)
-                        for axis in ("structure", "color"))
-    table, use_table_code = torch.from_numpy(codes).to(device), torch.ones(len(index), dtype=torch.bool, device=device)
-    condition = vtoonify.StyleCondition(exemplar, torch.from_numpy(index).to(device), structure, color, table[index],
-                                        table[-1:].expand(len(index), -1, -1), use_table_code)
-    return vtoonify.Pair(augment.half(batch.photo), batch.styled, batch.photo, None, condition)
+    condition = exemplars.condition(pairs, entries, look, np.random.default_rng(0), device)
+    return default.held_out_pair(pairs, entries, device, look)._replace(
+        condition=condition.coded(torch.from_numpy(codes).to(device)))
 
 
 def train_vtoonify(pairs: Pairs, start: Bundle, folder: Path, plan: StudioDPlan, device: str | torch.device = "cpu"
@@ -86,28 +80,23 @@ def train_vtoonify(pairs: Pairs, start: Bundle, folder: Path, plan: StudioDPlan,
 
     The flicker loss rises from 0 twice: towards the end of the training, and all through the sharpening.
     """
-    task, codes = initial_task(start), style_codes(start.config.generator.style_dim)
+    task, codes = initial_task(start).to(device), style_codes(start.config.generator.style_dim)
     exemplars = exemplar_pictures(pairs, plan.hold_out, task.style.image_size)
 
-    def source(seed: int, table_code_until: int) -> Callable[[int], vtoonify.Pair]:
-        return style_source(pairs, exemplars, LOOKS, EXEMPLARS, plan.batch, plan.hold_out, seed, plan.window, codes,
+    def source(seed: int, table_code_until: int) -> Callable[[int], Pair]:
+        return style_source(pairs, exemplars, plan.batch, plan.hold_out, seed, plan.window, codes,
                             table_code_until, device)
 
-    def make_adversary() -> Adversary:
-        net = ConditionalDiscriminator(replace(vtoonify.ADVERSARY, size=plan.square), len(LOOKS) * EXEMPLARS)
-        return Adversary(net, device, r1_weight=plan.sharpen_r1, mixed=True)
-
     few = min(3, plan.hold_out // len(LOOKS))
-    samples = vtoonify.joined([held_out_pair(pairs, exemplars, np.arange(few * k, few * (k + 1)), look, codes, device)
-                               for k, look in enumerate(LOOKS)])
-    more = {"sample_pairs": samples, "image_size": task.style.image_size,
-            "width": task.style.body[0].out_channels, "device": device}
-    parsing, config = start.network("parsing").to(device), task.vtoonify.config
-    trained = vtoonify.train(source(3, int(plan.told_until * plan.vtoonify)), parsing, config, folder / "vtoonify",
-                             plan.vtoonify, start=task.state_dict(), flicker_from=plan.flicker_from, **more)[1]
-    return vtoonify.train(source(31, 0), parsing, config, folder / "sharpen", plan.sharpen, start=trained.state_dict(),
-                          lr=plan.sharpen_lr, flicker_from=0.0, seed=31, make_adversary=make_adversary,
-                          square=plan.square, sharpen=plan.sharpen_weight, **more)[1]
+    samples = joined([held_out_pair(pairs, exemplars, np.arange(few * k, few * (k + 1)), look, codes, device)
+                      for k, look in enumerate(LOOKS)])
+    parsing = start.network("parsing").to(device)
+    _, trained = vtoonify.train(task, source(3, int(plan.told_until * plan.vtoonify)), parsing, folder / "vtoonify",
+                                TrainingSettings(plan.vtoonify, flicker_from=plan.flicker_from), samples)
+    how = TrainingSettings(plan.sharpen, lr=plan.sharpen_lr, flicker_from=0.0, seed=31, square=plan.square,
+                           sharpen=plan.sharpen_weight)
+    return vtoonify.train(trained, source(31, 0), parsing, folder / "sharpen", how, samples, lambda: (
+        vtoonify.stylegan_adversary(plan.square, device, plan.sharpen_r1, len(LOOKS) * EXEMPLARS)))[1]
 
 
 def train_studio_d(folder: str | Path, out: str | Path, plan: StudioDPlan | None = None, start: str = "studio-t",
@@ -147,7 +136,7 @@ def measure(start: Bundle, task: vtoonify.DualVToonifyTask, identity_net: StyleE
 
 
 def write_bundle(out: str | Path, start: Bundle, task: vtoonify.DualVToonifyTask, dual: DualDistilled,
-                 identity_net: StyleEncoder, numbers: dict, plan: StudioDPlan, history: str | None = None) -> None:
+                 identity_net: StyleEncoder, numbers: dict, plan: StudioDPlan) -> None:
     """Save the bundle with its provenance."""
     out, codes = Path(out), torch.from_numpy(style_codes(start.config.generator.style_dim))
     out.mkdir(parents=True, exist_ok=True)
@@ -165,22 +154,15 @@ def write_bundle(out: str | Path, start: Bundle, task: vtoonify.DualVToonifyTask
         "person_encoder": f"the style encoder of {start.name}",
         "style_encoder": "reads these numbers from pictures", "sampler": "fitted to the codes of the 96 exemplars",
         "identity": "InfoNCE on renders of the same people in other poses, light and looks",
-        "parsing, landmarks": f"those of {start.name}", "plan": asdict(plan),
-        **({"history": history} if history else {})}
+        "parsing, landmarks": f"those of {start.name}", "plan": asdict(plan)}
     models = {"vtoonify": {"inference": True}, "parsing": start.info["models"]["parsing"],
-              "style_encoder": _arguments(task.style), "identity": _arguments(identity_net),
-              "person_encoder": _arguments(dual.encoder)}
+              **{name: vtoonify.encoder_arguments(net) for name, net in (
+                  ("style_encoder", task.style), ("identity", identity_net), ("person_encoder", dual.encoder))}}
     names = [f"{look}-{number:02d}" for look in LOOKS for number in range(EXEMPLARS)]
     styles = {"names": names, "looks": STAND_FOR, "start": START}
     save_bundle(out, name=out.name, title=TITLE, config=task.vtoonify.config, networks=networks, models=models,
                 files={"landmarks": start.path("landmarks"), "styles": out / "styles.safetensors"}, styles=styles,
                 metrics=numbers, provenance=provenance)
-
-
-def _arguments(net: StyleEncoder) -> dict[str, int]:
-    """Arguments of the constructor for a style encoder of this size."""
-    return {"image_size": net.image_size, "n_latent": net.n_latent, "style_dim": net.style_dim,
-            "width": net.body[0].out_channels}
 
 
 def main() -> None:

@@ -18,48 +18,40 @@ from tqdm.auto import tqdm
 from ..config import VToonifyError
 from ..media.images import to_tensor
 from ..models.devices import memory_errors
-from ..models.encoders import ParsingNet, StyleEncoder
+from ..models.encoders import ParsingNet
 from ..styles.table import StyleTable
 from ..weights.bundle import Bundle
 from . import loop
 from .dualstylegan import DualDistilled
-from .objectives import Criterion, OurLosses
+from .objectives import OurLosses
 from .vtoonify import detail_mask
 
-IDENTITY_WEIGHT = 0.1  # as in DualStyleGAN's destylisation (arXiv 2203.13248, §3.2)
 NEAR_WEIGHT = 0.01  # keeps a person's code near the encoder's, where the generator draws faces
 STYLE_NEAR_WEIGHT = 0.3  # keeps a style's codes near the encoder's, where the generator knows them
 
 
 def destylise(model: DualDistilled, picture: Tensor, parsing: ParsingNet, iterations: int = 100, lr: float = 0.02,
-              identity: StyleEncoder | None = None, progress: bool = False, criterion: Criterion | None = None
-              ) -> Tensor:
+              progress: bool = False) -> Tensor:
     """The person in an aligned artwork [1,3,S,S]: the intrinsic code [1,D] whose drawing in its own style matches it.
 
-    identity   identity encoder: its code of the drawing is held to the artwork's (weight IDENTITY_WEIGHT)
-    criterion  the perceptual loss; None: ours, see `objectives`
-
-    The paper also ties the codes of z+ to each other (their spread over the layers) and keeps noise maps noise (1e5):
-    our one w feeds all layers, and no noise is fitted. A penalty on the distance to the encoder's code remains.
+    The paper also holds the drawing to the artwork's identity, ties the codes of z+ to each other (their spread over
+    the layers) and keeps noise maps noise (1e5): our one w feeds all layers, and no noise is fitted. A penalty on the
+    distance to the encoder's code takes the place of all three.
     """
-    likeness, degree = _likeness(model, picture, parsing, criterion)
+    likeness, degree = _likeness(model, picture, parsing)
     with torch.no_grad():
         guess, extrinsic = model.encoder(picture)[:, 0], model.extrinsic(model.style(picture))
-        wanted = _identity(identity, picture) if identity else None
 
     def loss(code: Tensor) -> Tensor:
         out = model.generator(code, extrinsic, degree, space="w")
-        total = likeness(out) + NEAR_WEIGHT * (code - guess).square().mean()
-        if wanted is not None:
-            total = total + IDENTITY_WEIGHT * (1 - (_identity(identity, out) * wanted).sum(1)).mean()
-        return total
+        return likeness(out) + NEAR_WEIGHT * (code - guess).square().mean()
 
     return _fitted(loss, {guess: lr}, iterations, progress, "who is it")[0]
 
 
 def refine(model: DualDistilled, picture: Tensor, parsing: ParsingNet, iterations: int = 100, color_lr: float = 0.02,
            structure_lr: float = 0.01, person: Tensor | None = None, active_dims: Tensor | None = None,
-           progress: bool = False, criterion: Criterion | None = None) -> Tensor:
+           progress: bool = False) -> Tensor:
     """Fit structure code and colour code [1,2,D] of one aligned artwork [1,3,S,S] to it, colours faster.
 
     Learning rates are lower than the published ones: each dimension of our codes has a meaning of its own.
@@ -68,9 +60,8 @@ def refine(model: DualDistilled, picture: Tensor, parsing: ParsingNet, iteration
     active_dims  dimensions [2,D] of a code that may change, bool; some of our codes' are unused (`studio.codes`)
     → the codes of the lowest loss, which is at most that of the style encoder's codes
     """
-    how = {"progress": progress, "criterion": criterion}
-    person = destylise(model, picture, parsing, **how) if person is None else person.detach()
-    likeness, degree = _likeness(model, picture, parsing, criterion)
+    person = destylise(model, picture, parsing, progress=progress) if person is None else person.detach()
+    likeness, degree = _likeness(model, picture, parsing)
     with torch.no_grad():
         guess = model.style(picture)
     free = torch.ones_like(guess) if active_dims is None else active_dims.to(guess)[None]
@@ -119,8 +110,7 @@ def _fitted(loss: Callable[..., Tensor], start: dict[Tensor, float], iterations:
     return best
 
 
-def _likeness(model: DualDistilled, picture: Tensor, parsing: ParsingNet, criterion: Criterion | None
-              ) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+def _likeness(model: DualDistilled, picture: Tensor, parsing: ParsingNet) -> tuple[Callable[[Tensor], Tensor], Tensor]:
     """Loss of drawings [1,3,S,S] against an artwork, weighted by facial parts; and the degrees [L] of a full style."""
     if picture.ndim != 4 or picture.shape[:2] != (1, 3) or picture.shape[2] != picture.shape[3]:
         raise VToonifyError(f"the artwork has shape {list(picture.shape)}; expected one aligned portrait [1,3,S,S] in "
@@ -130,15 +120,5 @@ def _likeness(model: DualDistilled, picture: Tensor, parsing: ParsingNet, criter
     target = F.interpolate(picture, (side, side), mode="bilinear", antialias=True)
     with torch.no_grad():
         mask = detail_mask(parsing(target).argmax(1), target)
-
-    criterion = criterion or OurLosses(parsing, whole=128)
-
-    def loss(out: Tensor) -> Tensor:
-        return sum(criterion(out, target, mask).values())
-
-    return loss, model.generator.degrees(1.0, 1.0)
-
-
-def _identity(net: StyleEncoder, picture: Tensor) -> Tensor:
-    """Identity codes of unit length [B,·]."""
-    return F.normalize(net(picture).flatten(1), dim=1)
+    criterion = OurLosses(parsing, whole=128)
+    return lambda out: sum(criterion(out, target, mask).values()), model.generator.degrees(1.0, 1.0)

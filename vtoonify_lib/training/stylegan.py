@@ -13,10 +13,11 @@ style pictures, which `ada` then makes the most of: Toonify's own recipe.
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -26,7 +27,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..config import GeneratorConfig
-from ..evaluation.metrics import feature_distance
 from ..media.images import to_tensor
 from ..models import losses
 from ..models.devices import autocast
@@ -36,7 +36,7 @@ from ..studio.shards import Pairs
 from . import augment, loop
 from .ada import AdaptiveStrength
 from .adversary import Adversary
-from .objectives import FEATURE_WEIGHT, picture_loss
+from .objectives import OurLosses
 from .vtoonify import STYLE_IMAGE, detail_mask, rows
 
 NORM_WEIGHT = 0.001  # keeps codes near unit size, where the mapping network can reach them
@@ -74,26 +74,20 @@ def draw(generator: Generator, w: Tensor, until: int | None = None) -> Tensor:
     return out if until is None else out[1]
 
 
-def distill(pairs: Pairs, parsing: ParsingNet, config: GeneratorConfig, folder: str | os.PathLike, iterations: int,
-            target: str = "photo", start: dict | None = None, until: int | None = None, batch: int = 32,
-            hold_out: int = 256, lr: float = 2e-3, seed: int = 7, seconds: float | None = None,
-            image_size: int = STYLE_IMAGE, width: int = 32, device: str | torch.device = "cpu") -> Distilled:
+def distill(start: Distilled, pairs: Pairs, parsing: ParsingNet, folder: str | os.PathLike, stage: loop.Stage,
+            target: str = "photo", hold_out: int = 256, lr: float = 2e-3, seed: int = 7, seconds: float | None = None
+            ) -> Distilled:
     """Train encoder and generator to redraw photo renders, or fine-tune the generator alone towards another style.
 
     A fine-tune keeps the encoder, and so the codes, of its base.
 
+    start   encoder and generator to begin with, which stay as they are
     target  "photo", or the style to fine-tune towards
-    start   state dict of a Distilled to begin from
-    until   train up to this resolution only
     lr      of the encoder; the generator's is GENERATOR_LR_SCALE times as high
-    image_size, width  of the style encoder
     → the moving average of the trained pair, resumable in `folder`
     """
-    torch.manual_seed(seed)
-    model = Distilled(config, image_size, width).to(device)
-    if start:
-        model.load_state_dict(start)
-    joint = target == "photo"
+    model, config = copy.deepcopy(start).train().requires_grad_(True), start.generator.config
+    device, until, joint = model.generator.input.input.device, stage.until(config.size), target == "photo"
     groups = [{"params": list(model.generator.parameters()), "lr_scale": GENERATOR_LR_SCALE}]
     if joint:
         groups.append({"params": list(model.encoder.parameters())})
@@ -103,14 +97,14 @@ def distill(pairs: Pairs, parsing: ParsingNet, config: GeneratorConfig, folder: 
 
     @cache  # a finished run never asks for them
     def portraits() -> augment.Portraits:
-        size = until or config.size
+        size, image_size = until or config.size, model.encoder.image_size
         index = augment.portrait_pool(pairs, max(size, image_size), hold_out)
         return augment.Portraits(pairs, index, target, size, image_size)
 
     def step(i: int) -> dict[str, float]:
-        x, y = portraits().batch(batch, i, seed, device)
+        x, y = portraits().batch(stage.batch, i, seed, device)
         parts = _losses(model, parsing, x, y, until, joint, loop.rng_for(seed + 100, i, device))
-        rate = loop.warm_cosine(lr, i, iterations, warmup=100, floor=0.03)
+        rate = loop.warm_cosine(lr, i, stage.iterations, warmup=100, floor=0.03)
         loop.optimizer_step(sum(parts.values()), optimizer, rate, clip=1.0)
         ema.update(model, i)
         return {name: float(value.detach()) for name, value in parts.items()}
@@ -121,8 +115,8 @@ def distill(pairs: Pairs, parsing: ParsingNet, config: GeneratorConfig, folder: 
             out = ema.model(x, until)
         return rows((F.interpolate(x, y.shape[2:], mode="bilinear"), out, y))
 
-    loop.run(folder, iterations, step, {"model": model, "ema": ema, "optimizer": optimizer}, sample, sample_every=250,
-             seconds=seconds, title=f"StyleGAN {target} {until or config.size} px")
+    loop.run(folder, stage.iterations, step, {"model": model, "ema": ema, "optimizer": optimizer}, sample,
+             sample_every=250, seconds=seconds, title=f"StyleGAN {target} {until or config.size} px")
     return ema.model
 
 
@@ -134,9 +128,7 @@ def _losses(model: Distilled, parsing: ParsingNet, x: Tensor, y: Tensor, until: 
             w = model.code(x)
         noise = torch.randn(w.shape, generator=rng, device=w.device)
         out = draw(model.generator, w + CODE_NOISE * noise, until)
-        a, b = (augment.half(p) if p.shape[-1] > 128 else p for p in (out, y.to(out.dtype)))  # half: for speed
-        parts = {"picture": picture_loss(out.float(), y, detail_mask(None, y)),
-                 "feature": FEATURE_WEIGHT * feature_distance(parsing, a, b).mean()}
+        parts = OurLosses(parsing, whole=128)(out, y, detail_mask(None, y))
         if joint:
             parts["code"] = NORM_WEIGHT * w.float().square().mean()
     return parts
@@ -198,58 +190,76 @@ class PathLengthRegularizer(nn.Module):
         return penalty
 
 
-def adversarial(generator: Generator, images: Callable[[int], Tensor], folder: str | os.PathLike, iterations: int,
-                lr: float = 1e-3, r1_weight: float = 10.0, r1_every: int = 16, path_weight: float = 0.0,
-                path_every: int = 4, ada: AdaptiveStrength | None = None, until: int | None = None,
-                head_start: int = 0, mixed: bool = False, seed: int = 9, seconds: float | None = None) -> Generator:
-    """StyleGAN2's adversarial training: non-saturating loss, R1 with weight r1_weight every r1_every iterations.
+@dataclass(frozen=True)
+class AdversarialSettings:
+    """How long and how `adversarial` trains.
 
-    images      iteration → real pictures [B,3,S,S] in [−1,1], on the generator's device; their number is the batch
-    path_weight of the path length penalty, computed every path_every iterations and weighted path_every times
-    ada         augments the discriminator's inputs, see `ada`; None: no augmentation
-    until       resolution S that is trained; default the generator's size
-    head_start  iterations in which only the discriminator is trained, so that its gradients are meaningful
-    mixed       mixed precision where it is faster, second derivatives excepted
+    r1_weight    of R1, every r1_every iterations
+    path_weight  of the path length penalty, computed every path_every iterations and weighted path_every times
+    until        resolution S that is trained; default the generator's size
+    head_start   iterations in which only the discriminator is trained, so that its gradients are meaningful
+    mixed        mixed precision where it is faster, second derivatives excepted
+    """
+
+    iterations: int
+    lr: float = 1e-3
+    r1_weight: float = 10.0
+    r1_every: int = 16
+    path_weight: float = 0.0
+    path_every: int = 4
+    until: int | None = None
+    head_start: int = 0
+    mixed: bool = False
+    seed: int = 9
+
+
+def adversarial(generator: Generator, images: Callable[[int], Tensor], folder: str | os.PathLike,
+                how: AdversarialSettings, ada: AdaptiveStrength | None = None, seconds: float | None = None
+                ) -> Generator:
+    """StyleGAN2's adversarial training: non-saturating loss and R1.
+
+    images  iteration → real pictures [B,3,S,S] in [−1,1], on the generator's device; their number is the batch
+    ada     augments the discriminator's inputs, see `ada`; None: no augmentation
     → the averaged generator; `generator` itself is trained in place, resumable in `folder`
     """
-    torch.manual_seed(seed)
+    torch.manual_seed(how.seed)
     generator.requires_grad_(True)  # a moving average, what `distill` returns, asks for no gradients
     device, config = generator.input.input.device, generator.config
-    discriminator = Discriminator(replace(config, size=until or config.size))
-    adversary = Adversary(discriminator, device, lr, r1_weight, r1_every, mixed)
-    optimizer = torch.optim.Adam(generator.parameters(), lr, betas=(0.0, 0.99))
+    discriminator = Discriminator(replace(config, size=how.until or config.size))
+    adversary = Adversary(discriminator, device, how.lr, how.r1_weight, how.r1_every, how.mixed)
+    optimizer = torch.optim.Adam(generator.parameters(), how.lr, betas=(0.0, 0.99))
     ema, path_regularizer = loop.EMA(generator), PathLengthRegularizer().to(device)
 
     def step(i: int) -> dict[str, float]:
         real = images(i)
-        rng = loop.rng_for(seed, i, device)
+        rng = loop.rng_for(how.seed, i, device)
         z = torch.randn(len(real), config.style_dim, generator=rng, device=device)
         with torch.no_grad():
             fake = drawn(z)
         values = {"d": adversary.step(shown(real, rng), shown(fake, rng), i)}
         if ada:
             values |= {"r_t": ada.watch(adversary.on_real), "p": ada.p}
-        if i < head_start:
+        if i < how.head_start:
             return values
         g_loss = adversary.generator_loss(shown(drawn(z), rng))
         values["g"] = float(g_loss.detach())
-        if path_weight and i % path_every == 0:
+        if how.path_weight and i % how.path_every == 0:
             half = z[: max(1, len(z) // 2)]  # half a batch, as in the paper: memory
-            penalty = path_regularizer(generator, half, until, rng)
+            penalty = path_regularizer(generator, half, how.until, rng)
             values["path"] = float(penalty.detach())
-            g_loss = g_loss + path_weight * path_every * penalty
+            g_loss = g_loss + how.path_weight * how.path_every * penalty
         loop.optimizer_step(g_loss, optimizer)
-        ema.update(generator, i - head_start)
+        ema.update(generator, i - how.head_start)
         return values
 
     def drawn(z: Tensor) -> Tensor:
-        with autocast(device) if mixed else nullcontext():
-            return draw(generator, generator.map(z), until).float()
+        with autocast(device) if how.mixed else nullcontext():
+            return draw(generator, generator.map(z), how.until).float()
 
     def shown(pictures: Tensor, rng: torch.Generator) -> Tensor:
         return ada.augment(pictures, rng) if ada else pictures
 
     parts = {"generator": generator, "ema": ema, "optimizer": optimizer, **adversary.parts()}
-    parts |= ({"ada": ada} if ada else {}) | ({"steps": path_regularizer} if path_weight else {})
-    loop.run(folder, iterations, step, parts, seconds=seconds, title="StyleGAN game")
+    parts |= ({"ada": ada} if ada else {}) | ({"steps": path_regularizer} if how.path_weight else {})
+    loop.run(folder, how.iterations, step, parts, seconds=seconds, title="StyleGAN game")
     return ema.model

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -20,10 +19,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..config import GeneratorConfig, VToonifyConfig, VToonifyError
-from ..faces.parsing_maps import CLASS_NAMES, network_input
+from ..faces.parsing_maps import CLASS_NAMES
 from ..media.images import to_image
 from ..models import latents, losses
-from ..models.detail import with_detail
+from ..models.conditional import ConditionalDiscriminator
 from ..models.devices import autocast
 from ..models.encoders import ParsingNet, StyleEncoder
 from ..models.paired_crop import Crop, crop, random_crop
@@ -34,6 +33,7 @@ from ..studio.shards import Pairs
 from . import augment, loop
 from .adversary import Adversary
 from .objectives import Criterion, OurLosses, squares
+from .pairs import Pair
 
 RECIPES = ("renders", "paper")
 FLICKER_WEIGHT = 4.0
@@ -48,74 +48,6 @@ SHARPEN_WEIGHT = 0.01  # of the adversarial loss
 SQUARE = 128  # px: side of the discriminator's input in the last stage
 ADVERSARY = GeneratorConfig(SQUARE, channels=((4, 64), (8, 64), (16, 64), (32, 48), (64, 32), (128, 24)))
 STYLE_IMAGE = 64  # px: side of the style encoder's input; larger ones do not improve a single w
-
-
-class StyleCondition(NamedTuple):
-    """The style that VToonify-D is conditioned on, a batch.
-
-    exemplar          pictures in the wanted style, [B,3,·,·] in [−1,1];  index  of the style, [B] int
-    structure, color  degrees in [0,1], [B]
-    codes, null_code  targets of the style encoder for the exemplars and for the faces, [B,2,D] each, where they are
-                      known (see `studio.codes`)
-    use_table_code    which pictures are drawn by `codes`, [B] bool; the others by the style encoder's codes
-    """
-
-    exemplar: Tensor
-    index: Tensor
-    structure: Tensor
-    color: Tensor
-    codes: Tensor | None = None
-    null_code: Tensor | None = None
-    use_table_code: Tensor | None = None
-
-    def map(self, change: Callable[[Tensor], Tensor]) -> StyleCondition:
-        """Apply a function to all tensors."""
-        return StyleCondition(*(None if t is None else change(t) for t in self))
-
-
-class Pair(NamedTuple):
-    """A batch of pairs, pictures in [−1,1].
-
-    x [B,3,s,s] input, y [B,3,S,S] target; aligned [B,3,·,·] input of the style encoder; parsing of x [B,s,s] or None;
-    condition: for VToonify-D; flow [B,2,·,·]: from the drawing's pixels to the photograph's, see `models.detail`
-
-    detail: for a network that carries detail over, its config.detail; x is the photograph at the picture's size then,
-    and parsing [B,s/detail,s/detail]; else 1
-    """
-
-    x: Tensor
-    y: Tensor
-    aligned: Tensor
-    parsing: Tensor | None
-    condition: StyleCondition | None = None
-    flow: Tensor | None = None
-    detail: int = 1
-
-    def map(self, change: Callable[[Tensor], Tensor]) -> Pair:
-        """Apply a function to all tensors."""
-        return Pair(*(change(t) if isinstance(t, Tensor) else t.map(change) if isinstance(t, StyleCondition) else t
-                      for t in self))
-
-    def input(self, parsing: nn.Module) -> Tensor:
-        """The network's input."""
-        if self.detail == 1:
-            return network_input(self.x, parsing(self.x))
-        small = F.avg_pool2d(self.x, self.detail)
-        return with_detail(network_input(small, parsing(small)), self.x, self.detail)
-
-    def first(self, n: int) -> Pair:
-        """The first n of the batch."""
-        return self.map(lambda t: t[:n])
-
-
-def joined(pairs: Sequence[Pair]) -> Pair:
-    """Several batches as one; either all of them have parsing and conditions, or none has."""
-    def cat(values: Sequence[Tensor | None]) -> Tensor | None:
-        return None if values[0] is None else torch.cat(list(values))
-
-    *pictures, conditions, flows, details = zip(*pairs, strict=True)
-    condition = None if conditions[0] is None else StyleCondition(*map(cat, zip(*conditions, strict=True)))
-    return Pair(*map(cat, pictures), condition, cat(flows), details[0])
 
 
 class VToonifyTask(nn.Module):
@@ -181,6 +113,17 @@ class DualVToonifyTask(VToonifyTask):
         return loop.equalised_rates(self)
 
 
+def encoder_arguments(net: StyleEncoder) -> dict[str, int]:
+    """Arguments of the constructor for a style encoder of this size."""
+    return {"image_size": net.image_size, "n_latent": net.n_latent, "style_dim": net.style_dim,
+            "width": net.body[0].out_channels}
+
+
+def encoder_size(net: StyleEncoder) -> dict[str, int]:
+    """Those of them that a task takes."""
+    return {name: value for name, value in encoder_arguments(net).items() if name in ("image_size", "width")}
+
+
 # -- training on pairs ------------------------------------------------------------------------------------------------
 def render_source(pairs: Pairs, batch: int, hold_out: int = 256, seed: int = 3, style: str = "storybook",
                   window: int | None = None, device: str | torch.device = "cpu") -> Callable[[int], Pair]:
@@ -190,8 +133,8 @@ def render_source(pairs: Pairs, batch: int, hold_out: int = 256, seed: int = 3, 
             picture; cuts cost less and make every batch more varied.
     """
     def source(i: int) -> Pair:
-        x, y, photo, parsing = augment.prepare(pairs, batch, i, seed, hold_out, style, device=device)
-        return cut_out(Pair(x, y, photo, parsing), window, loop.rng_for(seed + 200, i))
+        whole = Pair(*augment.prepare(pairs, batch, i, seed, hold_out, style, device=device))
+        return cut_out(whole, window, loop.rng_for(seed + 200, i))
 
     return source
 
@@ -206,54 +149,72 @@ def cut_out(pair: Pair, window: int | None, rng: torch.Generator) -> Pair:
     return pair._replace(x=crop(pair.x, spot), y=crop(pair.y, spot, scale), parsing=crop(pair.parsing, spot))
 
 
-def train(pairs: Callable[[int], Pair], parsing: ParsingNet, config: VToonifyConfig, folder: str | os.PathLike,
-          iterations: int, recipe: str = "renders", start: dict | None = None, lr: float = 1e-3,
-          flicker_from: float = 0.5, flicker_share: float = 0.25, seed: int = 3, seconds: float | None = None,
-          sample_pairs: Pair | None = None, sample_every: int = 250, image_size: int = STYLE_IMAGE, width: int = 32,
-          make_adversary: Callable[[], Adversary] | None = None, square: int = SQUARE, sharpen: float = SHARPEN_WEIGHT,
-          criterion: Criterion | None = None, adversary_from: float = 0.0, clock: loop.Clock | None = None,
-          device: str | torch.device = "cpu") -> tuple[VToonifyTask, VToonifyTask]:
-    """Train a VToonify → (task, its moving average), resumable in `folder`.
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How long and how a VToonify is trained.
 
-    pairs          iteration → batch, see `render_source` and `paper.generator_source`
-    recipe         "renders": the whole of VToonify learns; "paper": encoder and fusion only, the generator is frozen
-    start          state dict of a VToonifyTask to begin from
-    flicker_from   share of the iterations after which the weight of the flicker loss ramps up from 0
-    flicker_share  part of each batch that the flicker loss sees (it costs a second pass)
-    sample_pairs   pairs to draw every `sample_every` iterations
-    image_size, width  of the style encoder
-    make_adversary  makes the adversary, which sees squares of the output, `square` pixels wide; None: no adversarial
-                   loss. Where the pairs have conditions, it is conditioned on structure degree and style
-    sharpen        weight of the adversarial loss
-    criterion      the losses of the pictures; None: ours. See `objectives` for the published ones
+    recipe          "renders": the whole of VToonify learns; "paper": encoder and fusion only, the generator is frozen
+    flicker_from    share of the run after which the weight of the flicker loss ramps up from 0
+    flicker_share   part of each batch that the flicker loss sees (it costs a second pass)
+    sample_every    iterations between two pictures of samples
+    square          side of the squares of the output that the adversary sees, in pixels
+    sharpen         weight of the adversarial loss
     adversary_from  share of the run after which the adversarial loss is used
-    clock          time limit of the run; shares of the run are then shares of its time instead of the iterations
-    device         where the networks are; the pairs must come there
+    VToonifyError for another recipe.
     """
-    if recipe not in RECIPES:
-        raise VToonifyError(f"recipe is {recipe!r}; it must be one of {', '.join(RECIPES)}")
-    torch.manual_seed(seed)
-    kind = DualVToonifyTask if config.backbone == "dualstylegan" else VToonifyTask
-    task = kind(config, image_size, width).to(device)
-    if start:
-        task.load_state_dict(start)
-    task.freeze(recipe)
-    optimizer = torch.optim.Adam(task.groups(), lr, betas=(0.9, 0.99))
+
+    iterations: int
+    recipe: str = "renders"
+    lr: float = 1e-3
+    flicker_from: float = 0.5
+    flicker_share: float = 0.25
+    seed: int = 3
+    sample_every: int = 250
+    square: int = SQUARE
+    sharpen: float = SHARPEN_WEIGHT
+    adversary_from: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.recipe not in RECIPES:
+            raise VToonifyError(f"recipe is {self.recipe!r}; it must be one of {', '.join(RECIPES)}")
+
+
+def train(task: VToonifyTask, pairs: Callable[[int], Pair], parsing: ParsingNet, folder: str | os.PathLike,
+          settings: TrainingSettings, sample_pairs: Pair | None = None,
+          make_adversary: Callable[[], Adversary] | None = None, criterion: Criterion | None = None,
+          seconds: float | None = None, clock: loop.Clock | None = None) -> tuple[VToonifyTask, VToonifyTask]:
+    """Train a copy of a VToonify → (the copy, its moving average), resumable in `folder`.
+
+    task            what to begin with; the pairs must come to its device
+    pairs           iteration → batch, see `render_source` and `paper.generator_source`
+    sample_pairs    pairs to draw every now and then
+    make_adversary  makes the adversary; None: no adversarial loss. Where the pairs have conditions, it is conditioned
+                    on structure degree and style
+    criterion       the losses of the pictures; None: ours. See `objectives` for the published ones
+    seconds         stop early after this long; the next call goes on
+    clock           time limit of the run; shares of the run are then shares of its time instead of the iterations
+    """
+    start, how, iterations = task, settings, settings.iterations
+    torch.manual_seed(how.seed)
+    task = type(start)(start.vtoonify.config, **encoder_size(start.style)).to(next(start.parameters()).device)
+    task.load_state_dict(start.state_dict())
+    task.freeze(how.recipe)
+    optimizer = torch.optim.Adam(task.groups(), how.lr, betas=(0.9, 0.99))
     ema = loop.EMA(task, decay=loop.SHORT_EMA_DECAY)
     parsing = parsing.eval().requires_grad_(False)
     adversary, criterion = make_adversary() if make_adversary else None, criterion or OurLosses(parsing)
 
     def step(i: int) -> dict[str, Tensor]:
-        pair, rng = pairs(i), loop.rng_for(seed + 100, i)
+        pair, rng = pairs(i), loop.rng_for(how.seed + 100, i)
         at, total = (i, iterations) if clock is None else (clock.share(), 1.0)
         about = () if pair.condition is None else (pair.condition.structure, pair.condition.index)
-        weight = flicker_weight(at, total, flicker_from, criterion.flicker)
-        out, parts = _losses(task, parsing, criterion, pair, weight, flicker_share, rng)
-        playing = adversary is not None and at >= adversary_from * total
+        weight = flicker_weight(at, total, how.flicker_from, criterion.flicker)
+        out, parts = _losses(task, parsing, criterion, pair, weight, how.flicker_share, rng)
+        playing = adversary is not None and at >= how.adversary_from * total
         if playing:
-            fake, real = _square(out, pair, square, rng)
-            parts["sharp"] = sharpen * adversary.generator_loss(fake, *about)
-        rate = loop.warm_cosine(lr, at, total, warmup=100, floor=0.02, done=i)
+            fake, real = _square(out, pair, how.square, rng)
+            parts["sharp"] = how.sharpen * adversary.generator_loss(fake, *about)
+        rate = loop.warm_cosine(how.lr, at, total, warmup=100, floor=0.02, done=i)
         loop.optimizer_step(sum(parts.values()), optimizer, rate, clip=1.0)
         ema.update(task, i)
         values = {name: value.detach() for name, value in parts.items()}
@@ -264,14 +225,20 @@ def train(pairs: Callable[[int], Pair], parsing: ParsingNet, config: VToonifyCon
 
     parts = {"task": task, "ema": ema, "optimizer": optimizer, **(adversary.parts() if adversary else {}),
              **({"clock": clock} if clock else {})}
-    loop.run(folder, iterations, step, parts, sample if sample_pairs else None, sample_every, seconds=seconds,
-             clock=clock, title=f"VToonify-{config.backbone[0].upper()}")
+    loop.run(folder, iterations, step, parts, sample if sample_pairs else None, how.sample_every, seconds=seconds,
+             clock=clock, title=f"VToonify-{task.vtoonify.config.backbone[0].upper()}")
     return task, ema.model
 
 
-def stylegan_adversary(size: int = SQUARE, device: str | torch.device = "cpu", r1: float = 10.0) -> Adversary:
-    """An adversary with StyleGAN2's discriminator for squares of `size` px, as small as the generators here."""
-    return Adversary(Discriminator(replace(ADVERSARY, size=size)), device, r1_weight=r1, mixed=True)
+def stylegan_adversary(size: int = SQUARE, device: str | torch.device = "cpu", r1: float = 10.0, styles: int = 0
+                       ) -> Adversary:
+    """An adversary with StyleGAN2's discriminator for squares of `size` px, as small as the generators here.
+
+    styles  as many that it is conditioned on, along with the structure degree; 0: on nothing
+    """
+    config = replace(ADVERSARY, size=size)
+    net = ConditionalDiscriminator(config, styles) if styles else Discriminator(config)
+    return Adversary(net, device, r1_weight=r1, mixed=True)
 
 
 def _losses(task: VToonifyTask, parsing: ParsingNet, criterion: Criterion, pair: Pair, flicker: float,

@@ -27,7 +27,7 @@ from ..models.layers import channels_last
 from ..studio.shards import Pairs
 from . import augment, loop
 from .exemplars import Exemplars
-from .vtoonify import Pair, StyleCondition
+from .pairs import Pair, StyleCondition
 
 JPEG_SHARE, JPEG_QUALITY = 0.4, (30, 95)  # of the inputs that are compressed
 COARSE_SHARE, COARSE = 0.25, (1.3, 4.0)  # of the detailed inputs that are enlarged ones, and how far
@@ -47,7 +47,7 @@ class Framing:
     zoom, turn, shift  of the entries that are moved, see `augment.placements`
     moved       share of the entries that are; the others are cut out as they are, or mirrored
     face        side of the whole photograph that the style encoder sees
-    flow_step   for a network that carries detail over (`vtoonify.Pair`): picture's pixels per pixel of its flow; else 0
+    flow_step   for a network that carries detail over (`Pair`): picture's pixels per pixel of its flow; else 0
     """
 
     side: int
@@ -86,18 +86,18 @@ class PatchDataset(Dataset):
 
     sources    take turns, entry by entry, so that two give half of a batch each
     looks      of the drawings; each entry of a batch is drawn in a random one of them
-    exemplars, numbers   for VToonify-D: pictures of the styles, and the first style of each look in them
+    exemplars  of these looks, for VToonify-D
     """
 
     def __init__(self, sources: Sequence[Source], looks: Sequence[str], framing: Framing, batch: int, seed: int,
-                 exemplars: Exemplars | None = None, numbers: Sequence[int] = ()) -> None:
+                 exemplars: Exemplars | None = None) -> None:
         for source in sources:
             need = framing.side * framing.scale
             if source.side < need or not len(source.pool):
                 raise VToonifyError(f"{source.pairs.folder} has {len(source.pool)} entries of {source.side} px to "
                                     f"train on; windows need one of {need} px at least")
         self.sources, self.looks, self.framing, self.batch, self.seed = tuple(sources), looks, framing, batch, seed
-        self.exemplars, self.numbers = exemplars, numbers
+        self.exemplars = exemplars
 
     def __getitem__(self, i: int) -> dict[str, Tensor]:
         rng = np.random.default_rng([self.seed, i])
@@ -129,7 +129,7 @@ class PatchDataset(Dataset):
         if framing.flow_step:
             row["flow"] = self._flow(pairs[f"{look}_move"][entry], grid, theta, source)
         if self.exemplars is not None:
-            index = np.array([self.numbers[kind] + int(pairs[f"{look}_style"][entry])])
+            index = np.array([self.exemplars.per_look * kind + int(pairs[f"{look}_style"][entry])])
             row |= {"index": int(index[0]), "exemplar": _bytes(self.exemplars.draw(index, rng)[0] * 127.5 + 127.5)}
         return row
 
@@ -266,15 +266,14 @@ class PairLoader:
     """Pairs for `vtoonify.train`: iteration → Pair, prepared ahead by worker processes.
 
     workers  0: in this process
-    codes    of all styles, then of the photograph [N+1,2,D], where they are known; half of the pictures are drawn by
-             them, all of them before iteration `table_code_until`
+    codes    of all styles, then of the photograph [N+1,2,D], where they are known: half of the pictures are drawn by
+             them
     """
 
     def __init__(self, patches: PatchDataset, device: str | torch.device = "cpu", workers: int = 0,
-                 codes: np.ndarray | None = None, table_code_until: int = 0) -> None:
+                 codes: np.ndarray | None = None) -> None:
         self.patches, self.device, self.workers = patches, torch.device(device), workers
         self.table = None if codes is None else torch.from_numpy(codes).to(device)
-        self.table_code_until = table_code_until
         self._next, self._batches = -1, iter(())
 
     def __call__(self, i: int) -> Pair:
@@ -312,10 +311,7 @@ class PairLoader:
         if self.table is None:
             return condition
         g = torch.Generator().manual_seed(self.patches.seed * 1_000_003 + i)
-        use_table_code = (torch.rand(len(index), generator=g) < 0.5) | (i < self.table_code_until)
-        null_code = self.table[-1:].expand(len(index), -1, -1)
-        return condition._replace(codes=self.table[index], null_code=null_code,
-                                  use_table_code=use_table_code.to(self.device))
+        return condition.coded(self.table, torch.rand(len(index), generator=g) < 0.5)
 
 
 def whole(pairs: Pairs, entries: Sequence[int], look: str, scale: int, multiple: int,

@@ -82,19 +82,19 @@ class Camera:
 
     def snapshot(self) -> np.ndarray:
         """The picture that was taken last, uint8 RGB [H,W,3]."""
-        data = self.still.image.value
-        if not data:
-            raise VToonifyError("no picture was taken yet; press the button under the camera's picture first")
-        path = self.folder / "snapshot.jpeg"
-        path.write_bytes(bytes(data))
-        return read_image(path)
+        return read_image(self._written("snapshot.jpeg", self.still.image.value, "no picture was taken yet; press the "
+                                        "button under the camera's picture first"))
 
     def clip(self) -> Path:
         """The recording that was made last, a .webm file."""
-        data = self.moving.video.value
+        return self._written("recording.webm", self.moving.video.value, "nothing was recorded yet; press the record "
+                             "button, speak, and press it again")
+
+    def _written(self, name: str, data: bytes, missing: str) -> Path:
+        """A recording as a file; VToonifyError, the sentence `missing`, when there is none."""
         if not data:
-            raise VToonifyError("nothing was recorded yet; press the record button, speak, and press it again")
-        path = self.folder / "recording.webm"
+            raise VToonifyError(missing)
+        path = self.folder / name
         path.write_bytes(bytes(data))
         return path
 
