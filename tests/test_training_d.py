@@ -172,7 +172,7 @@ def test_the_paper_recipe_leaves_the_generator_alone(source, tmp_path):
 def test_no_loss_drowns_the_others_or_is_drowned(pairs, shown):
     """How hard each pulls at all weights, over the picture's loss: measured here, and ten times either way allowed."""
     table = 0.1 * np.random.default_rng(0).normal(size=(5, 2, 32)).astype(np.float32)
-    pair = exemplars.style_source(pairs, shown, LOOKS, PER_LOOK, 4, HOLD_OUT, window=24, codes=table,
+    pair = exemplars.style_source(pairs, shown, 4, HOLD_OUT, window=24, codes=table,
                                   table_code_until=3)(0)
     net, parsing = duals(), parsing_net().requires_grad_(False)
     out, parts = vtoonify._losses(net, parsing, objectives.OurLosses(parsing), pair, vtoonify.FLICKER_WEIGHT, 1.0,
