@@ -140,7 +140,9 @@ class FilmDrawing:
         face = np.clip(self.region["face"] - neck, 0, 1)
         below = cv2.warpAffine(blur(face, 0.15 * e), np.float32([[1, 0, 0], [0, 1, 0.22 * e]]),
                                self.skin.shape[::-1], borderMode=cv2.BORDER_REPLICATE)
-        return JAW_SHADOW * below * neck
+        left, right = self.marks[[6, 10], 0]  # beside the chin a jaw's place is less sure: there the shadow fades
+        beside = abs(np.arange(neck.shape[1], dtype=np.float32) - (left + right) / 2) - (right - left) / 2
+        return JAW_SHADOW * below * neck * (1 - smoothstep(beside, 0, 0.4 * e))
 
     def _sheen(self, light: np.ndarray, low: np.ndarray, face: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """→ the face's own hue (linear RGB of brightness 1), and how much of a gloss is where [S,S],
