@@ -341,7 +341,7 @@ def test_both_eyes_are_about_as_bright(studio, sit, monkeypatch):
         return left / right
 
     pair = ratio()
-    without(monkeypatch, SAME=0.0)
+    without(monkeypatch, SHARED_EXPOSURE=0.0)
     assert 1 > pair > ratio() + 0.05
 
 

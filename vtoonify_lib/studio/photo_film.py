@@ -32,10 +32,10 @@ from .photo_warp import Exact, carried, fetch_at
 # A gloss on dark skin: less red than the face's own tone, by how much, and brighter than it (none, and all of it); how
 # bright such a face is (all of it, and none); how far it is darkened. Smoothing alone makes a grey spot of it.
 PALE, LIT, DARK, DULLED = (0.12, 0.40), (1.0, 1.4), (0.18, 0.30), 0.3
-SAME = 0.7   # how far both eyes are painted as bright as their mean: apart, they do not belong together
-EVEN = 0.35  # how far the skin's tint is the face's own everywhere
+SHARED_EXPOSURE = 0.7  # how far both eyes are painted as bright as their mean: apart, they do not belong together
+EVEN_TINT = 0.35  # how far the skin's tint is the face's own everywhere
 BROW_REACH = 0.05  # eye distances by which brows may be wider than the mesh's, or they become wires
-BAGS = 0.5   # how much of the skin's relief stays below eyes, of what stays elsewhere
+BAG_RELIEF = 0.5  # how much of the skin's relief stays below eyes, of what stays elsewhere
 JAW_SHADOW = 0.4  # how much darker the neck is right below the jaw: without, the two melt into one
 
 
@@ -113,7 +113,7 @@ class FilmDrawing:
         relief = np.log(np.clip(grey / np.maximum(low_grey, 1e-3), 0.06, 6))
         low_grey = low_grey * (1 - DULLED * sheen)
         kept = look.wrinkles + (1 - look.wrinkles) * smoothstep(np.abs(relief), 0.08, 0.32)
-        relief = relief * mix(kept, np.float32(BAGS * look.wrinkles), self._under_eyes())
+        relief = relief * mix(kept, np.float32(BAG_RELIEF * look.wrinkles), self._under_eyes())
         shade = self._shade(self.normal)
         around = np.maximum(masked_blur(shade, plain + 1e-3, 0.16 * e), 1e-3)
         drawn = look.form * np.log(np.clip(shade / around, 0.4, 2))
@@ -121,7 +121,7 @@ class FilmDrawing:
         twice = np.minimum(np.maximum(relief, drawn), 0)  # what photo and form both darken is dark once
         bright = low_grey * np.exp(np.clip(relief + drawn + 0.6 * changed - 0.8 * twice, -2.2, 0.6))
         hue = lows(light, 0.09 * e)
-        hue = mix(hue / np.maximum(luma(hue), 1e-3)[..., None], usual, np.maximum(0.8 * sheen, EVEN))
+        hue = mix(hue / np.maximum(luma(hue), 1e-3)[..., None], usual, np.maximum(0.8 * sheen, EVEN_TINT))
         own = light / np.maximum(grey, 1e-3)[..., None]
         dark = smoothstep(-relief, 0.35, 0.9)  # beards and brows keep their own colour
         own_share = 0.25 * (1 - sheen)
@@ -231,7 +231,7 @@ class FilmDrawing:
             return out
         centres = carried(fit.irises, self.move)
         white = [self._exposure(self.marks[start:start + 6]) for start in (36, 42)]
-        white = np.exp(mix(np.log(white), np.log(white).mean(), SAME))
+        white = np.exp(mix(np.log(white), np.log(white).mean(), SHARED_EXPOSURE))
         for k, start in enumerate((36, 42)):
             before, after = fit.landmarks[start:start + 6], self.marks[start:start + 6]
             grown = np.linalg.norm(after[3] - after[0]) / max(np.linalg.norm(before[3] - before[0]), 1e-3)
