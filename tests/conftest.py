@@ -1,10 +1,11 @@
-"""What several test files share: a tiny bundle with its Toonifier, and what training is tested on."""
+"""What several test files share: a tiny bundle with its Toonifier, published files, what training is tested on."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
+import published_files
 import pytest
 import torch
 from fake_pairs import write_pairs
@@ -16,6 +17,7 @@ from vtoonify_lib.models.encoders import ParsingNet, StyleEncoder
 from vtoonify_lib.models.vtoonify import VToonify
 from vtoonify_lib.models.vtoonify_d import build_vtoonify
 from vtoonify_lib.weights.bundle import Bundle, save_bundle
+from vtoonify_lib.weights.published import PRESETS
 
 
 @pytest.fixture(scope="session")
@@ -74,6 +76,40 @@ def studio():
         return Studio(size=128)
     except VToonifyError as error:
         pytest.skip(str(error))
+
+
+# -- the published checkpoints' files, small ---------------------------------------------------------------------------
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    return published_files.empty_cache(tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory) -> Path:
+    both = (PRESETS[name] for name in ("pixar-d", "pixar-t"))
+    return published_files.write_repository(tmp_path_factory.mktemp("repository"), *both)
+
+
+@pytest.fixture
+def repository(pristine, tmp_path) -> Path:
+    return published_files.linked(pristine, tmp_path / "repository")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, landmark_file) -> Path:
+    return published_files.write_files(tmp_path_factory.mktemp("files"), landmark_file)
+
+
+@pytest.fixture(scope="module")
+def filled_cache(tmp_path_factory, files) -> Path:
+    return published_files.fill_cache(tmp_path_factory.mktemp("cache"), files)
+
+
+@pytest.fixture
+def ready(filled_cache, monkeypatch) -> Path:
+    """Everything is on this machine."""
+    monkeypatch.setenv("VTOONIFY_CACHE", str(filled_cache))
+    return filled_cache
 
 
 # -- training: module-wide, so that no file sees what another has changed ---------------------------------------------

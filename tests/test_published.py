@@ -18,9 +18,7 @@ from published_files import (
     STYLE_DIM,
     TINY_D,
     checkpoint,
-    empty_cache,
     encoder,
-    linked,
     parser,
     quiet,
     replace,
@@ -46,21 +44,7 @@ from vtoonify_lib.weights.published.presets import LANDMARKS
 from vtoonify_lib.weights.published.weights import vtoonify_config
 
 D, T = PRESETS["pixar-d"], PRESETS["pixar-t"]
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch) -> Path:
-    return empty_cache(tmp_path, monkeypatch)
-
-
-@pytest.fixture(scope="module")
-def pristine(tmp_path_factory) -> Path:
-    return write_repository(tmp_path_factory.mktemp("repository"), D, T)
-
-
-@pytest.fixture
-def repository(pristine, tmp_path) -> Path:
-    return linked(pristine, tmp_path / "repository")
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture(scope="module")

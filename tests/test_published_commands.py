@@ -10,7 +10,6 @@ from types import SimpleNamespace
 
 import pytest
 from people import photograph, scene, write_clip
-from published_files import empty_cache, fill_cache, write_files
 
 from vtoonify_lib.apps import cli
 from vtoonify_lib.config import VToonifyError
@@ -20,27 +19,7 @@ from vtoonify_lib.media.video import probe
 from vtoonify_lib.weights import published
 from vtoonify_lib.weights.published import PRESETS
 
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory, landmark_file) -> Path:
-    return write_files(tmp_path_factory.mktemp("files"), landmark_file)
-
-
-@pytest.fixture(scope="module")
-def filled_cache(tmp_path_factory, files) -> Path:
-    return fill_cache(tmp_path_factory.mktemp("cache"), files)
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch) -> Path:
-    return empty_cache(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def ready(filled_cache, monkeypatch) -> Path:
-    """Everything is on this machine."""
-    monkeypatch.setenv("VTOONIFY_CACHE", str(filled_cache))
-    return filled_cache
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 class Terminal(io.StringIO):

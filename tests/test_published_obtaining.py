@@ -6,17 +6,13 @@ import json
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 import torch
 from errors import refuses
 from published_files import (
-    empty_cache,
-    linked,
     quiet,
     replace,
-    write_repository,
 )
 from safetensors.torch import load_file
 
@@ -33,21 +29,7 @@ from vtoonify_lib.weights.published import (
 from vtoonify_lib.weights.published.presets import Preset
 
 D, T = PRESETS["pixar-d"], PRESETS["pixar-t"]
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch) -> Path:
-    return empty_cache(tmp_path, monkeypatch)
-
-
-@pytest.fixture(scope="module")
-def pristine(tmp_path_factory) -> Path:
-    return write_repository(tmp_path_factory.mktemp("repository"), D, T)
-
-
-@pytest.fixture
-def repository(pristine, tmp_path) -> Path:
-    return linked(pristine, tmp_path / "repository")
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def test_the_presets_of_the_public_demo():

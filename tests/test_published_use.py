@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,7 +16,6 @@ from errors import refuses
 from golden_data import Case
 from golden_modules import filled
 from people import photograph, scene, write_clip
-from published_files import empty_cache, fill_cache, write_files
 
 from vtoonify_lib.apps.demo import demo
 from vtoonify_lib.config import TINY, VToonifyError
@@ -38,28 +36,7 @@ from vtoonify_lib.weights.bundle import load_bundle
 from vtoonify_lib.weights.published import PRESETS, style_code
 
 SCALE = TINY.scale
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory, landmark_file) -> Path:
-    return write_files(tmp_path_factory.mktemp("files"), landmark_file)
-
-
-@pytest.fixture(scope="module")
-def filled_cache(tmp_path_factory, files) -> Path:
-    return fill_cache(tmp_path_factory.mktemp("cache"), files)
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch) -> Path:
-    return empty_cache(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def ready(filled_cache, monkeypatch) -> Path:
-    """Everything is on this machine."""
-    monkeypatch.setenv("VTOONIFY_CACHE", str(filled_cache))
-    return filled_cache
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture

@@ -20,17 +20,6 @@ DATA = Path(__file__).parents[1] / "data" / "styles"
 STEPS = (0, 0.25, 0.5, 0.75, 1)
 
 
-@pytest.fixture(scope="module")
-def studio():
-    """A small studio, or a skipped test."""
-    from vtoonify_lib.studio.render import Studio
-
-    try:
-        return Studio(size=128)
-    except VToonifyError as error:
-        pytest.skip(str(error))
-
-
 def picture(studio, who, style) -> np.ndarray:
     return studio.portrait(who, style, truth=False).image.astype(float)
 

@@ -4,6 +4,8 @@ Pictures are float32 [H,W,3] RGB in [0,1], masks float32 [H,W] in [0,1], widths 
 """
 from __future__ import annotations
 
+from functools import partial
+
 import cv2
 import numpy as np
 
@@ -65,17 +67,22 @@ def masked_blur(x: np.ndarray, mask: np.ndarray, sigma: float) -> np.ndarray:
     return blur(x * weight, sigma) / (low[..., None] if x.ndim == 3 else low)
 
 
+def disk(radius: float) -> np.ndarray:
+    """Structuring element of cv2's erode and dilate, at least one pixel in radius."""
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * max(1, round(radius)) + 1,) * 2)
+
+
+def _box_mean(x: np.ndarray, radius: int) -> np.ndarray:
+    return cv2.boxFilter(x, -1, (2 * radius + 1,) * 2, borderType=cv2.BORDER_REFLECT)
+
+
 def guided(x: np.ndarray, radius: float, epsilon: float) -> np.ndarray:
     """Guided filter (He et al. 2013): smooths x where it varies by less than epsilon, keeps its edges.
 
     x [H,W] or [H,W,C], each channel guided by itself: skin before a wall as bright as it differs in colour only. O(1)
     in the radius.
     """
-    k = (2 * int(round(radius)) + 1,) * 2
-
-    def mean(v: np.ndarray) -> np.ndarray:
-        return cv2.boxFilter(v, -1, k, borderType=cv2.BORDER_REFLECT)
-
+    mean = partial(_box_mean, radius=round(radius))
     m = mean(x)
     spread = mean(x * x) - m * m
     a = spread / (spread + epsilon**2)
@@ -89,10 +96,7 @@ def laid_to_edges(mask: np.ndarray, picture: np.ndarray, radius: float, epsilon:
     """
     height, width = picture.shape[:2]
     guide = cv2.resize(picture, mask.shape[::-1], interpolation=cv2.INTER_AREA)
-    k = (2 * max(1, round(radius * len(mask) / height)) + 1,) * 2
-
-    def mean(v: np.ndarray) -> np.ndarray:
-        return cv2.boxFilter(v, -1, k, borderType=cv2.BORDER_REFLECT)
+    mean = partial(_box_mean, radius=max(1, round(radius * len(mask) / height)))
 
     def wide(v: np.ndarray) -> np.ndarray:
         return cv2.resize(v, (width, height), interpolation=cv2.INTER_LINEAR)

@@ -12,6 +12,7 @@ from .filters import (
     along,
     blur,
     bounding_box,
+    disk,
     guided,
     luma,
     masked_blur,
@@ -195,9 +196,7 @@ class FilmDrawing:
         return mix(out, np.clip(teeth, 0, 1), blur(self.region["mouth"], 0.01 * self.eye))
 
     def _brows(self, out: np.ndarray) -> np.ndarray:
-        wide = (2 * round(BROW_REACH * self.eye) + 1,) * 2
-        wide = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, wide)
-        mask = blur(cv2.dilate(self.region["brows"], wide), 0.025 * self.eye)
+        mask = blur(cv2.dilate(self.region["brows"], disk(BROW_REACH * self.eye)), 0.025 * self.eye)
         mask = mask * (1 - self.masks["glasses"]) * (1 - self.masks["hair"])
         box = bounding_box(mask > 0.02, int(0.1 * self.eye))
         part = self.warped[box]

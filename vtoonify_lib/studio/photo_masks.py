@@ -8,7 +8,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from .filters import blur, laid_to_edges, mix, smoothstep
+from .filters import blur, disk, laid_to_edges, mix, smoothstep
 from .fitted_person import FittedPerson
 from .photo_warp import Exact
 
@@ -40,16 +40,12 @@ def masks_of(fit: FittedPerson, exact: Exact, parsing: np.ndarray) -> dict[str, 
     return out
 
 
-def _disk(radius: float) -> np.ndarray:
-    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * max(1, round(radius)) + 1,) * 2)
-
-
 def _eroded(mask: np.ndarray, radius: float) -> np.ndarray:
-    return cv2.erode(mask.astype(np.uint8), _disk(radius)) > 0
+    return cv2.erode(mask.astype(np.uint8), disk(radius)) > 0
 
 
 def _dilated(mask: np.ndarray, radius: float) -> np.ndarray:
-    return cv2.dilate(mask.astype(np.uint8), _disk(radius)) > 0
+    return cv2.dilate(mask.astype(np.uint8), disk(radius)) > 0
 
 
 def _cut(small: np.ndarray, trimap: np.ndarray) -> np.ndarray | None:
@@ -95,7 +91,7 @@ def _hair(small: np.ndarray, guess: np.ndarray, label: np.ndarray, person: np.nd
 def _glasses(parsing: np.ndarray, fit: FittedPerson) -> np.ndarray:
     """Frames of spectacles, which sit before both eyes; one dark spot alone is none."""
     seen = cv2.resize(parsing[..., GLASSES], (fit.size, fit.size), interpolation=cv2.INTER_LINEAR)
-    frame = cv2.dilate((seen > 0.3).astype(np.float32), _disk(0.015 * fit.eye))
+    frame = cv2.dilate((seen > 0.3).astype(np.float32), disk(0.015 * fit.eye))
     rows, columns = np.mgrid[:fit.size, :fit.size]
     both = []
     for start in (36, 42):
@@ -121,10 +117,10 @@ def _skin(fit: FittedPerson, exact: Exact, masks: dict[str, np.ndarray]) -> np.n
     spread = np.maximum(1.48 * np.median(np.abs(lab[sure] - middle), 0), [9, 7, 7])
     lit = np.clip(lab[..., :1] / max(middle[0], 1.0), 0.4, 1.5)  # chroma grows with the light
     far = np.sqrt((((lab[..., 1:] - middle[1:] * lit) / spread[1:]) ** 2).sum(-1))
-    inner = blur(cv2.erode(face, _disk(0.08 * fit.eye)), 0.05 * fit.eye)
+    inner = blur(cv2.erode(face, disk(0.08 * fit.eye)), 0.05 * fit.eye)
     alike = mix(1 - smoothstep(far, 1.8, 3.2), 1 - smoothstep(far, 4.0, 7.0), inner)
     alike = cv2.resize(alike.astype(np.float32), (2 * SIDE,) * 2, interpolation=cv2.INTER_AREA)
     alike = laid_to_edges(alike, fit.photo, 0.05 * fit.eye, 0.02)
-    reach = np.clip(blur(cv2.dilate(head, _disk(0.25 * fit.eye)), 0.02 * fit.eye), 0, 1)
+    reach = np.clip(blur(cv2.dilate(head, disk(0.25 * fit.eye)), 0.02 * fit.eye), 0, 1)
     inside = smoothstep(masks["person"], 0.5, 0.95)
     return reach * alike * inside * (1 - masks["hair"]) * (1 - masks["glasses"])
