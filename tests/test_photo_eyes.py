@@ -19,7 +19,7 @@ def test_eyes_are_mirror_images_of_each_other():
     plain = np.full((128, 128, 3), 0.6, np.float32)
     paint = {"radius": 7.0, "color": np.float32([0.1, 0.06, 0.03]), "exposure": 0.5,
              "how": replace(FILM.eyes, glint=0.0)}
-    a, b = (photo_eyes.paint_eye(plain, lids, np.array([x, 60.0]), lids.mean(0), light=np.array([0.0, 0, 1]), **paint)
+    a, b = (photo_eyes.paint_eye(plain, lids, np.array([x, 60.0]), lids.mean(0), **paint)
             for lids, x in ((right, 127.0), (left, 0.0)))
     assert np.abs(a - plain).max() > 0.3 and np.abs(a - b[:, ::-1]).mean() < 0.003
 
@@ -49,7 +49,7 @@ def test_the_narrower_an_eye_the_less_it_is_painted():
         plain = np.full((96, 96, 3), 0.6, np.float32)
         lids = RIGHT * [1, height / 0.4] + [28, 48]
         drawn = photo_eyes.paint_eye(plain, lids, np.array([90.0, 48.0]), lids.mean(0), 7.0,
-                                     np.float32([0.1, 0.06, 0.03]), 0.5, np.array([0.0, 0, 1]), FILM.eyes)
+                                     np.float32([0.1, 0.06, 0.03]), 0.5, FILM.eyes)
         return np.abs(drawn - plain)
 
     assert not painted(0.05).any() and 0 < painted(0.12).max() < painted(0.2).max() and painted(0.2).max() > 0.3

@@ -17,6 +17,7 @@ SHUT = (0.10, 0.14)  # opening over width up to which an eye is left as it is, a
 DARK = (0.07, 0.16)  # brightness over that of white up to which, and from which on, an iris is brown or its own colour
 WIDER = 1.2         # at most, by how much an iris grows to reach both lids
 BLACK = (0.006, 0.015)  # linear brightness of an iris up to which its tint is noise, and from which on it is not
+GLINT = (0.3, -0.45)  # what shines in an eye, in radii of the iris from its centre; an echo lies opposite
 CONTOUR = 24        # points of a lid's curve
 BROWN = np.float32([0.16, 0.085, 0.045])
 
@@ -92,12 +93,12 @@ def iris_color(photo: np.ndarray, points: np.ndarray, centre: np.ndarray, radius
 
 
 def paint_eye(picture: np.ndarray, points: np.ndarray, inner: np.ndarray, centre: np.ndarray, radius: float,
-              color: np.ndarray, exposure: float, light: np.ndarray, how: EyePaint) -> np.ndarray:
+              color: np.ndarray, exposure: float, how: EyePaint) -> np.ndarray:
     """One eye of a picture [S,S,3], painted; one that is shut is left as it is.
 
     points [6,2], centre [2], radius: lids and iris in the picture; inner [2]: where the nose is
     color     linear RGB of the iris
-    exposure  brightness (linear) that white has around the eye; light [3]: direction of the key light
+    exposure  brightness (linear) that white has around the eye
     """
     size, degree = picture.shape[0], float(smoothstep(np.float32(opening(points)), *SHUT))
     width = float(np.linalg.norm(points[3] - points[0]))
@@ -111,14 +112,14 @@ def paint_eye(picture: np.ndarray, points: np.ndarray, inner: np.ndarray, centre
     side = max(patch.shape[:2])
     square = np.zeros((side, side, 3), np.float32)
     square[:patch.shape[0], :patch.shape[1]] = patch
-    done = _painted(square, points - shift, inner - shift, centre - shift, radius, color, exposure, light, how)
+    done = _painted(square, points - shift, inner - shift, centre - shift, radius, color, exposure, how)
     out = picture.copy()
     out[rows, columns] = mix(patch, done[:patch.shape[0], :patch.shape[1]], degree)
     return out
 
 
 def _painted(patch: np.ndarray, points: np.ndarray, inner: np.ndarray, centre: np.ndarray, radius: float,
-             color: np.ndarray, exposure: float, light: np.ndarray, how: EyePaint) -> np.ndarray:
+             color: np.ndarray, exposure: float, how: EyePaint) -> np.ndarray:
     width = float(np.linalg.norm(points[3] - points[0]))
     size = patch.shape[0]
     upper, lower = lids(points)
@@ -151,11 +152,10 @@ def _painted(patch: np.ndarray, points: np.ndarray, inner: np.ndarray, centre: n
     value = value * (0.45 + 0.55 * smoothstep(below, 0, 0.9))
     iris = np.clip(tone * value[..., None], 0, 1) ** (1 / 2.2)
     out = mix(out, iris, disc * inside)
-    # what shines in it: a window on the light's side, its echo opposite
-    side = 1.0 if light[0] >= 0 else -1.0
-    for (gx, gy), r, strength in (((0.42 * side, -0.42), how.glint, 0.95),
-                                  ((-0.38 * side, 0.42), 0.5 * how.glint, 0.35)):
-        spot = 1 - smoothstep(np.hypot(px - gx, py - gy), r - 1.5 / big, r + 1.5 / big)
+    # what shines in it, always on one side: which side the light comes from is more than a network can tell, and what
+    # it cannot tell it blurs
+    for turn, r, strength in ((1, how.glint, 0.95), (-1, 0.5 * how.glint, 0.35)):
+        spot = 1 - smoothstep(np.hypot(px - turn * GLINT[0], py - turn * GLINT[1]), r - 1.5 / big, r + 1.5 / big)
         out = mix(out, np.float32(min(1.0, (1.35 * exposure) ** (1 / 2.2))), spot * inside * strength)
     inner_first = np.linalg.norm(points[0] - inner) < np.linalg.norm(points[3] - inner)
     return _lash(out, upper if inner_first else upper[::-1], width, how.lash)

@@ -235,7 +235,7 @@ class FilmDrawing:
             before, after = fit.landmarks[start:start + 6], self.marks[start:start + 6]
             grown = np.linalg.norm(after[3] - after[0]) / max(np.linalg.norm(before[3] - before[0]), 1e-3)
             out = paint_eye(out, after, self.marks[27], centres[k], IRIS * self.eye * grown, ready.iris_color,
-                            float(white[k]), self.key, self.look.eyes)
+                            float(white[k]), self.look.eyes)
         glasses = self.masks["glasses"]
         return mix(out, self.warped, glasses) if glasses.any() else out
 
