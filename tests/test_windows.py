@@ -165,6 +165,25 @@ def test_colours_of_the_style_are_not_tinted(looks, monkeypatch):
         assert bool(same[plain["person"]].all()) == kept and not same[~plain["person"]].all()
 
 
+def test_drawings_of_photographs_are_tinted_with_them_and_not_mirrored(tmp_path, monkeypatch):
+    for name, value in PLAIN.items():
+        monkeypatch.setattr(windows, name, value)
+    monkeypatch.setattr(windows.augment, "degrade", lambda x, g: x)
+    for photographs, mirrored, alike in ((True, 0, True), (False, 24, False)):
+        pairs = write_looks(tmp_path / str(photographs), ("storybook",), photographs=photographs)
+        arrays = dict(pairs.arrays) | {"storybook": pairs["photo"], "storybook_color": np.ones(12, "f4")}
+        pairs = Pairs(pairs.folder, arrays, pairs.ready, photographs=photographs)
+        loader = PairLoader(made(pairs, moved=0.5))
+        sides, theta = [], augment.mirrored
+        monkeypatch.setattr(windows.augment, "mirrored", lambda t, sides=sides: sides.append(theta(t)) or sides[-1])
+        apart = max(float((F.avg_pool2d(pair.y, 2) - pair.x).abs().mean()) for pair in map(loader, range(8)))
+        monkeypatch.setattr(windows.augment, "mirrored", theta)
+        # `mirrored` is asked last of the window as it is cut
+        last = sides[1::2] if photographs else sides
+        assert abs(sum(map(int, last)) - mirrored) < 10 * (not photographs) + 1
+        assert (apart < 0.02) == alike
+
+
 def test_windows_larger_than_the_pictures(looks):
     with pytest.raises(VToonifyError, match="entries of 64 px to train on; windows need one of 128 px"):
         PatchDataset([Source(looks, looks.ready, 64)], ("storybook",), Framing(64, 2), 1, 0)

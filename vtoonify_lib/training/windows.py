@@ -108,7 +108,8 @@ class PatchDataset(Dataset):
         pairs, framing, kind = source.pairs, self.framing, int(rng.integers(len(self.looks)))
         entry, look = int(source.pool[rng.integers(len(source.pool))]), self.looks[kind]
         moved = bool(rng.random() < framing.moved)
-        theta, window = self._place(np.array(pairs["photo_landmarks"][entry]) / source.size, source.side, moved, rng)
+        theta, window = self._place(np.array(pairs["photo_landmarks"][entry]) / source.size, source.side, moved, rng,
+                                    mirrored=not pairs.photographs)
         side, k = framing.scale * framing.side, source.samples
         grid = window_grid(theta, *window, side, source.side, source.size, k)
         exact = not moved and source.size == k * source.side  # what is not moved keeps its pixels
@@ -126,6 +127,7 @@ class PatchDataset(Dataset):
                "face": _bytes(small(pairs["photo"][entry], theta, framing.face, pairs.margin)),
                "structure": _number(pairs, f"{look}_structure", entry),
                "color": _number(pairs, f"{look}_color", entry)}
+        row["untinted"] = 0.0 if pairs.photographs else row["color"]
         if framing.flow_step:
             row["flow"] = self._flow(pairs[f"{look}_move"][entry], grid, theta, source)
         if self.exemplars is not None:
@@ -146,19 +148,23 @@ class PatchDataset(Dataset):
         turned = torch.linalg.inv(theta[:, :2]) * (source.side / source.size / self.framing.scale)
         return torch.einsum("ij,jhw->ihw", turned, found)
 
-    def _place(self, marks: np.ndarray, size: int, moved: bool, rng: np.random.Generator
+    def _place(self, marks: np.ndarray, size: int, moved: bool, rng: np.random.Generator, mirrored: bool = True
                ) -> tuple[Tensor, tuple[int, int]]:
         """→ affine [2,3] of the whole picture, and the window's top left corner, in output pixels.
 
         marks [68,2]: landmarks in picture widths; most windows have one of them somewhere in them, for faces are what
         is looked at, and a canvas is mostly hair, shoulders and backdrop. The corner is a multiple of the scale, so
         that an entry that is not moved is cut where the input's pixels are.
+
+        mirrored: half of them. A mirrored drawing of a photograph would have the light in its eyes on the wrong side.
         """
         framing, g = self.framing, torch.Generator().manual_seed(int(rng.integers(2**62)))
         if moved:
             theta = augment.placements(1, g, framing.zoom, framing.turn, framing.shift)[0]
         else:
             theta = torch.tensor([[1.0 if rng.random() < 0.5 else -1.0, 0, 0], [0, 1, 0]])
+        if not mirrored and augment.mirrored(theta[None])[0]:
+            theta[:, 0] *= -1
         room = size // framing.scale - framing.side
         left, top = rng.integers(0, room + 1, 2)
         if rng.random() < FACE_SHARE:
@@ -295,8 +301,10 @@ class PairLoader:
         g = loop.rng_for(self.patches.seed, i, self.device)
         untinted = [channels_last(there[name].float().div_(127.5).sub_(1)) for name in ("x", "y", "face")]
         x, y, face = augment.tint(untinted, g)
-        # the more a picture has the style's colours instead of its own, the less it is tinted
-        y = torch.lerp(y, untinted[1], there["color"].float().view(-1, 1, 1, 1) * there["person"][:, None])
+        # The more a render has the style's colours instead of its own, the less it is tinted. Drawings of photographs
+        # are: drawn from a tinted photograph they differ by .003 (film; comic .013) from themselves tinted, by .07 from
+        # themselves as they were (means of 14 photographs).
+        y = torch.lerp(y, untinted[1], there["untinted"].float().view(-1, 1, 1, 1) * there["person"][:, None])
         condition = self._condition(there, i) if "index" in there else None
         degraded = augment.degrade(x, g)
         if "flow" not in there:
