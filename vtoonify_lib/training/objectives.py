@@ -24,6 +24,7 @@ from ..weights.unpickling import read_checkpoint
 from . import augment
 
 FEATURE_WEIGHT, EDGE_WEIGHT = 0.25, 0.5
+CHROMA_WEIGHT, CHROMA_PIXELS = 1.0, 8  # of colours without their brightness; px of output that are averaged
 VGG_WEIGHT = 0.1  # pulls at a drawing blurred by 4 px as hard as colours and edges do (gradients' L1: 1.5 each)
 DETAIL_SHARE = 0.6  # of the squares for VGG and the adversary that lie around small facial features
 SEEN = 512  # px: largest side that LPIPS and VGG compare
@@ -51,7 +52,8 @@ class OurLosses:
 
 
 class SharpLosses:
-    """Ours, and the L1 distance of VGG's unit features (relu1_2 … 4_3) on a square of each picture (`squares`).
+    """Ours, the colours (`chroma_loss`), and the L1 distance of VGG's unit features (relu1_2 … 4_3) on a square of each
+    picture (`squares`).
 
     A square, because VGG on all of 512 px costs six times as much as the network; at full size, because a shrunk
     picture does not show sharpness.
@@ -73,7 +75,8 @@ class SharpLosses:
         drawn = self.vgg(drawn.to(y.dtype))
         apart = sum((unit(a.float()) - unit(b.float())).abs().sum(1).mean() / b.shape[1] ** 0.5
                     for a, b in zip(drawn, wanted, strict=True))
-        return self.ours(out, y, mask) | {"vgg": self.weight * apart}
+        return self.ours(out, y, mask) | {"chroma": CHROMA_WEIGHT * chroma_loss(out.float(), y, mask),
+                                          "vgg": self.weight * apart}
 
 
 class PublishedLosses:
@@ -150,6 +153,16 @@ def picture_loss(out: Tensor, y: Tensor, mask: Tensor) -> Tensor:
     dx = (mask[..., 1:] * (error[..., 1:] - error[..., :-1]).abs()).mean()
     dy = (mask[..., 1:, :] * (error[..., 1:, :] - error[..., :-1, :]).abs()).mean()
     return l1 + EDGE_WEIGHT * (dx + dy)
+
+
+def chroma_loss(out: Tensor, y: Tensor, mask: Tensor) -> Tensor:
+    """Weighted L1 of colours without brightness, averaged over squares: as `picture_loss`.
+
+    Where a pixel may be iris, pupil or the light in an eye, L1 of single pixels is least for a grey; the mean colour
+    around it stays that of the iris.
+    """
+    error = F.avg_pool2d(mask * (out - y), CHROMA_PIXELS)
+    return (error - error.mean(1, keepdim=True)).abs().mean()
 
 
 def load_lpips(vgg: str | Path, heads: str | Path, device: str | torch.device = "cpu") -> LPIPS:

@@ -20,7 +20,7 @@ On a machine with a GPU, from which only a few small files come back and on whic
     # data/models/film and shared (bundle.json, vtoonify, parsing, style_encoder are read), and the folder job
     python -m vtoonify_lib.training.photographs --data job/film.zip --look film --vgg job/vgg.safetensors \
         --vgg-square 96 --vgg-weight 0.2 --config fast --detail 4 --start film --batch 24 --window 96 --workers 14 \
-        --adversary-from 0.2 --r1 0.02 --square 64 --seconds 540 --out OUT
+        --square 64 --seconds 540 --out OUT
     python -m vtoonify_lib.training.photographs --bundle data/models/film --out OUT --start studio-t   # here
 
 OUT has vtoonify.safetensors and style_encoder.safetensors (the moving average, half precision; 10 and 3 MB,
@@ -98,10 +98,10 @@ class Job:
     vgg: str | None = None  # a file; "none": without; None: the installed package
     vgg_square: int = 256
     vgg_weight: float = VGG_WEIGHT
-    adversary_from: float = 2 / 3
+    adversary_from: float = 0.05
     square: int = vtoonify.SQUARE
     sharpen: float = 0.05
-    r1: float = 0.5
+    r1: float = 0.002  # of pictures whose detail the discriminator sees amplified
     flicker_from: float = 0.5
     judged: int = 24
     seed: int = 3
@@ -153,7 +153,7 @@ def _train(job: Job, sources: Sequence[Source], task: vtoonify.VToonifyTask, par
                                     square=job.square, sharpen=job.sharpen, adversary_from=job.adversary_from)
     return vtoonify.train(task, pairs, parsing, job.work / "run", how, criterion=criterion, clock=clock,
                           make_adversary=None if job.adversary_from >= 1 else lambda: vtoonify.stylegan_adversary(
-                              job.square, device, job.r1, styles))[1]
+                              job.square, device, job.r1, styles, detail_only=True))[1]
 
 
 def _opened(path: Path, work: Path) -> Pairs:

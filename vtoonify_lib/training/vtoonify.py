@@ -31,7 +31,7 @@ from ..models.vtoonify import VToonifyOutput
 from ..models.vtoonify_d import build_vtoonify
 from ..studio.shards import Pairs
 from . import augment, loop
-from .adversary import Adversary
+from .adversary import Adversary, DetailOnly
 from .objectives import Criterion, OurLosses, squares
 from .pairs import Pair
 
@@ -230,15 +230,16 @@ def train(task: VToonifyTask, pairs: Callable[[int], Pair], parsing: ParsingNet,
     return task, ema.model
 
 
-def stylegan_adversary(size: int = SQUARE, device: str | torch.device = "cpu", r1: float = 10.0, styles: int = 0
-                       ) -> Adversary:
+def stylegan_adversary(size: int = SQUARE, device: str | torch.device = "cpu", r1: float = 10.0, styles: int = 0,
+                       detail_only: bool = False) -> Adversary:
     """An adversary with StyleGAN2's discriminator for squares of `size` px, as small as the generators here.
 
-    styles  as many that it is conditioned on, along with the structure degree; 0: on nothing
+    styles       as many that it is conditioned on, along with the structure degree; 0: on nothing
+    detail_only  see `DetailOnly`
     """
     config = replace(ADVERSARY, size=size)
     net = ConditionalDiscriminator(config, styles) if styles else Discriminator(config)
-    return Adversary(net, device, r1_weight=r1, mixed=True)
+    return Adversary(DetailOnly(net) if detail_only else net, device, r1_weight=r1, mixed=True)
 
 
 def _losses(task: VToonifyTask, parsing: ParsingNet, criterion: Criterion, pair: Pair, flicker: float,
