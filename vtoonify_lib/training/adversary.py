@@ -15,7 +15,6 @@ from ..models import losses
 from ..models.devices import autocast
 from . import loop
 
-
 DETAIL_SIDE, DETAIL_GAIN = 5, 10.0
 
 
