@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 from golden_data import FOLDER, Case, manifest, state_dict
-from golden_modules import VTOONIFY, filled
+from golden_modules import VTOONIFY, filled, unread_weights
 
 from vtoonify_lib.config import PUBLISHED, PUBLISHED_D
 from vtoonify_lib.faces.parsing_maps import network_input, parsing_logits
@@ -15,7 +15,7 @@ from vtoonify_lib.models import latents
 from vtoonify_lib.models.bisenet import PublishedParser
 from vtoonify_lib.models.perceptual import LPIPS
 from vtoonify_lib.models.psp import PSP
-from vtoonify_lib.models.vtoonify_d import build_vtoonify, unread_weights
+from vtoonify_lib.models.vtoonify_d import build_vtoonify
 
 SMALL_D = "vtoonify_d_in64_out256_cm1"
 

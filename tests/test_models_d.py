@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from golden_modules import unread_weights
 
 from vtoonify_lib.config import (
     INPUT_CHANNELS,
@@ -21,7 +22,7 @@ from vtoonify_lib.models import latents
 from vtoonify_lib.models.dualstylegan import DualStyleGAN
 from vtoonify_lib.models.stylegan2 import Generator
 from vtoonify_lib.models.vtoonify import VToonify
-from vtoonify_lib.models.vtoonify_d import VToonifyD, build_vtoonify, unread_weights
+from vtoonify_lib.models.vtoonify_d import VToonifyD, build_vtoonify
 
 TINY_D = replace(TINY, backbone="dualstylegan")
 SMALL_D = VToonifyConfig(GeneratorConfig(256, 32, 7, tuple((2**k, 8) for k in range(2, 9))), 64, "dualstylegan")

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from errors import refuses
+from golden_modules import unread_weights
 from published_files import (
     LAYERS,
     STYLE_DIM,
@@ -29,7 +30,6 @@ from safetensors.torch import load_file
 
 from vtoonify_lib.config import PUBLISHED, PUBLISHED_D, TINY
 from vtoonify_lib.models.bisenet import PublishedParser
-from vtoonify_lib.models.vtoonify_d import unread_weights
 from vtoonify_lib.weights.bundle import load_bundle
 from vtoonify_lib.weights.published import (
     PRESETS,

@@ -116,11 +116,6 @@ class VToonify(nn.Module):
         """Nominal resolutions at which encoder and generator meet: HANDOFF … in_size."""
         return tuple(r for r in resolutions(self.config.in_size) if r >= HANDOFF)
 
-    def encoder_parameters(self) -> list[nn.Parameter]:
-        """What VToonify trains: encoder and fusion. The generator stays as it is."""
-        modules = (self.encoder, self.fusion_out, self.fusion_skip, *([self.detail] if self.config.detail else []))
-        return [p for m in modules for p in m.parameters()]
-
     def unread(self) -> list[str]:
         """Parts that drawing a frame never reads: StyleGAN's layers up to the hand-off and its noise maps.
 

@@ -137,10 +137,3 @@ def build_vtoonify(config: VToonifyConfig, inference: bool = False) -> VToonify:
     """The network that a configuration describes; with `inference`, without the weights that frames never read."""
     network = VToonifyD(config) if config.backbone == VToonifyD.BACKBONE else VToonify(config)
     return network.for_inference() if inference else network
-
-
-def unread_weights(config: VToonifyConfig) -> frozenset[str]:
-    """Names of the state-dict entries that `build_vtoonify(config, inference=True)` leaves out; costs no memory."""
-    with torch.device("meta"):
-        whole, used = (build_vtoonify(config, inference).state_dict().keys() for inference in (False, True))
-    return frozenset(whole - used)
