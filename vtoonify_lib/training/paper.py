@@ -71,8 +71,7 @@ def generator_source(base: Generator, stylised: Generator, style_encoder: Callab
 
 
 def pretrain(base: Generator, stylised: Generator, parsing: ParsingNet, vtoonify: VToonify, folder: str | os.PathLike,
-             iterations: int, batch: int = 16, lr: float = 1e-4, seed: int = 5, seconds: float | None = None
-             ) -> VToonify:
+             iterations: int, batch: int = 16, lr: float = 1e-4, seed: int = 5) -> VToonify:
     """Encoder pre-training: E(x) meets the stylised generator's feature and picture at hand-off. Paper Eq. (2).
 
     Trains `vtoonify.encoder` in place (fusion and generator stay as they are), resumable in `folder`.
@@ -95,7 +94,7 @@ def pretrain(base: Generator, stylised: Generator, parsing: ParsingNet, vtoonify
         loop.optimizer_step(loss, optimizer)
         return {"hand-off": float(loss.detach())}
 
-    loop.run(folder, iterations, step, {"vtoonify": vtoonify, "optimizer": optimizer}, seconds=seconds,
+    loop.run(folder, iterations, step, {"vtoonify": vtoonify, "optimizer": optimizer},
              title="encoder pre-training")
     return vtoonify
 
