@@ -225,7 +225,7 @@ def test_a_bundle_of_the_users_own_goes_first(tiny_bundle, tmp_path, monkeypatch
 
 
 def test_either_precision_is_used_as_it_is(files, cache):
-    folder = published.obtain("pixar-t", files, accept_licence=True, half=False, tell=lambda line: None, progress=False)
+    folder = published.convert("pixar-t", files, cache / "bundles" / "pixar-t", half=False).folder
     before = (folder / "bundle.json").stat().st_mtime_ns
     assert Toonifier.load("pixar-t", "cpu").bundle.folder == folder
     assert (folder / "bundle.json").stat().st_mtime_ns == before
