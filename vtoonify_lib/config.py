@@ -6,7 +6,8 @@ Everything a network needs to know about sizes follows from a :class:`GeneratorC
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,21 @@ class VToonifyError(ValueError):
     def __init__(self, message: str, code: str = "value") -> None:
         super().__init__(message)
         self.code = code
+
+
+def exit_code(work: Callable[[], object]) -> int:
+    """Do a command's work and print what it returns, if anything → 0, or 2 or 130 and a line on stderr."""
+    try:
+        said = work()
+    except VToonifyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; where work can be resumed, the same command goes on from here", file=sys.stderr)
+        return 130
+    if said is not None:
+        print(said)
+    return 0
 
 
 def is_power_of_two(n: int) -> bool:

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..config import VToonifyError
+from ..config import VToonifyError, exit_code
 from .exemplars import EXEMPLARS, LOOKS, PICTURE, exemplar, pictures
 from .kit import find_kit
 from .people import Z_SIZE, person, sample_z
@@ -289,19 +289,6 @@ def main(arguments: list[str] | None = None) -> int:
         return f"{len(pairs.ready)} people in {pairs.folder}"
 
     return exit_code(work)
-
-
-def exit_code(work: Callable[[], str]) -> int:
-    """Do the work of a command that can be resumed, and print what it says → 0, or 2 or 130 and a line on stderr."""
-    try:
-        print(work())
-    except VToonifyError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
 
 
 if __name__ == "__main__":

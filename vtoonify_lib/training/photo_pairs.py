@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from ..config import VToonifyError
+from ..config import VToonifyError, exit_code
 from ..studio import shards
 from ..studio.exemplars import EXEMPLARS, PICTURE
 from ..studio.filters import use_one_thread
@@ -249,7 +249,7 @@ def main(arguments: list[str] | None = None) -> int:
         pairs = draw_pairs(folder, Settings(**args), hold_out, processes)
         return f"{len(pairs.ready)} drawings in {pairs.folder}"
 
-    return shards.exit_code(work)
+    return exit_code(work)
 
 
 if __name__ == "__main__":
