@@ -303,7 +303,8 @@ def test_sharing_never_spreads_damage(pristine, cache, tmp_path, monkeypatch, la
 
 def test_an_interrupted_conversion_is_no_bundle(pristine, tmp_path, monkeypatch):
     convert(T, pristine, tmp_path / "out")
-    monkeypatch.setattr(conversion, "read_style_encoder", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
+    stop = lambda path: (_ for _ in ()).throw(KeyboardInterrupt)  # noqa: E731
+    monkeypatch.setitem(conversion.READERS, "style_encoder", ("psp", stop))
     with pytest.raises(KeyboardInterrupt):
         convert(T, pristine, tmp_path / "out")
     assert not (tmp_path / "out" / "bundle.json").exists()
