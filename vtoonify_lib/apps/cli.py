@@ -229,11 +229,12 @@ def _load_toonifier(arguments: argparse.Namespace) -> tuple[Toonifier, dict[str,
     """The Toonifier, and the arguments for its `image` or `video`; saves the recipe if one is asked for."""
     from ..faces.crop import resolve_padding
     from ..inference.toonifier import Toonifier
-    from ..styles.recipe import Recipe, check_recipe_name
+    from ..media.images import check_output
+    from ..styles.recipe import RECIPE_ENDINGS, Recipe
 
     resolve_padding(0, arguments.padding)  # before the model is fetched or loaded
     if arguments.save_recipe:
-        check_recipe_name(arguments.save_recipe)
+        check_output(arguments.save_recipe, endings=RECIPE_ENDINGS)
     recipe = _recipe(arguments)
     if recipe:
         how = recipe.arguments(clip=arguments.run is not _image)
@@ -354,10 +355,11 @@ def _styles(arguments: argparse.Namespace) -> None:
 def _style(arguments: argparse.Namespace) -> None:
     """The style of a picture as a file."""
     from ..inference.toonifier import Toonifier
-    from ..styles.table import check_style_name, save_style
+    from ..media.images import check_output
+    from ..styles.table import STYLE_SUFFIX, save_style
     from ..training.style_fitting import fitter
 
-    check_style_name(arguments.output)  # before the work is done
+    check_output(arguments.output, endings=(STYLE_SUFFIX,))  # before the work is done
     toonifier = Toonifier.load(arguments.bundle, arguments.device)
     style = toonifier.style_of(arguments.input, fit=fitter(arguments.refine))
     print(save_style(arguments.output, style, toonifier.bundle))

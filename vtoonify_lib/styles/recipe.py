@@ -20,7 +20,7 @@ from ..weights.downloads import write_json
 from .request import LARGEST, Degree, Keyframes, Look, ResolvedLook, check_faces
 from .table import part_from_json, part_to_json
 
-RECIPE_FORMAT = "vtoonify-recipe-1"
+RECIPE_FORMAT, RECIPE_ENDINGS = "vtoonify-recipe-1", (".json",)
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Recipe:
 
     def save(self, path: str | Path) -> Path:
         """Write as JSON. VToonifyError when that is not possible, or the name does not end in .json."""
-        path = check_recipe_name(path)
+        path = check_output(path, endings=RECIPE_ENDINGS)
         write_json(path, self.data())
         return path
 
@@ -97,14 +97,6 @@ class Recipe:
         """What `Toonifier.image` takes, or for a clip `.video`."""
         how = {"look": self.look, "padding": self.padding, "frame": self.frame, "faces": self.faces}
         return how | {"smooth": self.smooth} if clip else how
-
-
-def check_recipe_name(path: str | Path) -> Path:
-    """The path, if a recipe can be written there; else VToonifyError."""
-    path = check_output(path)
-    if path.suffix.lower() != ".json":
-        raise VToonifyError(f"{path}: a recipe is kept as .json; give a name that ends so", code="unwritable")
-    return path
 
 
 def weights_of(bundle: Bundle) -> str:

@@ -169,17 +169,9 @@ def contact_sheet(names: Sequence[str], side: int = 128, columns: int = 12) -> I
 # -- files -----------------------------------------------------------------------------------------------------------
 def save_style(path: str | Path, style: StyleCode, bundle: Bundle) -> Path:
     """Write a style as a file of about 1.5 kB that `load_style` reads."""
-    path = check_style_name(path)
+    path = check_output(path, endings=(STYLE_SUFFIX,))
     save_tensors({"codes": style.codes}, path, half=False, format=STYLE_FORMAT, name=style.name,
                  encoder=encoder_of(bundle), bundle=bundle.name)
-    return path
-
-
-def check_style_name(path: str | Path) -> Path:
-    """The path, if a style can be written there; else VToonifyError."""
-    path = check_output(path)
-    if path.suffix != STYLE_SUFFIX:
-        raise VToonifyError(f"{path}: a style is kept as {STYLE_SUFFIX}; give a name that ends so", code="unwritable")
     return path
 
 
