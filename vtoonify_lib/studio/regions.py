@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 from PIL import Image
 
+from .filters import smoothstep as _smooth
 from .kit import Kit, vertex_normals
 
 MOUTH_CORNER = (0.222, 6.64)  # |x|, y of the corners on the average head, read off a frontal render
@@ -20,13 +21,6 @@ BROW_OPACITY, TEXELS = 0.4, 6
 
 MOUTH_DEPTH = ((("helper-upper-teeth", "helper-lower-teeth"), 1.12, 1.40), (("helper-tongue",), 0.75, 1.40))
 """Groups in the mouth, and z on the average head where they are dark and where light falls on them freely."""
-
-
-def _smooth(x: np.ndarray, low: np.ndarray | float, high: np.ndarray | float) -> np.ndarray:
-    """GLSL's smoothstep: 0 up to low, 1 from high on."""
-    t = np.clip((x - low) / (high - low), 0, 1)
-    return t * t * (3 - 2 * t)
-
 
 LIP_DROP = 0.15
 """Decimetres by which the lower lip goes down as the mouth opens; the upper one, next to it when shut, stays."""

@@ -76,7 +76,7 @@ class Pairs:
 
     def exemplars(self, look: str) -> np.ndarray:
         """Pictures of a look's exemplars, uint8 [24,256,256,3]. VToonifyError where the data set has none."""
-        path = _exemplars_path(self.folder, look)
+        path = exemplars_path(self.folder, look)
         if not path.is_file():
             raise VToonifyError(f"{self.folder} has no exemplars of {look}; render them with the looks: python -m "
                                 f"vtoonify_lib.studio.shards {self.folder} --looks")
@@ -121,7 +121,7 @@ def open_arrays(folder: Path, meta: dict[str, Any], mode: str) -> dict[str, np.n
     return {name: np.load(folder / f"{name}.npy", mmap_mode=mode) for name in names}
 
 
-def _exemplars_path(folder: Path, look: str) -> Path:
+def exemplars_path(folder: Path, look: str) -> Path:
     return folder / "exemplars" / f"{look}.npy"
 
 
@@ -222,7 +222,7 @@ def render_styles(folder: str | os.PathLike, count: int | None = None, size: int
         exemplar(look, 0)
     given = {"count": count, "size": size, "styles": ["photo"], "looks": looks and list(looks), "seed": seed}
     for look in _begin(folder, {name: value for name, value in given.items() if value is not None}).get("looks", ()):
-        path = _exemplars_path(folder, look)
+        path = exemplars_path(folder, look)
         if not path.is_file():
             path.parent.mkdir(exist_ok=True)
             np.save(path.with_name("part.npy"), pictures(look, studio_of(kit, PICTURE)))

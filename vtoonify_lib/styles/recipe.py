@@ -39,7 +39,7 @@ class Recipe:
     def from_look(cls, look: ResolvedLook, padding: float | None = None, frame: str = "crop",
                   faces: str | int = LARGEST, smooth: bool = True) -> Recipe:
         """For a look that a bundle's Toonifier has resolved (`Toonifier.resolve`)."""
-        return cls(look.bundle.name, weights_of(look.bundle), look.request, padding, frame, faces, smooth)
+        return cls(look.bundle.name, look.bundle.version("vtoonify"), look.request, padding, frame, faces, smooth)
 
     def save(self, path: str | Path) -> Path:
         """Write as JSON. VToonifyError when that is not possible, or the name does not end in .json."""
@@ -89,7 +89,7 @@ class Recipe:
         if bundle.name != self.bundle:
             raise VToonifyError(f"the recipe was made with {self.bundle}, not with {bundle.name}; drop --bundle, or "
                                 f"load {self.bundle}", code="mismatch")
-        if weights_of(bundle) != self.weights:
+        if bundle.version("vtoonify") != self.weights:
             raise VToonifyError(f"the recipe was made with other weights of {self.bundle} than these, so it cannot be "
                                 "replayed; make it again", code="mismatch")
 
@@ -97,11 +97,6 @@ class Recipe:
         """What `Toonifier.image` takes, or for a clip `.video`."""
         how = {"look": self.look, "padding": self.padding, "frame": self.frame, "faces": self.faces}
         return how | {"smooth": self.smooth} if clip else how
-
-
-def weights_of(bundle: Bundle) -> str:
-    """Identifies the version of a bundle: the start of the sha256 of its VToonify."""
-    return str(bundle.info["files"]["vtoonify"]["sha256"])[:16]
 
 
 def _to_json(degree: Degree | None) -> Any:

@@ -136,10 +136,10 @@ def _begin(folder: Path, settings: Settings, hold_out: set[Path]) -> dict:
 
 def _draw_exemplars(folder: Path, settings: Settings) -> None:
     """What each look's exemplars look like, on people who do not exist: folder/exemplars/LOOK.npy [24,256,256,3]."""
-    (folder / "exemplars").mkdir(exist_ok=True)
     for look in settings.looks:
-        path = folder / "exemplars" / f"{look}.npy"
+        path = shards.exemplars_path(folder, look)
         if not path.is_file():
+            path.parent.mkdir(exist_ok=True)
             np.save(path, np.stack([exemplar_picture(look, number, settings.bundle) for number in range(EXEMPLARS)]))
 
 

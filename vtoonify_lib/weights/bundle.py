@@ -101,6 +101,10 @@ class Bundle:
         """Size of all files of the bundle, as recorded."""
         return sum(entry["bytes"] for entry in self.info["files"].values())
 
+    def version(self, key: str) -> str:
+        """Identifies the version of a file: the start of its sha256."""
+        return str(self.info["files"][key]["sha256"])[:16]
+
     @cached_property
     def config(self) -> VToonifyConfig:
         """Sizes of the VToonify network."""
