@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import asdict
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
@@ -45,7 +46,7 @@ def test_the_presets_of_the_public_demo():
         f"models/vtoonify_t_{family}/vtoonify.pt" for family in demo}
     counts = {"cartoon": 317, "caricature": 199, "arcane": 100, "comic": 101, "pixar": 122, "illustration": 156}
     for name, p in PRESETS.items():
-        assert p.name == name and Preset.from_dict(json.loads(json.dumps(p.to_dict()))) == p
+        assert p.name == name and Preset.from_dict(json.loads(json.dumps(asdict(p)))) == p
         assert p.styles == (counts[p.family] if p.is_d else 0) and (p.style is None or p.style < p.styles)
         assert p.any_style == ("_s_" in p.file) and p.color == ("_c." in p.file)
         assert p.degree == (0.5 if "d0.5" in p.file else None)

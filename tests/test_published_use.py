@@ -6,7 +6,7 @@ The files are small and their weights random, so pictures are compared with the 
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -111,7 +111,7 @@ def test_style_assembly_has_the_published_numbers():
     encoder = PSP(n_styles=14, width=8)
     encoder.forward = lambda image: case.inputs["psp_codes"]
     parts = {"vtoonify": network, "parsing": torch.nn.Identity(), "style_encoder": encoder}
-    preset = PRESETS["pixar"].to_dict()
+    preset = asdict(PRESETS["pixar"])
     bundle = SimpleNamespace(network=parts.get, published={"preset": preset}, name="pixar", styles={},
                              tensors=lambda key: {"w_plus": network.map(case.inputs["exstyle_zplus"])})
     face = np.zeros((256, 256, 3), np.uint8)

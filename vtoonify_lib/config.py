@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -124,14 +124,9 @@ class GeneratorConfig:
         """Channels of the feature map at `resolution`."""
         return dict(self.channels)[resolution]
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able form; :meth:`from_dict` reverses it."""
-        return {"size": self.size, "style_dim": self.style_dim, "n_mlp": self.n_mlp,
-                "channels": [list(pair) for pair in self.channels]}
-
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> GeneratorConfig:
-        """Reverse of :meth:`to_dict`."""
+        """Reverse of `dataclasses.asdict`, also after JSON."""
         try:
             return cls(int(data["size"]), int(data["style_dim"]), int(data["n_mlp"]),
                        tuple((int(r), int(c)) for r, c in data["channels"]))
@@ -200,9 +195,7 @@ class VToonifyConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form; :meth:`from_dict` reverses it."""
-        plain = {"generator": self.generator.to_dict(), "in_size": self.in_size, "backbone": self.backbone}
-        optional = {"face_size": self.face_size, "detail": self.detail}
-        return plain | {name: value for name, value in optional.items() if value is not None}
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> VToonifyConfig:

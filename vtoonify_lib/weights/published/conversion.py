@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -192,4 +192,4 @@ def _finish(preset: Preset, landmarks: Path, dlibs: bool, out: Path, made: Mappi
         models={role: part["model"] for role, part in made.items()}, licence=f"{LICENCE} (non-commercial)",
         provenance={"weights": "published by Yang, Jiang, Liu and Loy (VToonify, 2022)", "licence": LICENCE_URL,
                     "landmarks": what, "files": preset.sources},
-        published={"preset": able.to_dict(), "style_names": names, "origins": dict(origins)})
+        published={"preset": asdict(able), "style_names": names, "origins": dict(origins)})
