@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from .filters import smoothstep as _smooth
-from .kit import Kit, vertex_normals
+from .kit import Kit, VertexNormals
 
 MOUTH_CORNER = (0.222, 6.64)  # |x|, y of the corners on the average head, read off a frontal render
 
@@ -35,7 +35,7 @@ class Regions:
         self._body = kit.group("body")
         self.on_body = np.zeros(len(self.rest), bool)
         self.on_body[np.unique(self._body)] = True
-        self.rest_normals = vertex_normals(self.rest, self._body)
+        self.rest_normals = VertexNormals(self._body, len(self.rest))(self.rest)
         self._brow_marks: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
     @cached_property
