@@ -195,7 +195,9 @@ class VToonifyConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form; :meth:`from_dict` reverses it."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        plain = {name: value for name, value in asdict(self).items() if value is not None}
+        plain["generator"]["channels"] = [list(pair) for pair in self.generator.channels]  # as JSON gives them back
+        return plain
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> VToonifyConfig:
