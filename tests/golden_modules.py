@@ -53,3 +53,10 @@ def filled(case: str) -> nn.Module:
     module = empty(case)
     module.load_state_dict(state_dict(case), strict=True, assign=True)
     return module.eval().requires_grad_(False)
+
+
+def unread_weights(config: VToonifyConfig) -> frozenset[str]:
+    """Names of the state-dict entries that `build_vtoonify(config, inference=True)` leaves out."""
+    with torch.device("meta"):
+        whole, used = (build_vtoonify(config, inference).state_dict().keys() for inference in (False, True))
+    return frozenset(whole - used)

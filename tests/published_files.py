@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -88,8 +89,10 @@ def write_files(folder: Path, landmark_file: Path) -> Path:
 
 def fill_cache(cache: Path, files: Path) -> Path:
     """A cache in which all of them are converted already."""
-    for name in NAMES:
-        quiet(name, files, accept_licence=True, cache=cache)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VTOONIFY_CACHE", str(cache))
+        for name in NAMES:
+            quiet(name, files, accept_licence=True)
     return cache
 
 

@@ -28,7 +28,6 @@ def tiny(monkeypatch):
     monkeypatch.setitem(forms.SIZES, "tiny", TINY)
     monkeypatch.setitem(forms.SIZES, "tiny-d", replace(TINY, backbone="dualstylegan"))
     monkeypatch.setattr(report, "peak_memory", lambda name, form, side, device: FORMS.index(form) + 0.25)
-    monkeypatch.setattr(report, "MATRIX", 64)
 
 
 @pytest.mark.parametrize("name", ["tiny", "tiny-d"])
@@ -39,12 +38,12 @@ def test_report_has_every_form_and_small_errors(name, tiny):
         assert max(row["error"], row["parsing_error"]) < (0.1 if "bfloat16" in form else 1e-4)
         assert row["both"] == row["network"] + row["parsing"] == pytest.approx(1 / row["fps"])
         assert row["peak_gb"] == FORMS.index(form) + 0.25
-    assert told["steps"] is None and told["limits"]["form"] in FORMS and told["limits"]["gbytes"] > 0
+    assert told["steps"] is None
     assert json.loads(json.dumps(told)) == told
     text = bench.as_text(told)
     rows = [line.split() for line in text.splitlines() if line.startswith("  ")]
     assert [" ".join(row[:2]) for row in rows] == FORMS * 3
-    assert "40×40 → 80×80" in text and "allocator: " in text and "of a matrix product" in text
+    assert "40×40 → 80×80" in text and "allocator: " in text
 
 
 def test_compiled_forms_are_held_against_the_same_first_one(tiny, monkeypatch):

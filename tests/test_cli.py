@@ -145,6 +145,13 @@ def test_unknown_command(capsys):
     assert "invalid choice" in refused(capsys, "paint")
 
 
+@pytest.mark.parametrize("command", [[], *([run.__name__[1:]] for run, *_ in cli.COMMANDS)])
+def test_every_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*command, "--help"])
+    assert stop.value.code == 0 and capsys.readouterr().out.startswith(" ".join(["usage: vtoonify", *command]))
+
+
 def test_help_does_not_wait_for_torch():
     code = "import sys; from vtoonify_lib.apps import cli; cli._parser(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -24,7 +24,7 @@ LOOKS = ("storybook", "comic")
 def lpips() -> LPIPS:
     net = fresh(LPIPS, 1)
     for head in (net.lin0, net.lin1, net.lin2, net.lin3, net.lin4):
-        head.model[1].weight.data.abs_()
+        head["model"][1].weight.data.abs_()
     return net
 
 

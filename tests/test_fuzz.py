@@ -22,7 +22,7 @@ from vtoonify_lib.config import VToonifyError
 from vtoonify_lib.faces.crop import resolve_padding
 from vtoonify_lib.media.images import read_image
 from vtoonify_lib.media.video import SegmentWriter, left_out, probe, read_frames
-from vtoonify_lib.styles.recipe import Recipe, weights_of
+from vtoonify_lib.styles.recipe import Recipe
 from vtoonify_lib.styles.request import Keyframes, Look, check_faces
 from vtoonify_lib.styles.table import StyleCode, StyleTable, load_style, save_style
 from vtoonify_lib.training.loop import load_checkpoint
@@ -176,7 +176,7 @@ def test_recipes(count, tmp_path):
     table = StyleTable(bundle)
     style = StyleCode.from_codes("mine", table.codes("comic-00"))
     look = Look((("clay-03", 0.6), (style, 0.4)), Keyframes(((0.0, 0.2), (1.0, 0.7))), 0.5, 3, [1.0] * 14)
-    recipe = Recipe(bundle.name, weights_of(bundle), look, 40.0, "full", 2)
+    recipe = Recipe(bundle.name, bundle.version("vtoonify"), look, 40.0, "full", 2)
 
     def use(path):
         read = Recipe.load(path)

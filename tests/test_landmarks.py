@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import runpy
 import sys
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 import torch
 from people import GREY, HOPPER, photograph, scene
 
-from vtoonify_lib.config import VToonifyError
+from vtoonify_lib.config import DATA, VToonifyError
 from vtoonify_lib.faces.crop import eye_distance
 from vtoonify_lib.faces.detector import FaceFinder
 from vtoonify_lib.faces.landmarks import (
@@ -28,10 +30,11 @@ from vtoonify_lib.faces.searching import apart, search, windows
 from vtoonify_lib.faces.tracker import FaceTrack
 from vtoonify_lib.models.landmarks import EYE_HEIGHT, EYE_WIDTH, FACE_SIDE, LandmarkNet
 from vtoonify_lib.studio.geometry import rotation
-from vtoonify_lib.training import landmark_crops, landmark_data, landmarks, pseudo_labels
+from vtoonify_lib.training import landmark_crops, landmark_data, landmarks
 from vtoonify_lib.training.landmark_data import Example
 from vtoonify_lib.weights.bundle import load_bundle
 
+pseudo_labels = SimpleNamespace(**runpy.run_path(str(DATA / "pseudo_labels.py")))  # it stands by itself
 PUPILS = np.array([(217, 188), (307, 185)], np.float32)  # marked by hand, as HOPPER
 BOX = box_from_landmarks(HOPPER)
 

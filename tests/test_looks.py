@@ -69,6 +69,7 @@ def named(bundle, monkeypatch):
     """`styled` can be named, and stands in for studio-d."""
     monkeypatch.setenv("VTOONIFY_MODELS", str(bundle.folder.parent))
     monkeypatch.setattr(cli, "STYLED", "styled")
+    monkeypatch.setitem(cli.STYLED_BUNDLE["--bundle"], "default", "styled")
 
 
 def drawn(toonifier, *look, **more) -> np.ndarray:
@@ -341,7 +342,7 @@ def test_a_picture_becomes_a_style(named, tmp_path, capsys):
     assert run(capsys, "style", art, tmp_path / "art.safetensors", "--device", "cpu")[0] == 0
     assert run(capsys, "image", src, tmp_path / "b.png", "--style", tmp_path / "art.safetensors")[0] == 0
     code, _, err = run(capsys, "style", art, tmp_path / "art.txt")
-    assert code == 2 and "kept as .safetensors" in err
+    assert code == 2 and "ends in .safetensors" in err
     for steps, message in ((-1, "refine is -1; it must be 0 or more"), (3, "styled has no DualStyleGAN to fit styles")):
         code, _, err = run(capsys, "style", art, tmp_path / "fit.safetensors", "--refine", steps, "--device", "cpu")
         assert code == 2 and message in err and not (tmp_path / "fit.safetensors").exists()

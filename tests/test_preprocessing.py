@@ -12,8 +12,8 @@ from people import HOPPER, photograph
 
 from vtoonify_lib.config import VToonifyError
 from vtoonify_lib.faces import crop as framing
-from vtoonify_lib.faces.crop import PREFILTER, cut, published_crop_plan, published_cut
-from vtoonify_lib.faces.preprocessing import OURS, PUBLISHED, published_plan, truncated_image
+from vtoonify_lib.faces.crop import PREFILTER, cut, published_cut, published_plan
+from vtoonify_lib.faces.preprocessing import OURS, PUBLISHED, truncated_image
 from vtoonify_lib.media.images import to_image
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "preprocess.npz")
@@ -76,8 +76,8 @@ def test_published_cut(in_size, passes):
     rgb = photograph()
     plan = PUBLISHED.plan(rgb.shape, HOPPER, in_size, None)
     assert (plan.scale <= 0.75) + (plan.scale <= 0.375) == passes and plan.scale < 1
-    h, w, top, bottom, left, right, _ = published_crop_plan(rgb.shape, HOPPER, (200 / 256 * in_size,) * 4, in_size / 4)
-    expected = by_hand(rgb, passes, (w, h))[top:bottom, left:right]
+    size = round(rgb.shape[1] * plan.scale), round(rgb.shape[0] * plan.scale)
+    expected = by_hand(rgb, passes, size)[plan.top : plan.bottom, plan.left : plan.right]
     crop = published_cut(rgb, plan)
     assert crop.shape == (plan.height, plan.width, 3) and crop.dtype == np.uint8
     assert np.abs(crop - expected).max() <= 1.5
@@ -88,9 +88,10 @@ def test_published_cut(in_size, passes):
 def test_published_cut_of_a_small_picture_needs_no_large_one():
     rgb = cv2.resize(photograph(), (128, 150), interpolation=cv2.INTER_AREA)
     plan = PUBLISHED.plan(rgb.shape, HOPPER / 4, 256, 60)
-    h, w, top, bottom, left, right, scale = published_crop_plan(rgb.shape, HOPPER / 4, (60,) * 4, 64)
-    whole = cv2.resize(rgb, (w, h), interpolation=cv2.INTER_LINEAR)[top:bottom, left:right].astype(int)
-    assert scale > 2 and np.abs(published_cut(rgb, plan) - whole).max() <= 1
+    size = round(rgb.shape[1] * plan.scale), round(rgb.shape[0] * plan.scale)
+    whole = cv2.resize(rgb, size, interpolation=cv2.INTER_LINEAR)
+    whole = whole[plan.top : plan.bottom, plan.left : plan.right].astype(int)
+    assert plan.scale > 2 and np.abs(published_cut(rgb, plan) - whole).max() <= 1
 
 
 def test_the_blur_shifts_by_half_a_pixel_a_pass(monkeypatch):

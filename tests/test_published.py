@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from errors import refuses
+from golden_modules import unread_weights
 from published_files import (
     LAYERS,
     STYLE_DIM,
@@ -29,7 +30,6 @@ from safetensors.torch import load_file
 
 from vtoonify_lib.config import PUBLISHED, PUBLISHED_D, TINY
 from vtoonify_lib.models.bisenet import PublishedParser
-from vtoonify_lib.models.vtoonify_d import unread_weights
 from vtoonify_lib.weights.bundle import load_bundle
 from vtoonify_lib.weights.published import (
     PRESETS,
@@ -303,7 +303,8 @@ def test_sharing_never_spreads_damage(pristine, cache, tmp_path, monkeypatch, la
 
 def test_an_interrupted_conversion_is_no_bundle(pristine, tmp_path, monkeypatch):
     convert(T, pristine, tmp_path / "out")
-    monkeypatch.setattr(conversion, "read_style_encoder", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
+    stop = lambda path: (_ for _ in ()).throw(KeyboardInterrupt)  # noqa: E731
+    monkeypatch.setitem(conversion.READERS, "style_encoder", ("psp", stop))
     with pytest.raises(KeyboardInterrupt):
         convert(T, pristine, tmp_path / "out")
     assert not (tmp_path / "out" / "bundle.json").exists()

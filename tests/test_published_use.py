@@ -6,7 +6,7 @@ The files are small and their weights random, so pictures are compared with the 
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -111,7 +111,7 @@ def test_style_assembly_has_the_published_numbers():
     encoder = PSP(n_styles=14, width=8)
     encoder.forward = lambda image: case.inputs["psp_codes"]
     parts = {"vtoonify": network, "parsing": torch.nn.Identity(), "style_encoder": encoder}
-    preset = PRESETS["pixar"].to_dict()
+    preset = asdict(PRESETS["pixar"])
     bundle = SimpleNamespace(network=parts.get, published={"preset": preset}, name="pixar", styles={},
                              tensors=lambda key: {"w_plus": network.map(case.inputs["exstyle_zplus"])})
     face = np.zeros((256, 256, 3), np.uint8)
@@ -225,7 +225,7 @@ def test_a_bundle_of_the_users_own_goes_first(tiny_bundle, tmp_path, monkeypatch
 
 
 def test_either_precision_is_used_as_it_is(files, cache):
-    folder = published.obtain("pixar-t", files, accept_licence=True, half=False, tell=lambda line: None, progress=False)
+    folder = published.convert("pixar-t", files, cache / "bundles" / "pixar-t", half=False).folder
     before = (folder / "bundle.json").stat().st_mtime_ns
     assert Toonifier.load("pixar-t", "cpu").bundle.folder == folder
     assert (folder / "bundle.json").stat().st_mtime_ns == before

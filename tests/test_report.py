@@ -159,17 +159,6 @@ def test_a_real_network_is_measured(trials, who):
     assert 0 < found["mean"]["1"]["psnr"] < 50 and found["looks"]["storybook"] != found["looks"]["clay"]
 
 
-def test_sheet_has_a_block_a_look(trials):
-    sheet = np.array(report.contact_sheet(knows, parsing_net(), trials, people=3, side=64))
-    assert sheet.shape == (3 * 64, 2 * 6 * 64, 3)
-    tile = sheet.reshape(3, 64, 12, 64, 3).swapaxes(1, 2)  # [person, column, …]
-    for j in range(2):
-        photo, shown, *drawn, truth = tile[:, 6 * j: 6 * j + 6].swapaxes(0, 1)
-        assert np.array_equal(photo, trials.photo[:3]) and np.array_equal(shown, trials.exemplar[:3, j])
-        assert np.array_equal(np.stack(drawn, 1), trials.truth[:3, j])
-        assert np.array_equal(truth, trials.truth[:3, j, -1])
-
-
 def masks_of(task, trials, degree=1.0) -> torch.Tensor:
     pair = trials.pair(np.arange(2), 0, degree)
     masks = task(network_input(pair.x, parsing_net()(pair.x)), pair)[1]

@@ -112,12 +112,6 @@ def raising(error):
     return call
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_no_time_no_step(runs, kind, tmp_path):
-    runs[kind](tmp_path, 6, seconds=0)
-    assert torch.load(tmp_path / "last.pt")["iteration"] == 0
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_run_begun_on_a_gpu_goes_on_on_a_cpu(pairs, tmp_path):

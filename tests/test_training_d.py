@@ -95,7 +95,7 @@ def test_tint_leaves_repainted_people_alone(pairs, monkeypatch):
     person = (batch.styled_parsing != 0)[:, None].expand(-1, 3, -1, -1)
     made = [augment.augment_batch(batch, torch.Generator().manual_seed(3), repainted=share)
             for share in (None, torch.tensor([0.0, 1.0]))]
-    (_, tinted, photo, _), (_, styled, photo_too, _) = made
+    (_, tinted, photo, *_), (_, styled, photo_too, *_) = made
     assert torch.equal(photo, photo_too) and torch.equal(styled[0], tinted[0])
     assert torch.equal(styled[1][person[1]], batch.styled[1][person[1]])
     assert torch.equal(styled[1][~person[1]], tinted[1][~person[1]])

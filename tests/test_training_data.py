@@ -104,15 +104,17 @@ def test_degrade_keeps_size_and_range():
     assert worn.shape == image.shape and worn.min() >= -1 and worn.max() <= 1
 
 
-def test_degradation_reaches_the_input_alone(pairs):
-    clean, worn = (augment.prepare(pairs, 5, 3, 1, HOLD_OUT, degraded=d) for d in (False, True))
-    assert not torch.equal(clean[0], worn[0])
-    assert all(torch.equal(a, b) for a, b in zip(clean[1:], worn[1:], strict=True))
-    assert torch.equal(clean[0], augment.half(clean[2]))
+def test_degradation_reaches_the_input_alone(pairs, monkeypatch):
+    worn = augment.prepare(pairs, 5, 3, 1, HOLD_OUT)
+    monkeypatch.setattr(augment, "degrade", lambda x, g: x)
+    clean = augment.prepare(pairs, 5, 3, 1, HOLD_OUT)
+    assert not torch.equal(clean.x, worn.x)
+    assert all(torch.equal(a, b) for a, b in zip(clean[1:4], worn[1:4], strict=True))
+    assert torch.equal(clean.x, augment.half(clean.aligned))
 
 
 def test_shapes_and_ranges(pairs):
-    x, styled, photo, parsing = augment.prepare(pairs, 5, 0, 1, HOLD_OUT)
+    x, styled, photo, parsing, *_ = augment.prepare(pairs, 5, 0, 1, HOLD_OUT)
     assert (x.shape, styled.shape, photo.shape) == ((5, 3, 32, 32), (5, 3, 64, 64), (5, 3, 64, 64))
     assert parsing.shape == (5, 32, 32) and parsing.dtype == torch.int64 and parsing.max() < 19
     assert all(p.min() >= -1 and p.max() <= 1 for p in (x, styled, photo))
@@ -144,7 +146,7 @@ def test_a_batch_depends_on_seed_and_iteration_alone(pairs):
     torch.manual_seed(99)
     np.random.seed(99)
     batch(1, 8)
-    assert all(torch.equal(a, b) for a, b in zip(first, batch(1, 7), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(first[:4], batch(1, 7)[:4], strict=True))
     assert not torch.equal(first[0], batch(1, 8)[0]) and not torch.equal(first[0], batch(2, 7)[0])
 
 

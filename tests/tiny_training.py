@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
 from vtoonify_lib.config import TINY
 from vtoonify_lib.models.encoders import ParsingNet
 from vtoonify_lib.models.stylegan2 import Generator
-from vtoonify_lib.training import stylegan, vtoonify
+from vtoonify_lib.training import loop, stylegan, vtoonify
 
 HOLD_OUT, BATCH = 4, 2
 SMALL = {"image_size": 32, "width": 8}  # style encoder
@@ -45,6 +48,22 @@ def train(task, source, parsing, folder, n, sample_pairs=None, make_adversary=No
 
 def distilled() -> stylegan.Distilled:
     return fresh(stylegan.Distilled, config=TINY.generator, **SMALL)
+
+
+@contextmanager
+def killed_after(steps: int) -> Iterator[None]:
+    """Trainings write a checkpoint after each step, and end by KeyboardInterrupt in the step after so many."""
+    left, optimizer_step = iter(range(steps)), loop.optimizer_step
+
+    def killed(*arguments, **more):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        optimizer_step(*arguments, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "SAVE_SECONDS", -1)
+        patch.setattr(loop, "optimizer_step", killed)
+        yield
 
 
 def state(*modules: nn.Module) -> dict[str, torch.Tensor]:

@@ -6,8 +6,9 @@ Everything a network needs to know about sizes follows from a :class:`GeneratorC
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,21 @@ class VToonifyError(ValueError):
         self.code = code
 
 
+def exit_code(work: Callable[[], object]) -> int:
+    """Do a command's work and print what it returns, if anything → 0, or 2 or 130 and a line on stderr."""
+    try:
+        said = work()
+    except VToonifyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; where work can be resumed, the same command goes on from here", file=sys.stderr)
+        return 130
+    if said is not None:
+        print(said)
+    return 0
+
+
 def is_power_of_two(n: int) -> bool:
     """True for 1, 2, 4, 8, …"""
     return n > 0 and n & (n - 1) == 0
@@ -108,14 +124,9 @@ class GeneratorConfig:
         """Channels of the feature map at `resolution`."""
         return dict(self.channels)[resolution]
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able form; :meth:`from_dict` reverses it."""
-        return {"size": self.size, "style_dim": self.style_dim, "n_mlp": self.n_mlp,
-                "channels": [list(pair) for pair in self.channels]}
-
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> GeneratorConfig:
-        """Reverse of :meth:`to_dict`."""
+        """Reverse of `dataclasses.asdict`, also after JSON."""
         try:
             return cls(int(data["size"]), int(data["style_dim"]), int(data["n_mlp"]),
                        tuple((int(r), int(c)) for r, c in data["channels"]))
@@ -184,9 +195,9 @@ class VToonifyConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form; :meth:`from_dict` reverses it."""
-        plain = {"generator": self.generator.to_dict(), "in_size": self.in_size, "backbone": self.backbone}
-        optional = {"face_size": self.face_size, "detail": self.detail}
-        return plain | {name: value for name, value in optional.items() if value is not None}
+        plain = {name: value for name, value in asdict(self).items() if value is not None}
+        plain["generator"]["channels"] = [list(pair) for pair in self.generator.channels]  # as JSON gives them back
+        return plain
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> VToonifyConfig:

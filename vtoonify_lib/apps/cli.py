@@ -61,112 +61,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="vtoonify", description="Turn portrait pictures and clips into animation.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {version('vtoonify-lib')}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
-
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--bundle", metavar="NAME",
-                        help="model bundle: a name from `vtoonify models`, or a folder (default: film; where "
-                             "a style is asked for, studio-d); a published one is fetched if need be")
-    common.add_argument("--device", default="auto",
-                        help="auto, cpu, cuda, cuda:1, mps; for a batch also several: cuda:0,cuda:1 (default: "
-                             "%(default)s)")
-    common.add_argument("--from", dest="source", metavar="SOURCE",
-                        help="where to get a published bundle from: a folder with its files, or an address (default: "
-                             "its repository on Hugging Face)")
-    common.add_argument("--accept-licence", action="store_true",
-                        help="accept the licence of the published bundles (non-commercial) without being asked")
-    style = argparse.ArgumentParser(add_help=False)
-    style.add_argument("--style", metavar="STYLE", action="append",
-                       help="name of a style (`vtoonify styles` shows them) or its number, a picture with a face, a "
-                            "saved .safetensors style, `new` for one that nobody drew, or a blend: "
-                            "comic-07:0.6,me.jpg:0.4; once more for the next person, from left to right as they are "
-                            "first seen")
-    style.add_argument("--structure", metavar="X",
-                       help="from 0, the face's features, to 1, the style's; in clips also keyframes, as "
-                            "seconds:value: \"0:0, 2:1\"")
-    style.add_argument("--color", metavar="X", help="from 0, the face's colours, to 1, the style's; likewise")
-    style.add_argument("--seed", type=int, metavar="N", help="of the style `new` (default: 0)")
-    clips = argparse.ArgumentParser(add_help=False)
-    clips.add_argument("--no-smooth", action="store_true",
-                       help="parse every frame for itself: no smoothing along the optical flow")
-    region = argparse.ArgumentParser(add_help=False)
-    region.add_argument("--frame", choices=("crop", "full"),
-                        help="crop: the toonified region around the face; full: the whole picture, in which people "
-                             "are drawn and the rest stays (default: crop)")
-    region.add_argument("--padding", type=float, metavar="PX",
-                        help="pixels kept on each side of the eyes, where the eyes are a quarter of the model's input "
-                             "size apart (default: 200/256 of the input size)")
-    region.add_argument("--faces", metavar="WHOM",
-                        help="largest, all, or how many of the largest; several want --frame full (default: largest)")
-    region.add_argument("--recipe", metavar="FILE", help="replay a recipe, which decides style, degrees and region")
-    region.add_argument("--save-recipe", metavar="FILE", help="write down how this was made, to be replayed")
-
-    command = commands.add_parser("demo", parents=[common, style], help="toonify the sample clip that comes along")
-    command.add_argument("out", nargs="?", default="out", metavar="OUT", help="output folder (default: %(default)s)")
-    command.set_defaults(run=_demo)
-
-    for name, what, run in (("image", "picture", _image), ("video", "clip, with its sound", _video)):
-        command = commands.add_parser(name, parents=[common, style, region, *([clips] if run is _video else [])],
-                                      help=f"toonify a {what}")
-        command.add_argument("input", metavar="IN", help=f"{name} file")
-        command.add_argument("output", metavar="OUT", help=f"{name} file to write; its ending says the format")
-        if run is _video:
-            command.add_argument("--card", metavar="FILE",
-                                 help="picture file for a quality card: steadiness, landmarks, identity; numbers go to "
-                                      "a .json beside it")
+    for run, what, *groups in COMMANDS:
+        command = commands.add_parser(run.__name__.removeprefix("_"), help=what)
         command.set_defaults(run=run)
-
-    command = commands.add_parser("portrait", help="draw a photograph out of itself: large, sharp, some seconds")
-    command.add_argument("files", nargs=2, metavar=("IN", "OUT"), help="picture files; OUT's ending says the format")
-    for name, kind, default, what in (
-            ("look", str, "film", "film, comic, paint or caricature (default: film)"),
-            ("structure", float, None, "from 0, the person's proportions, to 1, the look's (default: what suits)"),
-            ("color", float, 0.5, "from 0, the photograph's colours, to 1, the look's (default: 0.5)"),
-            ("size", int, None, "side of the square, 128 to 2048 px (default: 3 times the photograph's, to 1536)"),
-            ("bundle", str, "studio-t", "whose landmark model and parsing net to use (default: studio-t)")):
-        command.add_argument(f"--{name}", type=kind, default=default, metavar="X", help=what)
-    command.set_defaults(run=_portrait)
-
-    command = commands.add_parser("batch", parents=[common, style, region, clips],
-                                  help="toonify all clips and pictures in a folder; goes on where it was stopped")
-    command.add_argument("input", metavar="DIR", help="folder, with all its folders")
-    command.add_argument("output", metavar="OUT", help="folder for the results, and for batch.json, which lists them")
-    command.add_argument("--workers", type=int, metavar="N",
-                         help="files at a time (default: one for each device, or for each four processor cores)")
-    command.add_argument("--ray", metavar="ADDRESS",
-                         help="let a Ray cluster do it: its address, or `local` to start one on this machine")
-    command.set_defaults(run=_batch)
-
-    command = commands.add_parser("styles", help="list the styles of a bundle of ours; draw a contact sheet")
-    command.add_argument("sheet", nargs="?", metavar="SHEET", help="picture file for the contact sheet")
-    command.add_argument("--bundle", default=STYLED, metavar="NAME", help="(default: %(default)s)")
-    command.set_defaults(run=_styles)
-
-    command = commands.add_parser("style", help="keep the style of a picture as a small file for --style")
-    command.add_argument("input", metavar="PICTURE", help="portrait in the wanted style")
-    command.add_argument("output", metavar="STYLE", help="file to write; its name ends in .safetensors")
-    command.add_argument("--refine", type=int, default=0, metavar="N",
-                         help="fit the style to the picture in N steps; 100 are usual (default: as it is read)")
-    command.add_argument("--bundle", default=STYLED, metavar="NAME", help="(default: %(default)s)")
-    command.add_argument("--device", default="auto", help="(default: %(default)s)")
-    command.set_defaults(run=_style)
-
-    command = commands.add_parser("bench", help="seconds a frame and peak memory on this machine, form by form")
-    command.add_argument("--bundle", default="studio-t", metavar="NAME",
-                         help="a bundle, or `published`, `published-d`: the authors' sizes, with random weights "
-                              "(default: %(default)s)")
-    command.add_argument("--side", type=int, metavar="PX", help="side of the crop (default: head and shoulders)")
-    command.add_argument("--rounds", type=int, default=15, metavar="N", help="turns that are counted (default: 15)")
-    command.add_argument("--device", default="auto", help="(default: %(default)s)")
-    command.add_argument("--compile", action="store_true", help="torch.compile the folded networks, too, and compare")
-    command.add_argument("--json", metavar="FILE", help="write the report there, too")
-    command.set_defaults(run=_bench)
-
-    command = commands.add_parser("models", help="list the model bundles, here and published; remove published ones")
-    which = command.add_mutually_exclusive_group()
-    which.add_argument("--remove", metavar="NAME", help="delete a published bundle, and downloads no other one needs")
-    which.add_argument("--clear-downloads", action="store_true",
-                       help="delete what was downloaded; bundles that were made of it stay")
-    command.set_defaults(run=_models)
+        for group in groups:
+            target = command.add_mutually_exclusive_group() if group is REMOVAL else command
+            for name, how in group.items():
+                target.add_argument(name, **how)
     return parser
 
 
@@ -229,11 +130,12 @@ def _load_toonifier(arguments: argparse.Namespace) -> tuple[Toonifier, dict[str,
     """The Toonifier, and the arguments for its `image` or `video`; saves the recipe if one is asked for."""
     from ..faces.crop import resolve_padding
     from ..inference.toonifier import Toonifier
-    from ..styles.recipe import Recipe, check_recipe_name
+    from ..media.images import check_output
+    from ..styles.recipe import RECIPE_ENDINGS, Recipe
 
     resolve_padding(0, arguments.padding)  # before the model is fetched or loaded
     if arguments.save_recipe:
-        check_recipe_name(arguments.save_recipe)
+        check_output(arguments.save_recipe, endings=RECIPE_ENDINGS)
     recipe = _recipe(arguments)
     if recipe:
         how = recipe.arguments(clip=arguments.run is not _image)
@@ -279,9 +181,9 @@ def _portrait(arguments: argparse.Namespace) -> None:
     from ..media.images import check_output, check_picture_name, write_image
     from ..studio.portraits import Portraitist
 
-    (source, out), said = arguments.files, vars(arguments)
-    check_picture_name(check_output(out, source))
-    drawn = Portraitist(said["bundle"]).draw(source, *(said[name] for name in ("look", "structure", "color", "size")))
+    out, how = arguments.output, (arguments.look, arguments.structure, arguments.color, arguments.size)
+    check_picture_name(check_output(out, arguments.input))
+    drawn = Portraitist(arguments.bundle).draw(arguments.input, *how)
     print(f"{write_image(out, drawn)}: {drawn.shape[1]}×{drawn.shape[0]}")
 
 
@@ -354,10 +256,11 @@ def _styles(arguments: argparse.Namespace) -> None:
 def _style(arguments: argparse.Namespace) -> None:
     """The style of a picture as a file."""
     from ..inference.toonifier import Toonifier
-    from ..styles.table import check_style_name, save_style
+    from ..media.images import check_output
+    from ..styles.table import STYLE_SUFFIX, save_style
     from ..training.style_fitting import fitter
 
-    check_style_name(arguments.output)  # before the work is done
+    check_output(arguments.output, endings=(STYLE_SUFFIX,))  # before the work is done
     toonifier = Toonifier.load(arguments.bundle, arguments.device)
     style = toonifier.style_of(arguments.input, fit=fitter(arguments.refine))
     print(save_style(arguments.output, style, toonifier.bundle))
@@ -390,6 +293,94 @@ def _models(arguments: argparse.Namespace) -> None:
         print(f"downloads removed, {clear_downloads() / 1e6:.1f} MB freed")
     else:
         print(models())
+
+
+# ---------------------------------------------------------------------------------------------- options
+def _option(what: str, metavar: str | None = None, **how: Any) -> dict[str, Any]:
+    """An option that takes a value; `what` is its help."""
+    return {"help": what, "metavar": metavar, **how}
+
+
+def _switch(what: str) -> dict[str, Any]:
+    return {"help": what, "action": "store_true"}
+
+
+DEVICE = {"--device": _option("(default: %(default)s)", default="auto")}
+STYLED_BUNDLE = {"--bundle": _option("(default: %(default)s)", "NAME", default=STYLED)}
+COMMON = {
+    "--bundle": _option("model bundle: a name from `vtoonify models`, or a folder (default: film; where a style is "
+                        "asked for, studio-d); a published one is fetched if need be", "NAME"),
+    "--device": _option("auto, cpu, cuda, cuda:1, mps; for a batch also several: cuda:0,cuda:1 (default: %(default)s)",
+                        default="auto"),
+    "--from": _option("where to get a published bundle from: a folder with its files, or an address (default: its "
+                      "repository on Hugging Face)", "SOURCE", dest="source"),
+    "--accept-licence": _switch("accept the licence of the published bundles (non-commercial) without being asked")}
+STYLE = {
+    "--style": _option("name of a style (`vtoonify styles` shows them) or its number, a picture with a face, a saved "
+                       ".safetensors style, `new` for one that nobody drew, or a blend: comic-07:0.6,me.jpg:0.4; once "
+                       "more for the next person, from left to right as they are first seen", "STYLE", action="append"),
+    "--structure": _option("from 0, the face's features, to 1, the style's; in clips also keyframes, as seconds:value: "
+                           "\"0:0, 2:1\"", "X"),
+    "--color": _option("from 0, the face's colours, to 1, the style's; likewise", "X"),
+    "--seed": _option("of the style `new` (default: 0)", "N", type=int)}
+REGION = {
+    "--frame": _option("crop: the toonified region around the face; full: the whole picture, in which people are drawn "
+                       "and the rest stays (default: crop)", choices=("crop", "full")),
+    "--padding": _option("pixels kept on each side of the eyes, where the eyes are a quarter of the model's input size "
+                         "apart (default: 200/256 of the input size)", "PX", type=float),
+    "--faces": _option("largest, all, or how many of the largest; several want --frame full (default: largest)",
+                       "WHOM"),
+    "--recipe": _option("replay a recipe, which decides style, degrees and region", "FILE"),
+    "--save-recipe": _option("write down how this was made, to be replayed", "FILE")}
+CLIPS = {"--no-smooth": _switch("parse every frame for itself: no smoothing along the optical flow")}
+REMOVAL = {  # one or the other
+    "--remove": _option("delete a published bundle, and downloads no other one needs", "NAME"),
+    "--clear-downloads": _switch("delete what was downloaded; bundles that were made of it stay")}
+COMMANDS: tuple[tuple[Any, ...], ...] = (  # function, what it does, options
+    (_demo, "toonify the sample clip that comes along", COMMON, STYLE, {
+        "out": _option("output folder (default: %(default)s)", "OUT", nargs="?", default="out")}),
+    (_image, "toonify a picture", COMMON, STYLE, REGION, {
+        "input": _option("image file", "IN"),
+        "output": _option("image file to write; its ending says the format", "OUT")}),
+    (_video, "toonify a clip, with its sound", COMMON, STYLE, REGION, CLIPS, {
+        "input": _option("video file", "IN"),
+        "output": _option("video file to write; its ending says the format", "OUT"),
+        "--card": _option("picture file for a quality card: steadiness, landmarks, identity; numbers go to a .json "
+                          "beside it", "FILE")}),
+    (_portrait, "draw a photograph out of itself: large, sharp, some seconds", {
+        "input": _option("photograph", "IN"),
+        "output": _option("picture file to write; its ending says the format", "OUT"),
+        "--look": _option("film, comic, paint or caricature (default: film)", "X", default="film"),
+        "--structure": _option("from 0, the person's proportions, to 1, the look's (default: what suits)", "X",
+                               type=float),
+        "--color": _option("from 0, the photograph's colours, to 1, the look's (default: 0.5)", "X", type=float,
+                           default=0.5),
+        "--size": _option("side of the square, 128 to 2048 px (default: 3 times the photograph's, to 1536)", "X",
+                          type=int),
+        "--bundle": _option("whose landmark model and parsing net to use (default: %(default)s)", "X",
+                            default="studio-t")}),
+    (_batch, "toonify all clips and pictures in a folder; goes on where it was stopped", COMMON, STYLE, REGION, CLIPS, {
+        "input": _option("folder, with all its folders", "DIR"),
+        "output": _option("folder for the results, and for batch.json, which lists them", "OUT"),
+        "--workers": _option("files at a time (default: one for each device, or for each four processor cores)", "N",
+                             type=int),
+        "--ray": _option("let a Ray cluster do it: its address, or `local` to start one on this machine", "ADDRESS")}),
+    (_styles, "list the styles of a bundle of ours; draw a contact sheet", STYLED_BUNDLE, {
+        "sheet": _option("picture file for the contact sheet", "SHEET", nargs="?")}),
+    (_style, "keep the style of a picture as a small file for --style", STYLED_BUNDLE, DEVICE, {
+        "input": _option("portrait in the wanted style", "PICTURE"),
+        "output": _option("file to write; its name ends in .safetensors", "STYLE"),
+        "--refine": _option("fit the style to the picture in N steps; 100 are usual (default: as it is read)", "N",
+                            type=int, default=0)}),
+    (_bench, "seconds a frame and peak memory on this machine, form by form", DEVICE, {
+        "--bundle": _option("a bundle, or `published`, `published-d`: the authors' sizes, with random weights "
+                            "(default: %(default)s)", "NAME", default="studio-t"),
+        "--side": _option("side of the crop (default: head and shoulders)", "PX", type=int),
+        "--rounds": _option("turns that are counted (default: 15)", "N", type=int, default=15),
+        "--compile": _switch("torch.compile the folded networks, too, and compare"),
+        "--json": _option("write the report there, too", "FILE")}),
+    (_models, "list the model bundles, here and published; remove published ones", REMOVAL),
+)
 
 
 if __name__ == "__main__":

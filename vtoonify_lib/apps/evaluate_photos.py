@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ..config import VToonifyError
+from ..config import VToonifyError, exit_code
 from ..evaluation.metrics import feature_distance, landmark_distance, psnr, sharpness
 from ..faces.crop import align_face, cut
 from ..faces.detector import Face
@@ -32,6 +32,7 @@ from ..styles.request import AS_TRAINED, Look
 from ..training.photo_pairs import photographs
 from ..training.vgg import load_vgg
 from ..weights.bundle import load_bundle
+from .listing import table
 
 CANVAS = 768  # px: 1.5 times FFHQ's square, whose 512 px are what a face of the default's output is wide
 SHARPNESS_AT = (256, 512)  # px: widths of the face at which sharpness is compared
@@ -85,24 +86,20 @@ class PhotoEvaluator:
         if isinstance(found, str):
             return found
         canvas, target = found
-        rows, column, codes = [], [], []
+        rows, shown = [], []  # shown: pictures below each other, with their faces
         for name, toonifier in self.toonifiers.items():
             try:
                 drawn = _draw(toonifier, canvas, target, self.look)
             except VToonifyError as error:
                 return str(error)
-            if not column:
-                column.append(drawn.crop)
-                codes.append(self._code(drawn.crop, drawn.face))
             rows.append({"bundle": name, **self._row(drawn, drawn.picture, drawn.drawn_face),
                          **self._to_target(toonifier, drawn)})
-            column.append(drawn.picture)
-            codes.append(self._code(drawn.picture, drawn.drawn_face))
+            shown += [*([] if shown else [(drawn.crop, drawn.face)]), (drawn.picture, drawn.drawn_face)]
         if target is not None:
             rows.append({"bundle": STUDIO, **self._row(drawn, drawn.target, drawn.target_face)})
-            column.append(drawn.target)
-            codes.append(self._code(drawn.target, drawn.target_face))
-        tiles = [Image.fromarray(picture).resize((TILE, TILE), Image.Resampling.LANCZOS) for picture in column]
+            shown.append((drawn.target, drawn.target_face))
+        tiles = [Image.fromarray(picture).resize((TILE, TILE), Image.Resampling.LANCZOS) for picture, _ in shown]
+        codes = [self._code(*each) for each in shown]
         return Measured(rows, np.concatenate([np.asarray(tile) for tile in tiles]), codes)
 
     def _framed(self, path: Path) -> tuple[np.ndarray, np.ndarray | None] | str:
@@ -260,7 +257,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--sheet", type=Path, help="write a contact sheet here")
     parser.add_argument("--json", type=Path, help="write the numbers here")
     args = parser.parse_args(arguments)
-    try:
+
+    def work() -> str:
         identity = None if not args.identity else (
             our_identity() if args.identity == "ours" else dlib_identity(args.identity))
         evaluator = PhotoEvaluator({name: Toonifier.load(name) for name in args.bundle},
@@ -268,19 +266,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
                                    None if args.no_studio else Portraitist(), args.look,
                                    load_vgg(args.vgg, "cpu") if args.vgg else None, identity)
         results = evaluate(_photographs(args.source), evaluator, args.sheet)
-    except VToonifyError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    if args.json:
-        args.json.write_text(json.dumps(results, indent=1))
-    for name, why in results.pop("refused").items():
-        print(f"{name}: {why}")
-    names = [name for name in results if name != "count"]
-    keys = list(dict.fromkeys(key for name in names for key in results[name]))
-    print(f"{results['count']} photographs", *(f"{name:>12s}" for name in names), sep="\t")
-    for key in keys:
-        print(f"{key:16s}", *(f"{results[name].get(key, float('nan')):12.4g}" for name in names), sep="\t")
-    return 0
+        if args.json:
+            args.json.write_text(json.dumps(results, indent=1))
+        refused, count = results.pop("refused"), results.pop("count")
+        rows = [(f"{count} photographs", *results)]
+        for key in dict.fromkeys(key for found in results.values() for key in found):
+            rows.append((key, *(f"{found.get(key, float('nan')):.4g}" for found in results.values())))
+        return "\n".join([*(f"{name}: {why}" for name, why in refused.items()), table(rows)])
+
+    return exit_code(work)
 
 
 if __name__ == "__main__":

@@ -229,13 +229,8 @@ def stamp(bundle: Any = None) -> None:
     from ..weights.bundle import Bundle, load_bundle
 
     bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle or DEFAULT_BUNDLE)
-    print(f"stamp: {mode()} mode · bundle {bundle.name} {fingerprint(bundle)} · commit {commit()} · "
+    print(f"stamp: {mode()} mode · bundle {bundle.name} {bundle.version('vtoonify')[:12]} · commit {commit()} · "
           f"Python {platform.python_version()}, torch {torch.__version__}")
-
-
-def fingerprint(bundle: Any) -> str:
-    """First 12 digits of the sha256 of a bundle's VToonify weights."""
-    return bundle.info["files"]["vtoonify"]["sha256"][:12]
 
 
 def commit() -> str:

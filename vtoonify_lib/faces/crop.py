@@ -1,7 +1,7 @@
 """Where a face sits in the picture: crop plan, FFHQ alignment, cut out and paste back.
 
 Everything here is arithmetic on 68 landmarks (iBUG order, pixel coordinates x, y) and uint8 RGB pictures; nothing
-here finds one (see `detector`). Two crop rules exist side by side: `published_crop_plan` and `published_cut` do as the
+here finds one (see `detector`). Two crop rules exist side by side: `published_plan` and `published_cut` do as the
 published system, with the horizontal eye distance and whole-picture resize, and are kept for its checkpoints;
 `plan_crop` and `cut` are ours, with the true eye distance, so that a tilted head or a half profile keeps its size.
 Which one a bundle wants is decided in `preprocessing`.
@@ -152,37 +152,26 @@ def _floor(value: float) -> int:
     return int(value // GRID) * GRID
 
 
-class PublishedCrop(NamedTuple):
-    """The released system's crop: the size of the scaled frame, and four edges in its pixels."""
+def published_plan(frame_shape: tuple[int, ...], landmarks: np.ndarray, in_size: int,
+                   padding: float | None = None) -> CropPlan:
+    """The released system's crop, golden case `preprocess`; otherwise as `plan_crop`.
 
-    frame_height: int
-    frame_width: int
-    top: int
-    bottom: int
-    left: int
-    right: int
-    scale: float
-
-
-def published_crop_plan(frame_shape: tuple[int, ...], landmarks: np.ndarray,
-                        padding: tuple[float, float, float, float] = (200, 200, 200, 200),
-                        eye_distance_px: float = 64) -> PublishedCrop:
-    """The released system's crop, golden case `preprocess`.
-
-    padding: left, right, top, bottom in scaled pixels. The scale comes from the horizontal eye distance alone; a
-    profile that makes it ≤ 0 is refused (the released system crashes).
+    The scale comes from the horizontal eye distance alone; a profile that makes it ≤ 0 is refused (the released system
+    crashes).
     """
+    padding = resolve_padding(in_size, padding)
     left_eye, right_eye = eye_centres(landmarks)
-    horizontal = right_eye[0] - left_eye[0]
+    horizontal = float(right_eye[0] - left_eye[0])
     if horizontal <= 0:
         raise VToonifyError("the eyes are not side by side in this picture, so the published crop rule has no scale; "
                             "turn the picture upright")
-    scale = eye_distance_px / horizontal
+    check_distance(horizontal, in_size)
+    scale = in_size * EYE_FRACTION / horizontal
     x, y = (left_eye + right_eye) / 2 * scale
-    h, w = round(frame_shape[0] * scale), round(frame_shape[1] * scale)
-    pad_left, pad_right, pad_top, pad_bottom = padding
-    return PublishedCrop(h, w, _floor(max(round(y - pad_top), 0)), _floor(min(round(y + pad_bottom), h)),
-                         _floor(max(round(x - pad_left), 0)), _floor(min(round(x + pad_right), w)), float(scale))
+    height, width = (round(side * scale) for side in frame_shape[:2])
+    edges = (max(round(x - padding), 0), max(round(y - padding), 0),
+             min(round(x + padding), width), min(round(y + padding), height))
+    return check_plan(CropPlan(scale, *map(_floor, edges), frame_width=frame_shape[1], frame_height=frame_shape[0]))
 
 
 def cut(frame: np.ndarray, plan: CropPlan, grow: float = 1.0) -> np.ndarray:

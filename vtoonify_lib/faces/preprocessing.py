@@ -15,17 +15,7 @@ import numpy as np
 import torch
 
 from ..media.images import to_image
-from .crop import (
-    EYE_FRACTION,
-    CropPlan,
-    check_distance,
-    check_plan,
-    cut,
-    plan_crop,
-    published_crop_plan,
-    published_cut,
-    resolve_padding,
-)
+from .crop import CropPlan, cut, plan_crop, published_cut, published_plan
 
 
 @dataclass(frozen=True)
@@ -40,16 +30,6 @@ class Preprocessing:
     plan: Callable[[tuple[int, ...], np.ndarray, int, float | None], CropPlan]
     cut: Callable[[np.ndarray, CropPlan], np.ndarray]
     to_image: Callable[[torch.Tensor], np.ndarray]
-
-
-def published_plan(frame_shape: tuple[int, ...], landmarks: np.ndarray, in_size: int,
-                   padding: float | None = None) -> CropPlan:
-    """`published_crop_plan` as a CropPlan; refuses what ours refuses."""
-    sides = (resolve_padding(in_size, padding),) * 4
-    crop = published_crop_plan(frame_shape, landmarks, sides, in_size * EYE_FRACTION)
-    check_distance(in_size * EYE_FRACTION / crop.scale, in_size)
-    return check_plan(CropPlan(crop.scale, crop.left, crop.top, crop.right, crop.bottom, frame_shape[1],
-                               frame_shape[0]))
 
 
 def truncated_image(batch: torch.Tensor) -> np.ndarray:

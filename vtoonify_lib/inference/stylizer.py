@@ -72,7 +72,7 @@ class Stylizer:
             return self.new_style(seed)
         if not isinstance(style, Path):
             return style
-        return load_style(style, self.bundle) if style.suffix == STYLE_SUFFIX else self.style_of(style)
+        return load_style(style, self.bundle) if style.suffix.lower() == STYLE_SUFFIX else self.style_of(style)
 
     def style_of(self, source: str | Path | np.ndarray | Image.Image, name: str | None = None,
                  fit: FitStyle | None = None) -> StyleCode:

@@ -22,7 +22,7 @@ from ..evaluation.quality_card import QualityCard
 from ..faces.detector import FACE_NEEDS
 from ..faces.trajectory import FaceTrajectory, load_trajectories, save_trajectories, track_faces
 from ..media.images import check_output, check_picture_name, check_source
-from ..media.video import SEGMENT, SegmentWriter, check_target, left_out, probe, read_frames
+from ..media.video import FORMATS, SEGMENT, SegmentWriter, left_out, probe, read_frames
 from ..styles.recipe import Recipe
 from ..styles.request import ALL, LARGEST
 from .crop_plan import select_faces
@@ -148,7 +148,7 @@ def _watch(stylizer: Stylizer, src: Path, options: VideoOptions, most: int, what
 def check_video_paths(src: str | Path, dst: str | Path) -> None:
     """Raise VToonifyError when a clip cannot be read from `src` or not be written to `dst`, before any work is done."""
     check_source(Path(src))
-    check_target(Path(dst), Path(src))
+    check_output(dst, src, FORMATS)
 
 
 def several_faces_note(count: int) -> str:

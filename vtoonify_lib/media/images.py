@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -80,8 +81,9 @@ def check_source(path: Path) -> None:
         raise VToonifyError(f"{path} is empty (0 bytes); was it copied completely?", code="unreadable")
 
 
-def check_output(dst: str | Path, source: str | Path | None = None) -> Path:
-    """The output path, or VToonifyError when its folder is missing or read-only, or when it is the input itself."""
+def check_output(dst: str | Path, source: str | Path | None = None, endings: Collection[str] = ()) -> Path:
+    """The output path, or VToonifyError when its folder is missing or read-only, when it is the input itself, or when
+    its name ends in none of `endings`, if there are any."""
     dst = Path(dst)
     if dst.is_dir():
         raise VToonifyError(f"{dst} is a folder; give a file name for the output", code="unwritable")
@@ -93,6 +95,9 @@ def check_output(dst: str | Path, source: str | Path | None = None) -> Path:
     if source is not None and dst.exists() and Path(source).exists() and os.path.samefile(dst, source):
         raise VToonifyError(f"output and input are the same file ({dst}); choose another name for the output",
                             code="unwritable")
+    if endings and dst.suffix.lower() not in endings:
+        raise VToonifyError(f"{dst} cannot be written as '{dst.suffix or 'a file without ending'}'; give a name that "
+                            f"ends in {', '.join(endings)}", code="unwritable")
     return dst
 
 

@@ -18,8 +18,9 @@ import numpy as np
 
 from ..config import VToonifyError
 from . import reading
+from .images import check_output
 from .sound import SoundTrack
-from .writing import FORMATS, MP4_OPTIONS, VideoWriter, check_target, folder_errors, writing_errors
+from .writing import FORMATS, MP4_OPTIONS, VideoWriter, folder_errors, writing_errors
 
 try:
     import fcntl
@@ -60,7 +61,7 @@ class SegmentWriter:
         return sum(self._counts)
 
     def __enter__(self) -> SegmentWriter:
-        check_target(self.dst, self.source)
+        check_output(self.dst, self.source, FORMATS)
         with folder_errors(self.dst):
             self.folder.mkdir(exist_ok=True)
             self._lock = _claimed(self.folder / "lock")

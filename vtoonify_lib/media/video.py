@@ -8,7 +8,7 @@ from .reading import Frame, VideoInfo, left_out, probe, read_frames
 from .segments import LENGTH as SEGMENT
 from .segments import SegmentWriter
 from .stages import pipelined
-from .writing import FORMATS, VideoWriter, check_target, side_by_side
+from .writing import FORMATS, VideoWriter, side_by_side
 
-__all__ = ["FORMATS", "Frame", "SEGMENT", "SegmentWriter", "VideoInfo", "VideoWriter", "check_target", "left_out",
-           "pipelined", "probe", "read_frames", "side_by_side"]
+__all__ = ["FORMATS", "Frame", "SEGMENT", "SegmentWriter", "VideoInfo", "VideoWriter", "left_out", "pipelined",
+           "probe", "read_frames", "side_by_side"]

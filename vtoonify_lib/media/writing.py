@@ -74,7 +74,7 @@ class VideoWriter:
         self._reformat = VideoReformatter().reformat
 
     def __enter__(self) -> VideoWriter:
-        check_target(self.dst, self.source)
+        check_output(self.dst, self.source, FORMATS)
         with folder_errors(self.dst):
             self._temporary.touch(exist_ok=False)
         self._stack.callback(self._temporary.unlink, missing_ok=True)
@@ -166,13 +166,6 @@ class VideoWriter:
             self._sound.mux_until(self._until)
         self._out.close()
         os.replace(self._temporary, self.dst)
-
-
-def check_target(dst: Path, source: Path | None) -> None:
-    """Raise VToonifyError when no video can be written to dst, or not from `source`."""
-    if check_output(dst, source).suffix.lower() not in FORMATS:
-        raise VToonifyError(f"{dst}: a clip cannot be written as '{dst.suffix or 'a file without ending'}'; "
-                            f"use {', '.join(FORMATS)}", code="unwritable")
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..config import HANDOFF, GeneratorConfig, VToonifyError
 from . import latents
 from .layers import AdaResBlock, EqualLinear, PixelNorm
-from .stylegan2 import MAPPING_LR, Generator, Noise
+from .stylegan2 import MAPPING_LR, Generator
 
 TRANSFORM_DEPTH = 6  # layers by which the colour transform T_c is shallower than the mapping network
 RESIDUAL_INIT = 0.01  # ModRes starts next to "change nothing"
@@ -54,17 +54,16 @@ class DualStyleGAN(nn.Module):
             self.res.append(transform)
 
     def forward(self, code: Tensor, extrinsic: Tensor | None = None, degree: Degree = 1.0, *, space: str = "z",
-                truncation: float = 1.0, center: Tensor | None = None, noise: Noise = None, until: int | None = None
-                ) -> Tensor | tuple[Tensor, Tensor]:
-        """Map and truncate the intrinsic code, let the extrinsic code in, synthesise.
+                noise: bool = False, until: int | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        """Map the intrinsic code, let the extrinsic code in, synthesise.
 
-        code       intrinsic: z or w [B,D], z+ or w+ [B,L,D], as `space` says; truncation moves this code only
+        code       intrinsic: z or w [B,D], z+ or w+ [B,L,D], as `space` says
         extrinsic  [B,D] or [B,L,D], as it comes out of pSp or of the table of styles (z+); None: a plain StyleGAN2
         degree     the paper's interpolation weights: a float, one for each layer [L], or one for each sample and layer
                    [B,L]; 0 leaves the extrinsic code out. `degrees` makes them
         noise, until  as for `Generator`
         """
-        w = self.generator.to_w(code, space, truncation, center)
+        w = self.generator.to_w(code, space)
         if extrinsic is None:
             return self.generator.synthesize(w, noise, until)
         extrinsic, degree = self._checked(extrinsic, degree, w)

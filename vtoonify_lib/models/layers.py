@@ -24,9 +24,9 @@ SQRT2 = math.sqrt(2.0)  # keeps unit variance through a leaky ReLU, roughly
 FIR = (1, 3, 3, 1)  # StyleGAN2's resampling filter
 
 
-def fir_kernel(taps: tuple[int, ...] = FIR, gain: float = 1.0) -> Tensor:
-    """Separable filter [k,k] that sums to `gain`."""
-    k = torch.tensor(taps, dtype=torch.float32)
+def fir_kernel(gain: float = 1.0) -> Tensor:
+    """FIR along both axes, [4,4], whose sum is `gain`."""
+    k = torch.tensor(FIR, dtype=torch.float32)
     k = torch.outer(k, k)
     return k / k.sum() * gain
 
@@ -68,32 +68,21 @@ class PixelNorm(nn.Module):
 class Upsample(nn.Module):
     """x2 larger, [B,C,H,W] → [B,C,2H,2W]."""
 
-    def __init__(self, taps: tuple[int, ...] = FIR):
+    def __init__(self):
         super().__init__()
-        self.register_buffer("kernel", fir_kernel(taps, gain=4))
+        self.register_buffer("kernel", fir_kernel(gain=4))
 
     def forward(self, x: Tensor) -> Tensor:
         return upfirdn(x, self.kernel, up=2, pad=(2, 1))
 
 
-class Downsample(nn.Module):
-    """x2 smaller, antialiased, [B,C,H,W] → [B,C,H//2,W//2]."""
-
-    def __init__(self, taps: tuple[int, ...] = FIR):
-        super().__init__()
-        self.register_buffer("kernel", fir_kernel(taps))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return upfirdn(x, self.kernel, down=2, pad=(1, 1))
-
-
 class Blur(nn.Module):
     """The filter alone, at a given padding; `down` keeps every second sample, `gain` 4 follows a zero insertion."""
 
-    def __init__(self, pad: tuple[int, int], gain: float = 1.0, down: int = 1, taps: tuple[int, ...] = FIR):
+    def __init__(self, pad: tuple[int, int], gain: float = 1.0, down: int = 1):
         super().__init__()
         self.pad, self.down = pad, down
-        self.register_buffer("kernel", fir_kernel(taps, gain))
+        self.register_buffer("kernel", fir_kernel(gain))
 
     def forward(self, x: Tensor) -> Tensor:
         return upfirdn(x, self.kernel, down=self.down, pad=self.pad)
@@ -165,19 +154,16 @@ class ConvLayer(nn.Sequential):
 class ModulatedConv2d(nn.Module):
     """Convolution whose input channels are scaled by a style, and whose output is brought back to unit variance.
 
-    x [B,I,H,W], style [B,D] → [B,O,H,W], twice the size with `up`, half with `down`. StyleGAN2 Eq. (1)–(3).
+    x [B,I,H,W], style [B,D] → [B,O,H,W], twice the size with `up`. StyleGAN2 Eq. (1)–(3).
     """
 
-    def __init__(self, c_in: int, c_out: int, kernel: int, style_dim: int, demodulate: bool = True, up: bool = False,
-                 down: bool = False):
+    def __init__(self, c_in: int, c_out: int, kernel: int, style_dim: int, demodulate: bool = True, up: bool = False):
         super().__init__()
-        self.kernel, self.demodulate, self.up, self.down = kernel, demodulate, up, down
+        self.kernel, self.demodulate, self.up = kernel, demodulate, up
         self.scale = 1 / math.sqrt(c_in * kernel**2)
         self.weight = nn.Parameter(torch.randn(1, c_out, c_in, kernel, kernel))
         if up:
             self.blur = Blur((1, 1), gain=4)
-        elif down:
-            self.blur = Blur((2, 2))
         self.modulation = EqualLinear(style_dim, c_in, bias_init=1.0)
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
@@ -202,8 +188,6 @@ class ModulatedConv2d(nn.Module):
     def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
         if self.up:
             return self.blur(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2))
-        if self.down:
-            return F.conv2d(self.blur(x), weight, stride=2)
         return F.conv2d(x, weight, padding=self.kernel // 2)
 
 

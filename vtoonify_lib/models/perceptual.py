@@ -83,29 +83,14 @@ class VGGFeatures(nn.Module):
 
     def load(self, kernels: Mapping[str, Tensor]) -> VGGFeatures:
         """Fill it from {"slice1.0.weight": [O,I,3,3], …}, the names of `net`; the first kernel reads RGB."""
-        wanted = self.net.state_dict()
-        if {k: v.shape for k, v in kernels.items()} != {k: v.shape for k, v in wanted.items()}:
-            raise VToonifyError(f"weights do not fit VGG-16: got {len(kernels)} tensors, expected the {len(wanted)} of "
-                                "conv1_1 to conv4_3; write the file anew with python -m vtoonify_lib.training.vgg")
-        self.net.load_state_dict({name: value.float() for name, value in kernels.items()})
+        fill(dict(self.net.named_parameters()), kernels,
+             "VGG-16 from conv1_1 to conv4_3, as python -m vtoonify_lib.training.vgg writes it")
         return self
 
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
         """Pictures [B,3,H,W] in [−1,1] → mean squared difference of unit features, averaged over the maps, [B]."""
         maps = zip(self(a), self(b), strict=True)
         return sum((unit(x.float()) - unit(y.float())).square().sum(1).mean((1, 2)) for x, y in maps) / self.MAPS
-
-
-class LinearHead(nn.Module):
-    """Non-negative weights of the channels: squared differences [B,C,H,W] → distance map [B,1,H,W]."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        # Published under `model.1`; `model.0` is a dropout, which evaluation passes over.
-        self.model = nn.Sequential(nn.Dropout(), nn.Conv2d(channels, 1, 1, bias=False))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.model(x)
 
 
 class LPIPS(nn.Module):
@@ -119,7 +104,7 @@ class LPIPS(nn.Module):
         super().__init__()
         self.scaling_layer = Scaling()
         self.net = VGG16()
-        self.lin0, self.lin1, self.lin2, self.lin3, self.lin4 = (LinearHead(channels) for _, channels in SLICES)
+        self.lin0, self.lin1, self.lin2, self.lin3, self.lin4 = (linear_head(channels) for _, channels in SLICES)
         self.eval().requires_grad_(False)
 
     def train(self, mode: bool = True) -> LPIPS:
@@ -129,9 +114,11 @@ class LPIPS(nn.Module):
         if a.shape != b.shape:
             raise VToonifyError(f"pictures to compare have shapes {list(a.shape)} and {list(b.shape)}; "
                                 "expected the same")
-        heads = (self.lin0, self.lin1, self.lin2, self.lin3, self.lin4)
-        return sum(head((unit(x) - unit(y)).square()).mean((2, 3), keepdim=True)
-                   for head, x, y in zip(heads, self.features(a), self.features(b), strict=True))
+        return sum(head["model"]((unit(x) - unit(y)).square()).mean((2, 3), keepdim=True)
+                   for head, x, y in zip(self.heads(), self.features(a), self.features(b), strict=True))
+
+    def heads(self) -> tuple[nn.ModuleDict, ...]:
+        return self.lin0, self.lin1, self.lin2, self.lin3, self.lin4
 
     def features(self, image: Tensor) -> list[Tensor]:
         """VGG's five feature maps of a picture [B,3,H,W] in [−1,1]: 64, 128, 256, 512, 512 channels at 1/1 … 1/16."""
@@ -142,28 +129,30 @@ class LPIPS(nn.Module):
 
     def load_vgg(self, state: Mapping[str, Tensor]) -> None:
         """Fill VGG-16 from a state dict with torchvision's names, `features.0.weight`, …; passes over a classifier."""
-        names = {f"features.{n}.{kind}": f"net.slice{i}.{n}.{kind}"
-                 for i, (numbers, _) in enumerate(SLICES, start=1) for n in numbers for kind in ("weight", "bias")}
-        self._fill({k: v for k, v in state.items() if not k.startswith(CLASSIFIER)}, names, "VGG-16")
+        wanted = {f"features.{name.partition('.')[2]}": value for name, value in self.net.named_parameters()}
+        fill(wanted, {k: v for k, v in state.items() if not k.startswith(CLASSIFIER)}, "VGG-16")
 
     def load_heads(self, state: Mapping[str, Tensor]) -> None:
         """Fill the linear heads from a state dict with the published names: `lin0.model.1.weight`, …"""
-        names = [f"lin{i}.model.1.weight" for i in range(len(SLICES))]
-        self._fill(state, dict(zip(names, names, strict=True)), "LPIPS heads")
+        fill({k: v for k, v in self.named_parameters() if k.startswith("lin")}, state, "LPIPS heads")
 
-    @torch.no_grad()
-    def _fill(self, state: Mapping[str, Tensor], names: Mapping[str, str], what: str) -> None:
-        """Fill exactly the parameters `names.values()` from the entries `names.keys()`."""
-        missing, foreign = names.keys() - state.keys(), state.keys() - names.keys()
-        if missing or foreign:
-            raise VToonifyError(f"weights do not fit {what}: {len(missing)} are missing and {len(foreign)} are "
-                                f"unknown, for example {min(missing or foreign)}")
-        for theirs, ours in names.items():
-            mine, value = self.get_parameter(ours), state[theirs]
-            if mine.shape != value.shape:
-                raise VToonifyError(f"weights do not fit {what}: {theirs} has shape {list(value.shape)}, expected "
-                                    f"{list(mine.shape)}")
-            mine.copy_(value)
+
+def linear_head(channels: int) -> nn.ModuleDict:
+    """Non-negative weights of the channels, published as `model.1`; `model.0` is a dropout, which evaluation passes."""
+    return nn.ModuleDict({"model": nn.Sequential(nn.Dropout(), nn.Conv2d(channels, 1, 1, bias=False))})
+
+
+@torch.no_grad()
+def fill(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], what: str) -> None:
+    """Copy these weights into the wanted ones, name by name; VToonifyError when names or shapes differ."""
+    shapes = [{name: list(value.shape) for name, value in each.items()} for each in (state, wanted)]
+    misfit = sorted(name for name in wanted.keys() | state.keys() if shapes[0].get(name) != shapes[1].get(name))
+    if misfit:
+        got, expected = (each.get(misfit[0], "nothing") for each in shapes)
+        raise VToonifyError(f"weights do not fit {what}: {len(misfit)} names or shapes differ, for example "
+                            f"{misfit[0]}: got {got}, expected {expected}")
+    for name, value in wanted.items():
+        value.copy_(state[name])
 
 
 def unit(x: Tensor) -> Tensor:

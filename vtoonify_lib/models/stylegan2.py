@@ -6,7 +6,7 @@ Parameter names and shapes are the published ones. Training, augmentation and lo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from ..config import GeneratorConfig, VToonifyError, resolutions
 from . import latents
 from .layers import SQRT2, ConvLayer, EqualLinear, PixelNorm, StyledConv, ToRGB, channels_last
-
-Noise = None | str | torch.Generator | Sequence[Tensor | None]
 
 Modify = Callable[[int, Tensor], Tensor]  # (layer, feature) → feature
 
@@ -41,8 +39,7 @@ class Generator(nn.Module):
     """Code → picture [B,3,S,S], about [−1,1].
 
     code   z or w [B,D], z+ or w+ [B,L,D], as `space` says ("z" or "w"); one code per layer is recognised by its shape
-    noise  None: no noise is drawn or added; "fixed": the stored buffers; a torch.Generator: drawn from it;
-           or a list of L−1 tensors [B or 1,1,h,w]
+    noise  whether the stored noise maps are added, L−1 of them [1,1,h,w]; nothing is ever drawn
     """
 
     def __init__(self, config: GeneratorConfig):
@@ -79,22 +76,16 @@ class Generator(nn.Module):
         z = torch.randn(n, self.config.style_dim, generator=rng, device=rng.device if rng else like.device)
         return self.map(z.to(like)).mean(0, keepdim=True)
 
-    def forward(self, code: Tensor, space: str = "z", truncation: float = 1.0, center: Tensor | None = None,
-                mix: tuple[Tensor, int] | None = None, noise: Noise = None, until: int | None = None
+    def forward(self, code: Tensor, space: str = "z", noise: bool = False, until: int | None = None
                 ) -> Tensor | tuple[Tensor, Tensor]:
-        """Map, truncate towards `center` [1,D], mix styles, synthesise.
+        """Map and synthesise; `to_w` truncates codes, `latents.mix` mixes them.
 
-        mix    (second code, index): layers from `index` on come from the second code, of the same space
         until  a resolution: stop there and return (feature [B,C,until,until], skip picture [B,3,until,until])
         """
-        w = self.to_w(code, space, truncation, center)
-        if mix is not None:
-            second, index = mix
-            w = latents.mix(w, self.to_w(second, space, truncation, center), index)
-        return self.synthesize(w, noise, until)
+        return self.synthesize(self.to_w(code, space), noise, until)
 
     def to_w(self, code: Tensor, space: str = "z", truncation: float = 1.0, center: Tensor | None = None) -> Tensor:
-        """Any code → truncated w+ [B,L,D]."""
+        """Any code → w+ [B,L,D], truncated towards `center` [1,D]."""
         if space not in ("z", "w"):
             raise VToonifyError(f"code space is {space!r}; it must be 'z' or 'w'")
         if code.shape[-1] != self.config.style_dim:
@@ -106,7 +97,7 @@ class Generator(nn.Module):
             w = latents.truncate(w, truncation, center)
         return latents.to_plus(w, self.n_latent)
 
-    def synthesize(self, w: Tensor, noise: Noise = None, until: int | None = None, modify: Modify = _as_it_is
+    def synthesize(self, w: Tensor, noise: bool = False, until: int | None = None, modify: Modify = _as_it_is
                    ) -> Tensor | tuple[Tensor, Tensor]:
         """w+ [B,L,D] → picture, or (feature, skip) at resolution `until`.
 
@@ -114,7 +105,8 @@ class Generator(nn.Module):
         """
         if until is not None and until not in resolutions(self.config.size):
             raise VToonifyError(f"no feature map at resolution {until}; choose one of {resolutions(self.config.size)}")
-        x, maps = self.input(w.shape[0]), self._noise_maps(noise, batch=w.shape[0])
+        x = self.input(w.shape[0])
+        maps = [*self.noises.buffers()] if noise else [None] * len(self.noise_sizes())
         x = modify(0, self.conv1(x, w[:, 0], maps[0]))
         skip = self.to_rgb1(x, w[:, 1])
         for i, r in enumerate(resolutions(self.config.size)[1:]):
@@ -125,21 +117,6 @@ class Generator(nn.Module):
             x = modify(second, self.convs[2 * i + 1](x, w[:, second], maps[2 * i + 2]))
             skip = self.to_rgbs[i](x, w[:, rgb], skip)
         return skip if until is None else (x, skip)
-
-    def _noise_maps(self, noise: Noise, batch: int) -> Sequence[Tensor | None]:
-        sizes = self.noise_sizes()
-        if noise is None:
-            return [None] * len(sizes)
-        if isinstance(noise, str):
-            if noise != "fixed":
-                raise VToonifyError(f"noise is {noise!r}; expected None, 'fixed', a torch.Generator or a list")
-            return [getattr(self.noises, f"noise_{i}") for i in range(len(sizes))]
-        if isinstance(noise, torch.Generator):
-            like = self.input.input
-            return [torch.randn(batch, 1, r, r, generator=noise, device=noise.device).to(like.device) for r in sizes]
-        if len(noise) != len(sizes):
-            raise VToonifyError(f"got {len(noise)} noise maps; this generator reads {len(sizes)}")
-        return noise
 
 
 class ResBlock(nn.Module):

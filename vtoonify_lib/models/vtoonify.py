@@ -61,8 +61,8 @@ class StyleInput(NamedTuple):
 class VToonifyOutput(NamedTuple):
     """Output of a VToonify.
 
-    picture [B,3,sH,sW]; masks of the fusions, VToonify-D only; flow [B,2,·,·], with config.detail only: input pixels
-    from each place to its place in the photograph
+    picture [B,3,sH,sW]; masks [B,1,h,w] in [0,1] of the fusions, from coarse to fine, VToonify-D only; flow [B,2,·,·],
+    with config.detail only: input pixels from each place to its place in the photograph
     """
 
     picture: Tensor
@@ -116,11 +116,6 @@ class VToonify(nn.Module):
         """Nominal resolutions at which encoder and generator meet: HANDOFF … in_size."""
         return tuple(r for r in resolutions(self.config.in_size) if r >= HANDOFF)
 
-    def encoder_parameters(self) -> list[nn.Parameter]:
-        """What VToonify trains: encoder and fusion. The generator stays as it is."""
-        modules = (self.encoder, self.fusion_out, self.fusion_skip, *([self.detail] if self.config.detail else []))
-        return [p for m in modules for p in m.parameters()]
-
     def unread(self) -> list[str]:
         """Parts that drawing a frame never reads: StyleGAN's layers up to the hand-off and its noise maps.
 
@@ -141,16 +136,19 @@ class VToonify(nn.Module):
         """Mapping network over the last axis: z → w, z+ → w+, the codes that `forward` takes."""
         return self.stylegan.map(z)
 
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        return self.draw(x, w).picture
+    def forward(self, x: Tensor, w: Tensor, *degree: Tensor | float) -> Tensor:
+        return self.draw(x, w, *degree).picture
 
-    def draw(self, x: Tensor, w: Tensor) -> VToonifyOutput:
-        """As `forward`, with what the training looks at beside the picture."""
-        return self._draw(x, StyleInput(self.codes(w, batch=len(x))))
+    def draw(self, x: Tensor, w: Tensor, *degree: Tensor | float) -> VToonifyOutput:
+        """As `forward`, with what the training looks at beside the picture; degree: of VToonify-D."""
+        return self._draw(x, self._style(x, w, *degree))
 
-    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Hand-off feature [B,C,h,w] and skip picture [B,3,h,w]: what pre-training matches to the generator's."""
-        _, feature, skip = self._encode(x, None)
+    def encode(self, x: Tensor, *style: Tensor | float) -> tuple[Tensor, Tensor]:
+        """Hand-off feature [B,C,h,w] and skip picture [B,3,h,w]: what pre-training matches to the generator's.
+
+        style: w and degree for VToonify-D, whose ModRes blocks read them
+        """
+        _, feature, skip = self._encode(x, self._style(x, *style) if style else None)
         return feature, skip
 
     def codes(self, w: Tensor, batch: int = 1) -> Tensor:
@@ -160,6 +158,9 @@ class VToonify(nn.Module):
             raise VToonifyError(f"style code has shape {list(w.shape)}; expected [{batch} or 1,"
                                 f"{self.generator.n_latent},{self.config.generator.style_dim}]")
         return w.expand(batch, -1, -1)
+
+    def _style(self, x: Tensor, w: Tensor) -> StyleInput:
+        return StyleInput(self.codes(w, batch=len(x)))
 
     def _draw(self, x: Tensor, style: StyleInput) -> VToonifyOutput:
         details, feature, skip = self._encode(x, style)

@@ -15,7 +15,7 @@ from ..config import HANDOFF, VToonifyConfig, VToonifyError, resolutions
 from . import latents
 from .dualstylegan import DualStyleGAN, modres_blocks
 from .layers import SLOPE, AdaIN
-from .vtoonify import StyleInput, VToonify, VToonifyOutput, identity_fusion
+from .vtoonify import StyleInput, VToonify, identity_fusion
 
 DEFAULT_DEGREE = 0.5  # half-way between the photograph's structure and the exemplar's
 
@@ -80,25 +80,13 @@ class VToonifyD(VToonify):
         """As for VToonify-T, with DualStyleGAN's own ModRes blocks, and the first of ours, which no block precedes."""
         return [*super().unread(), *(f"generator.res.{i}" for i in range(latents.n_structure())), "res.0"]
 
-    def forward(self, x: Tensor, w: Tensor, degree: Tensor | float = DEFAULT_DEGREE) -> Tensor:
-        return self.draw(x, w, degree).picture
-
-    def draw(self, x: Tensor, w: Tensor, degree: Tensor | float = DEFAULT_DEGREE) -> VToonifyOutput:
-        """As `forward`, and the masks m_E [B,1,h,w] in [0,1] of the fusions, from coarse to fine."""
-        return self._draw(x, self._style(x, w, degree))
-
-    def encode(self, x: Tensor, w: Tensor, degree: Tensor | float = DEFAULT_DEGREE) -> tuple[Tensor, Tensor]:
-        """Hand-off feature [B,C,h,w] and skip picture [B,3,h,w]: what pre-training matches to DualStyleGAN's."""
-        _, feature, skip = self._encode(x, self._style(x, w, degree))
-        return feature, skip
-
     def codes(self, w: Tensor, batch: int = 1) -> Tensor:
         """The codes that the layers read, [batch,L,D]: T_c of the structure layers, T_s of the colour layers."""
         w = super().codes(w, batch)
         structure = self.generator.style(w[:, : latents.n_structure()])
         return torch.cat([structure, self.generator.color_codes(w)], dim=1)
 
-    def _style(self, x: Tensor, w: Tensor, degree: Tensor | float) -> StyleInput:
+    def _style(self, x: Tensor, w: Tensor, degree: Tensor | float = DEFAULT_DEGREE) -> StyleInput:
         batch, codes = len(x), self.codes(w, len(x))
         return StyleInput(codes, as_degrees(degree, batch, codes.dtype, codes.device).expand(batch))
 
@@ -137,10 +125,3 @@ def build_vtoonify(config: VToonifyConfig, inference: bool = False) -> VToonify:
     """The network that a configuration describes; with `inference`, without the weights that frames never read."""
     network = VToonifyD(config) if config.backbone == VToonifyD.BACKBONE else VToonify(config)
     return network.for_inference() if inference else network
-
-
-def unread_weights(config: VToonifyConfig) -> frozenset[str]:
-    """Names of the state-dict entries that `build_vtoonify(config, inference=True)` leaves out; costs no memory."""
-    with torch.device("meta"):
-        whole, used = (build_vtoonify(config, inference).state_dict().keys() for inference in (False, True))
-    return frozenset(whole - used)

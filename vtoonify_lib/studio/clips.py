@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..config import VToonifyError
+from ..config import VToonifyError, exit_code
 from . import speech
 from .geometry import Scene, widen
 from .people import Person, person, sample_z, unit_target
@@ -213,20 +213,19 @@ def main(arguments: list[str] | None = None) -> int:
                         help="where in the picture the FFHQ square of the face is (default: the largest in the middle)")
     parser.add_argument("--kit", help="folder of another portrait kit (default: $VTOONIFY_PORTRAIT_KIT, or ours)")
     args = parser.parse_args(arguments)
-    try:
+
+    def work() -> None:
         studio = Studio(args.kit, tuple(args.size))
         who = person(args.truncation * sample_z(np.random.default_rng(args.person), 1)[0])
         if args.out.suffix.lower() in STILL:
             shot = studio.portrait(who, STYLES[args.style], truth=False, square=args.square)
             Image.fromarray(shot.image).save(args.out, quality=92)
-            return 0
+            return
         played = perform(who, args.seconds, args.fps, args.performance)
         frames = film(studio, who, played, STYLES[args.style], truth=False, square=args.square)
         write_clip(args.out, (frame.portrait.image for frame in frames), played)
-    except VToonifyError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return exit_code(work)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..config import VToonifyError
-from .people import LAYOUT, Z_SIZE, Person, person
+from ..config import VToonifyError, exit_code
+from .people import Z_SIZE, Person, person, split
 from .styles import STORYBOOK_PALETTE, Palette, Style, both
 
 LOOKS = ("storybook", "clay", "comic", "caricature")
@@ -81,11 +81,7 @@ def _sitter(look: str, index: int, levels: Levels) -> Person:
     """Somebody pleasant, half turned at most, before a plain backdrop."""
     rng = np.random.default_rng([11, LOOKS.index(look), index])
     z = 0.55 * rng.standard_normal(Z_SIZE)
-    part = {}
-    start = 0
-    for name, size in LAYOUT.items():
-        part[name] = z[start : start + size]
-        start += size
+    part = split(z)  # views: what is set in them is set in z
     origin = np.full(3, -0.9)
     origin[index % 3] = 1.4
     part["macro"][:3] = origin + 0.3 * part["macro"][:3]
@@ -261,13 +257,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("out", type=Path)
     parser.add_argument("--kit", help="folder of another portrait kit (default: $VTOONIFY_PORTRAIT_KIT, or ours)")
     args = parser.parse_args(arguments)
-    try:
-        paths = write_pictures(args.out, args.kit)
-    except VToonifyError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"{len(paths)} pictures in {args.out}")
-    return 0
+    return exit_code(lambda: f"{len(write_pictures(args.out, args.kit))} pictures in {args.out}")
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def to_display(light: np.ndarray) -> np.ndarray:
     return np.clip(light, 0, 1) ** (1 / 2.2)
 
 
-def smoothstep(x: np.ndarray, low: float, high: float) -> np.ndarray:
+def smoothstep(x: np.ndarray, low: np.ndarray | float, high: np.ndarray | float) -> np.ndarray:
     """0 up to low, 1 from high on, smooth between."""
     t = np.clip((x - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)

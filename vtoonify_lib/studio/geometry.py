@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from .kit import Kit, VertexNormals, vertex_normals
+from .kit import Kit, VertexNormals
 from .people import Person
 from .regions import Regions
 from .spectacles import tubes
@@ -252,4 +252,4 @@ class Sculptor:
     def _spectacles(self, person: Person, flesh: np.ndarray, pose: Posing) -> Part:
         points, triangles = tubes(person.glasses, flesh, self._eyes, self.regions)
         posed, uv = pose(points).astype(np.float32), np.zeros((len(points), 2), np.float32)
-        return Part(posed, vertex_normals(posed, triangles), points.astype(np.float32), uv, triangles)
+        return Part(posed, VertexNormals(triangles, len(posed))(posed), points.astype(np.float32), uv, triangles)

@@ -97,11 +97,6 @@ class VertexNormals:
         return (normals / np.maximum(np.sqrt((normals**2).sum(0)), 1e-9)).T.astype(np.float32)
 
 
-def vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    """`VertexNormals` of a mesh that is met once."""
-    return VertexNormals(triangles, len(vertices))(vertices)
-
-
 class Kit:
     """The loaded kit: `Kit(folder).morph({target: weight}) → [6357,3]`, decimetres, +y up, +z out of the face."""
 

@@ -120,7 +120,8 @@ def clothes(c: np.ndarray, male: float) -> dict[str, object]:
     }
 
 
-def _direction(yaw: float, pitch: float) -> np.ndarray:
+def direction(yaw: float, pitch: float) -> np.ndarray:
+    """Unit vector [3] of a light from a side (yaw) and from above (pitch), radians."""
     return np.array([np.sin(yaw) * np.cos(pitch), np.sin(pitch), np.cos(yaw) * np.cos(pitch)])
 
 
@@ -132,9 +133,9 @@ def light(x: np.ndarray) -> dict[str, object]:
     hard = uniform(c[2])
     side = 0.65 * c[3]
     return {
-        "key_dir": _direction(side, 0.55 + 0.22 * c[4]),
+        "key_dir": direction(side, 0.55 + 0.22 * c[4]),
         "key": warm * level * (0.65 + 0.95 * hard),
-        "fill_dir": _direction(-side - 0.5 * np.sign(c[3] + 1e-9), 0.1 + 0.15 * c[5]),
+        "fill_dir": direction(-side - 0.5 * np.sign(c[3] + 1e-9), 0.1 + 0.15 * c[5]),
         "fill": level * (0.16 + 0.16 * uniform(c[6])) * np.array([0.92, 0.97, 1.05]) ** c[7],
         "sky": level * (0.62 - 0.36 * hard) * np.array([0.97, 1.0, 1.06]) ** (1 + 0.6 * c[8]),
         "ground": level * (0.40 - 0.22 * hard) * np.array([1.05, 0.98, 0.92]) ** (1 + c[9]),

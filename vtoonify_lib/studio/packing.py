@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import sys
 import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ..config import VToonifyError
+from ..config import VToonifyError, exit_code
 from .shards import CHUNK, Pairs, fields
 
 QUALITY = 90  # of WebP: photographs of 768 px take 38 KB at 44 dB, their drawings 24 KB at 45 dB; labels 8 KB each
@@ -130,19 +131,16 @@ def _decoded(content: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(content)))
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description="Write a data set of pairs as one small file.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("out", type=Path, help="the file to write")
     parser.add_argument("--looks", nargs="+", help="(default: all)")
     parser.add_argument("--quality", type=int, default=QUALITY, help="of WebP (default: %(default)s)")
     args = parser.parse_args()
-    try:
-        count = pack(args.folder, args.out, args.looks, args.quality)
-    except VToonifyError as error:
-        parser.exit(2, f"error: {error}\n")
-    print(f"{count} entries, {args.out.stat().st_size / 2**20:.1f} MiB in {args.out}")
+    return exit_code(lambda: f"{pack(args.folder, args.out, args.looks, args.quality)} entries, "
+                             f"{args.out.stat().st_size / 2**20:.1f} MiB in {args.out}")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

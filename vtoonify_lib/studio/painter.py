@@ -81,11 +81,10 @@ class Painter:
         self._textures: dict[str | None, tuple[Any, float]] = {}
         self.programs = {name: self._program(name) for name in PROGRAMS}
         self.programs |= {name + form: self._program(name, FORMS[form]) for name in SHADED for form in FORMS if form}
-        self._backdrop = self.gl.program(shaders.SCREEN_VERTEX, fragment_shader=shaders.BACKDROP_FRAGMENT)
-        self._ink = self.gl.program(shaders.SCREEN_VERTEX, fragment_shader=INK_FRAGMENT)
-        self._corners = self.gl.buffer(np.array([-1, -1, 3, -1, -1, 3], "f4"))
-        self._screen = self.gl.vertex_array(self._backdrop, [(self._corners, "2f", "in_corner")])
-        self._sheet = self.gl.vertex_array(self._ink, [(self._corners, "2f", "in_corner")])
+        self._corners, self._screens = self.gl.buffer(np.array([-1, -1, 3, -1, -1, 3], "f4")), {}
+        for name, fragment in (("backdrop", shaders.BACKDROP_FRAGMENT), ("ink", INK_FRAGMENT)):
+            program = self.gl.program(shaders.SCREEN_VERTEX, fragment_shader=fragment)
+            self._screens[name] = program, self.gl.vertex_array(program, [(self._corners, "2f", "in_corner")])
         # value noise: four random numbers a cell, blended linearly (a rasteriser reads four faster than one)
         grid = np.random.default_rng(7).integers(0, 256, (32, 32, 32, 4)).astype(np.uint8)
         self.noise = self.gl.texture3d((32, 32, 32), 4, grid)
@@ -117,15 +116,12 @@ class Painter:
             buffers.following.write(np.ascontiguousarray(following, "f4").tobytes())
         buffers.arrays[program].render()
 
-    def draw_backdrop(self, uniforms: dict[str, Any]) -> None:
-        """Fill the framebuffer with a backdrop, and put before it what was drawn (texture unit `u_drawn`)."""
-        _set(self._backdrop, uniforms)
-        self._screen.render()
-
-    def draw_ink(self, uniforms: dict[str, Any]) -> None:
-        """Lines, blended over the framebuffer, along the edges of exact buffers (texture unit `u_exact`)."""
-        _set(self._ink, uniforms)
-        self._sheet.render()
+    def draw_screen(self, name: str, uniforms: dict[str, Any]) -> None:
+        """All over the framebuffer: "backdrop", before which what was drawn is put (texture unit `u_drawn`), or "ink",
+        lines along the edges of exact buffers (texture unit `u_exact`)."""
+        program, corners = self._screens[name]
+        _set(program, uniforms)
+        corners.render()
 
     def texture(self, name: str | None) -> dict[str, Any]:
         """Uniforms that bind a prop's texture; `u_mean` is the mean luminance of its opaque part, for tinting."""

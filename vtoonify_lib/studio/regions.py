@@ -10,7 +10,8 @@ from functools import cached_property
 import numpy as np
 from PIL import Image
 
-from .kit import Kit, vertex_normals
+from .filters import smoothstep as _smooth
+from .kit import Kit, VertexNormals
 
 MOUTH_CORNER = (0.222, 6.64)  # |x|, y of the corners on the average head, read off a frontal render
 
@@ -20,13 +21,6 @@ BROW_OPACITY, TEXELS = 0.4, 6
 
 MOUTH_DEPTH = ((("helper-upper-teeth", "helper-lower-teeth"), 1.12, 1.40), (("helper-tongue",), 0.75, 1.40))
 """Groups in the mouth, and z on the average head where they are dark and where light falls on them freely."""
-
-
-def _smooth(x: np.ndarray, low: np.ndarray | float, high: np.ndarray | float) -> np.ndarray:
-    """GLSL's smoothstep: 0 up to low, 1 from high on."""
-    t = np.clip((x - low) / (high - low), 0, 1)
-    return t * t * (3 - 2 * t)
-
 
 LIP_DROP = 0.15
 """Decimetres by which the lower lip goes down as the mouth opens; the upper one, next to it when shut, stays."""
@@ -41,7 +35,7 @@ class Regions:
         self._body = kit.group("body")
         self.on_body = np.zeros(len(self.rest), bool)
         self.on_body[np.unique(self._body)] = True
-        self.rest_normals = vertex_normals(self.rest, self._body)
+        self.rest_normals = VertexNormals(self._body, len(self.rest))(self.rest)
         self._brow_marks: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
     @cached_property

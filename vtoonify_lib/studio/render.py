@@ -154,7 +154,7 @@ class Studio:
         gl.enable_only(gl.NOTHING)
         self._picture.use()
         self._drawn.use(5)
-        self._painter.draw_backdrop({
+        self._painter.draw_screen("backdrop", {
             **{f"u_{name}": value for name, value in person.backdrop.items()}, "u_noise": 6,
             "u_aspect": np.array([self.width, self.height]) / max(self.width, self.height),
             "u_drawn": 5, "u_size": np.array([self.width, self.height])})
@@ -227,8 +227,8 @@ class Studio:
         gl.enable_only(gl.BLEND)
         gl.blend_func = (gl.SRC_ALPHA, gl.ONE_MINUS_SRC_ALPHA, gl.ZERO, gl.ONE)
         self._lines.color_attachments[0].use(4)
-        self._painter.draw_ink({"u_exact": 4, "u_width": style.ink / 2000 * large,
-                                "u_line": np.array(style.palette.line)})
+        self._painter.draw_screen("ink", {"u_exact": 4, "u_width": style.ink / 2000 * large,
+                                          "u_line": np.array(style.palette.line)})
 
     def _draw_labels(self, scene: Scene, person: Person) -> tuple[np.ndarray, np.ndarray]:
         self._draw_exact(self._exact, scene, person)

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..config import VToonifyError
+from ..config import VToonifyError, exit_code
 from .exemplars import EXEMPLARS, LOOKS, PICTURE, exemplar, pictures
 from .kit import find_kit
 from .people import Z_SIZE, person, sample_z
@@ -76,7 +76,7 @@ class Pairs:
 
     def exemplars(self, look: str) -> np.ndarray:
         """Pictures of a look's exemplars, uint8 [24,256,256,3]. VToonifyError where the data set has none."""
-        path = _exemplars_path(self.folder, look)
+        path = exemplars_path(self.folder, look)
         if not path.is_file():
             raise VToonifyError(f"{self.folder} has no exemplars of {look}; render them with the looks: python -m "
                                 f"vtoonify_lib.studio.shards {self.folder} --looks")
@@ -121,7 +121,7 @@ def open_arrays(folder: Path, meta: dict[str, Any], mode: str) -> dict[str, np.n
     return {name: np.load(folder / f"{name}.npy", mmap_mode=mode) for name in names}
 
 
-def _exemplars_path(folder: Path, look: str) -> Path:
+def exemplars_path(folder: Path, look: str) -> Path:
     return folder / "exemplars" / f"{look}.npy"
 
 
@@ -222,7 +222,7 @@ def render_styles(folder: str | os.PathLike, count: int | None = None, size: int
         exemplar(look, 0)
     given = {"count": count, "size": size, "styles": ["photo"], "looks": looks and list(looks), "seed": seed}
     for look in _begin(folder, {name: value for name, value in given.items() if value is not None}).get("looks", ()):
-        path = _exemplars_path(folder, look)
+        path = exemplars_path(folder, look)
         if not path.is_file():
             path.parent.mkdir(exist_ok=True)
             np.save(path.with_name("part.npy"), pictures(look, studio_of(kit, PICTURE)))
@@ -289,19 +289,6 @@ def main(arguments: list[str] | None = None) -> int:
         return f"{len(pairs.ready)} people in {pairs.folder}"
 
     return exit_code(work)
-
-
-def exit_code(work: Callable[[], str]) -> int:
-    """Do the work of a command that can be resumed, and print what it says → 0, or 2 or 130 and a line on stderr."""
-    try:
-        print(work())
-    except VToonifyError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 import numpy as np
 
 from ..config import VToonifyError
-from .looks import natural_skin
+from .looks import direction, natural_skin
 from .people import SHAPE, Person
 
 Color = tuple[float, float, float]
@@ -210,9 +210,7 @@ def _skin(person: Person, style: Style) -> dict[str, object]:
 
 def _light(light: dict[str, object], style: Style) -> dict[str, object]:
     p = style.palette
-    goal = np.array([np.sin(p.from_side) * np.cos(p.from_above), np.sin(p.from_above),
-                     np.cos(p.from_side) * np.cos(p.from_above)])
-    key_dir = (1 - p.light_pull) * light["key_dir"] + p.light_pull * goal
+    key_dir = (1 - p.light_pull) * light["key_dir"] + p.light_pull * direction(p.from_side, p.from_above)
     around = np.array(p.ambient)
     return dict(light, key_dir=key_dir / np.linalg.norm(key_dir), key=light["key"] * p.key, sky=light["sky"] * around,
                 ground=light["ground"] * around, shadow=light["shadow"] * (1 - 0.4 * style.toon),

@@ -20,7 +20,7 @@ from ..weights.downloads import write_json
 from .request import LARGEST, Degree, Keyframes, Look, ResolvedLook, check_faces
 from .table import part_from_json, part_to_json
 
-RECIPE_FORMAT = "vtoonify-recipe-1"
+RECIPE_FORMAT, RECIPE_ENDINGS = "vtoonify-recipe-1", (".json",)
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,11 @@ class Recipe:
     def from_look(cls, look: ResolvedLook, padding: float | None = None, frame: str = "crop",
                   faces: str | int = LARGEST, smooth: bool = True) -> Recipe:
         """For a look that a bundle's Toonifier has resolved (`Toonifier.resolve`)."""
-        return cls(look.bundle.name, weights_of(look.bundle), look.request, padding, frame, faces, smooth)
+        return cls(look.bundle.name, look.bundle.version("vtoonify"), look.request, padding, frame, faces, smooth)
 
     def save(self, path: str | Path) -> Path:
         """Write as JSON. VToonifyError when that is not possible, or the name does not end in .json."""
-        path = check_recipe_name(path)
+        path = check_output(path, endings=RECIPE_ENDINGS)
         write_json(path, self.data())
         return path
 
@@ -89,7 +89,7 @@ class Recipe:
         if bundle.name != self.bundle:
             raise VToonifyError(f"the recipe was made with {self.bundle}, not with {bundle.name}; drop --bundle, or "
                                 f"load {self.bundle}", code="mismatch")
-        if weights_of(bundle) != self.weights:
+        if bundle.version("vtoonify") != self.weights:
             raise VToonifyError(f"the recipe was made with other weights of {self.bundle} than these, so it cannot be "
                                 "replayed; make it again", code="mismatch")
 
@@ -97,19 +97,6 @@ class Recipe:
         """What `Toonifier.image` takes, or for a clip `.video`."""
         how = {"look": self.look, "padding": self.padding, "frame": self.frame, "faces": self.faces}
         return how | {"smooth": self.smooth} if clip else how
-
-
-def check_recipe_name(path: str | Path) -> Path:
-    """The path, if a recipe can be written there; else VToonifyError."""
-    path = check_output(path)
-    if path.suffix.lower() != ".json":
-        raise VToonifyError(f"{path}: a recipe is kept as .json; give a name that ends so", code="unwritable")
-    return path
-
-
-def weights_of(bundle: Bundle) -> str:
-    """Identifies the version of a bundle: the start of the sha256 of its VToonify."""
-    return str(bundle.info["files"]["vtoonify"]["sha256"])[:16]
 
 
 def _to_json(degree: Degree | None) -> Any:

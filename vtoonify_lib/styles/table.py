@@ -169,17 +169,9 @@ def contact_sheet(names: Sequence[str], side: int = 128, columns: int = 12) -> I
 # -- files -----------------------------------------------------------------------------------------------------------
 def save_style(path: str | Path, style: StyleCode, bundle: Bundle) -> Path:
     """Write a style as a file of about 1.5 kB that `load_style` reads."""
-    path = check_style_name(path)
+    path = check_output(path, endings=(STYLE_SUFFIX,))
     save_tensors({"codes": style.codes}, path, half=False, format=STYLE_FORMAT, name=style.name,
-                 encoder=encoder_of(bundle), bundle=bundle.name)
-    return path
-
-
-def check_style_name(path: str | Path) -> Path:
-    """The path, if a style can be written there; else VToonifyError."""
-    path = check_output(path)
-    if path.suffix != STYLE_SUFFIX:
-        raise VToonifyError(f"{path}: a style is kept as {STYLE_SUFFIX}; give a name that ends so", code="unwritable")
+                 encoder=bundle.version("style_encoder"), bundle=bundle.name)
     return path
 
 
@@ -195,18 +187,13 @@ def load_style(path: str | Path, bundle: Bundle) -> StyleCode:
     if notes.get("format") != STYLE_FORMAT or codes is None or codes.ndim != 2 or len(codes) != 2:
         raise VToonifyError(f"{path} ends in {STYLE_SUFFIX} but is no style; `vtoonify style PICTURE {path}` makes one",
                             code="unreadable")
-    if notes.get("encoder") != encoder_of(bundle):
+    if notes.get("encoder") != bundle.version("style_encoder"):
         raise VToonifyError(f"{path} was made for another style encoder ({notes.get('bundle')}) than {bundle.name}'s; "
                             "make it again from its picture", code="mismatch")
     if not bool(torch.isfinite(codes).all()):
         raise VToonifyError(f"{path} holds numbers that are not finite; save it again from its picture",
                             code="unreadable")
     return StyleCode.from_codes(notes.get("name") or Path(path).stem, codes)
-
-
-def encoder_of(bundle: Bundle) -> str:
-    """Identifies a style encoder: the start of its file's sha256."""
-    return str(bundle.info["files"]["style_encoder"]["sha256"])[:16]
 
 
 # -- JSON --------------------------------------------------------------------------------------------------------------

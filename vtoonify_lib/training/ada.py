@@ -15,51 +15,41 @@ discriminator sees them (see `adversary`), so the resampling need not be differe
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from ..config import VToonifyError
-from ..models.paired_crop import AffineJitter, apply_affine, rotation, sample_affine, scaling
+from ..models.paired_crop import AffineJitter, apply_affine, rotation, sample_affine
 
-GROUPS = ("blits", "geometry", "colors")
 SHIFT = 0.125  # blits: whole pixels, up to this share of the side
 DRIFT, SCALE = 0.125, 0.2  # geometry: standard deviations of the shift (share of the side) and of log2 of the scale
+TURN = 180.0  # geometry: degrees, at most
 BRIGHTNESS, CONTRAST, SATURATION = 0.2, 0.5, 1.0  # standard deviations; the last two of log2
 LEAK = 0.8  # from about this p on, the paper found changes that show in the drawings
 TARGET = 0.6  # of r_t
 GREY_AXIS = torch.full((3,), 1 / math.sqrt(3))
 
 
-def augment(x: Tensor, p: float, rng: torch.Generator | None = None, groups: Sequence[str] = GROUPS) -> Tensor:
-    """Each change of `groups` with probability p, drawn for each picture: x [B,3,H,W] in [−1,1] → same shape.
+def augment(x: Tensor, p: float, rng: torch.Generator | None = None) -> Tensor:
+    """Each change with probability p, drawn for each picture: x [B,3,H,W] in [−1,1] → same shape.
 
     Differentiable in x. Colours may leave [−1,1]. Pictures for which nothing was drawn keep every bit.
     """
     if not 0 <= p <= 1:
         raise VToonifyError(f"the strength of the augmentation is {p}; give a probability from 0 to 1")
-    unknown = sorted(set(groups) - set(GROUPS))
-    if unknown:
-        raise VToonifyError(f"there are no augmentations {unknown[0]!r}; choose from {', '.join(GROUPS)}")
     if p == 0:
         return x
-    if set(groups) & {"blits", "geometry"}:
-        x = apply_affine(x, _affine(x, p, rng, groups))
-    return apply_colors(x, sample_colors(len(x), p, rng).to(x.device)) if "colors" in groups else x
+    moved = apply_affine(x, _affine(x, p, rng))
+    return apply_colors(moved, sample_colors(len(x), p, rng).to(x.device))
 
 
-def _affine(x: Tensor, p: float, rng: torch.Generator | None, groups: Sequence[str]) -> Tensor:
+def _affine(x: Tensor, p: float, rng: torch.Generator | None) -> Tensor:
     """Matrices [B,3,3], as `models.paired_crop.apply_affine` takes them: one resampling for blits and geometry."""
     b, _, h, w = x.shape
-    blits, geometry = "blits" in groups, "geometry" in groups
-    jitter = AffineJitter(p, SHIFT * blits, DRIFT * geometry, SCALE * geometry, 180.0 * geometry)
-    matrix = sample_affine(b, h, w, jitter, rng)
-    if blits:
-        turns = _chance(b, p, rng) * torch.randint(4, (b,), generator=rng, device=matrix.device)
-        return matrix @ rotation(turns * (math.pi / 2)).round()  # exact: of zeros and ones
-    side = torch.linalg.det(matrix).sign()  # the mirror is a blit
-    return matrix @ scaling(side, torch.ones_like(side))
+    matrix = sample_affine(b, h, w, AffineJitter(p, SHIFT, DRIFT, SCALE, TURN), rng)
+    turns = _chance(b, p, rng) * torch.randint(4, (b,), generator=rng, device=matrix.device)
+    return matrix @ rotation(turns * (math.pi / 2)).round()  # exact: of zeros and ones
 
 
 def sample_colors(batch: int, p: float, rng: torch.Generator | None = None) -> Tensor:
@@ -115,14 +105,13 @@ class AdaptiveStrength:
     p       to begin with
     """
 
-    def __init__(self, target: float = TARGET, ramp: int = 500_000, every: int = 4, most: float = LEAK,
-                 p: float = 0.0, groups: Sequence[str] = GROUPS):
-        self.target, self.ramp, self.every, self.most, self.groups = target, ramp, every, most, tuple(groups)
+    def __init__(self, target: float = TARGET, ramp: int = 500_000, every: int = 4, most: float = LEAK, p: float = 0.0):
+        self.target, self.ramp, self.every, self.most = target, ramp, every, most
         self.p, self._signs, self._seen, self._steps = p, 0.0, 0, 0
 
     def augment(self, x: Tensor, rng: torch.Generator | None = None) -> Tensor:
         """:func:`augment` at the present p."""
-        return augment(x, self.p, rng, self.groups)
+        return augment(x, self.p, rng)
 
     def watch(self, real: Tensor) -> float:
         """Take in the logits of a step's real pictures, any shape, and correct p when it is time → their r_t."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +24,7 @@ from ..faces.parsing_maps import CLASS_NAMES, calm_background
 from ..media.images import to_tensor
 from ..studio.shards import Pairs
 from .loop import rng_for
+from .pairs import Pair
 
 SMALL_PARTS = tuple(CLASS_NAMES.index(name) for name in (
     "l_brow", "r_brow", "l_eye", "r_eye", "eye_g", "mouth", "u_lip", "l_lip"))
@@ -50,15 +50,6 @@ class Batch:
     def map(self, pictures: Callable[[Tensor], Tensor], labels: Callable[[Tensor], Tensor]) -> Batch:
         """The same change to both pictures, and to both label maps."""
         return Batch(pictures(self.photo), pictures(self.styled), labels(self.parsing), labels(self.styled_parsing))
-
-
-class Augmented(NamedTuple):
-    """x [B,3,S/2,S/2], the photographs as input; y [B,3,S,S], targets; photo [B,3,S,S]; parsing of x [B,S/2,S/2]."""
-
-    x: Tensor
-    y: Tensor
-    photo: Tensor
-    parsing: Tensor
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
@@ -242,18 +233,13 @@ def half(x: Tensor) -> Tensor:
 
 
 def prepare(pairs: Pairs, n: int, iteration: int, seed: int, hold_out: int, style: str = "storybook",
-            degraded: bool = True, device: str | torch.device = "cpu") -> Augmented:
-    """An augmented batch of n entries that depends on (seed, iteration) alone.
-
-    degraded  put the input, and only the input, through :func:`degrade`
-    """
-    batch = draw(pairs, n, iteration, seed, hold_out, style, device)
-    return augment_batch(batch, rng_for(seed, iteration, device), degraded)
+            device: str | torch.device = "cpu") -> Pair:
+    """An augmented batch of n entries that depends on (seed, iteration) alone."""
+    return augment_batch(draw(pairs, n, iteration, seed, hold_out, style, device), rng_for(seed, iteration, device))
 
 
-def augment_batch(batch: Batch, g: torch.Generator, degraded: bool = True, repainted: Tensor | None = None
-                  ) -> Augmented:
-    """What `prepare` does to a batch.
+def augment_batch(batch: Batch, g: torch.Generator, repainted: Tensor | None = None) -> Pair:
+    """The batch moved and tinted; the input, and only the input, at half size through :func:`degrade`.
 
     repainted  colour degrees [B] of the targets: people in the style's colours are tinted that much less along with the
                photograph. Backgrounds always have the photograph's colours.
@@ -263,8 +249,7 @@ def augment_batch(batch: Batch, g: torch.Generator, degraded: bool = True, repai
     if repainted is not None:
         share = repainted.view(-1, 1, 1, 1) * (batch.styled_parsing != 0)[:, None]
         styled = torch.lerp(styled, batch.styled, share)
-    x = half(photo)
-    return Augmented(degrade(x, g) if degraded else x, styled, photo, batch.parsing[:, ::2, ::2])
+    return Pair(degrade(half(photo), g), styled, photo, batch.parsing[:, ::2, ::2])
 
 
 def _share(g: torch.Generator, n: int) -> Tensor:

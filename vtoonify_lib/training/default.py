@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..config import STUDIO, VToonifyConfig, VToonifyError
+from ..config import STUDIO, VToonifyConfig, VToonifyError, exit_code
 from ..evaluation import metrics
 from ..faces.detector import FaceFinder
 from ..media.images import to_image, to_tensor
@@ -252,7 +253,7 @@ def write_bundle(out: str | Path, pairs: Pairs, parsing: ParsingNet, task: vtoon
                 models={"parsing": {}, "style_encoder": style}, metrics=report, provenance=provenance)
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", help="where the runs live (resumed when they exist; default: runs/default, with "
                                          "--start runs/further)")
@@ -261,15 +262,16 @@ def main() -> None:
     parser.add_argument("--kit", help="folder of another portrait kit (default: $VTOONIFY_PORTRAIT_KIT, or ours)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
     args = parser.parse_args()
-    try:
+
+    def work() -> None:
         more = {"kit": args.kit, "device": pick_device(args.device)}
         if args.start:
             train_further(args.folder or "runs/further", args.out, args.start, **more)
         else:
             train_default(args.folder or "runs/default", args.out, **more)
-    except VToonifyError as error:
-        parser.exit(2, f"error: {error}\n")
+
+    return exit_code(work)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -8,7 +8,6 @@ both networks. Every stage can be stopped and goes on where it was.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -56,17 +55,16 @@ def base_of(bundle: Bundle) -> Distilled:
 
 
 def train_dual(pairs: Pairs, start: Bundle, style: StyleEncoder, exemplars: Exemplars, folder: str | os.PathLike,
-               plan: DualPlan | None = None, seconds: float | None = None, codes: np.ndarray | None = None,
-               device: str | torch.device = "cpu") -> DualDistilled | None:
+               plan: DualPlan | None = None, codes: np.ndarray | None = None, device: str | torch.device = "cpu"
+               ) -> DualDistilled:
     """All stages in `folder` → the moving average of the last one.
 
     start    bundle with a base StyleGAN, its person encoder as style encoder, and a parsing net
     style    two codes a picture, frozen;  exemplars: pictures of every style of the looks
     codes    table of the styles' codes, [N,2,D] or more (`studio.codes.style_codes`): half of the pictures are drawn by
              them; None: all by the style encoder's codes
-    seconds  stop after this long in all; → None when that was too short: call it again
     """
-    plan, began = plan or DualPlan(), time.monotonic()
+    plan = plan or DualPlan()
     parsing = start.network("parsing").to(device)
     model = DualDistilled.from_base(base_of(start), style).to(device)
     full = start.config.generator.size
@@ -77,10 +75,7 @@ def train_dual(pairs: Pairs, start: Bundle, style: StyleEncoder, exemplars: Exem
         where = Path(folder) / f"lessons-{stage.size}"
         examples = style_examples(pairs, exemplars, stage, plan.hold_out, codes, 23 + number, device)
         how = StyleSettings(stage.iterations, until, seed=13 + number, sample_every=plan.sample_every, fixed_style=True)
-        model = train_styles(model, examples, parsing, where, how,
-                             seconds=None if seconds is None else seconds - (time.monotonic() - began))
-        if loop.iterations_done(where) < stage.iterations:
-            return None
+        model = train_styles(model, examples, parsing, where, how)
     return model
 
 

@@ -116,8 +116,8 @@ def mixing_layer(i: int, iterations: int) -> int:
 
 
 def pretrain(model: DualDistilled, bank: Tensor, folder: str | os.PathLike, iterations: int, batch: int = 32,
-             until: int | None = None, lr: float = 2e-3, seed: int = 12, seconds: float | None = None,
-             sample_every: int = 250) -> DualDistilled:
+             until: int | None = None, lr: float = 2e-3, seed: int = 12, sample_every: int = 250
+             ) -> DualDistilled:
     """Train the extrinsic path to do StyleGAN's style mixing: a face in another's colours, later in its shape.
 
     bank   codes of faces [N,D] (see `stylegan.code_bank`), of which every picture takes two
@@ -153,7 +153,7 @@ def pretrain(model: DualDistilled, bank: Tensor, folder: str | os.PathLike, iter
         return rows([p[:COLUMNS] for p in (*(p if until is None else p[1] for p in shown), out, target)])
 
     loop.run(folder, iterations, step, {"model": model, "ema": ema, "optimizer": optimizer}, sample, sample_every,
-             seconds=seconds, title="DualStyleGAN, style mixing")
+             title="DualStyleGAN, style mixing")
     return ema.model
 
 
@@ -181,7 +181,7 @@ class StyleSettings:
 
 def train_styles(model: DualDistilled, examples: Callable[[int], StyleExample], parsing: ParsingNet,
                  folder: str | os.PathLike, how: StyleSettings, criterion: Criterion | None = None,
-                 make_adversary: Callable[[], Adversary] | None = None, seconds: float | None = None) -> DualDistilled:
+                 make_adversary: Callable[[], Adversary] | None = None) -> DualDistilled:
     """Train the extrinsic path and the style encoder on styles → the moving average, resumable in `folder`.
 
     examples        iteration → photograph [B,3,·,·], its render in the condition's style and degrees [B,3,S,S],
@@ -219,7 +219,7 @@ def train_styles(model: DualDistilled, examples: Callable[[int], StyleExample], 
         return rows([p[:COLUMNS] for p in (*shown, out, target)])
 
     kept = {"model": model, "ema": ema, "optimizer": optimizer, **(adversary.parts() if adversary else {})}
-    loop.run(folder, how.iterations, step, kept, sample, how.sample_every, seconds=seconds,
+    loop.run(folder, how.iterations, step, kept, sample, how.sample_every,
              title=f"DualStyleGAN {until or dual.config.size} px")
     return ema.model
 

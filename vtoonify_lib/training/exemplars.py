@@ -93,7 +93,7 @@ def style_source(pairs: Pairs, exemplars: Exemplars, batch: int, hold_out: int =
         drawn = augment.augment_batch(augment.load(pairs, entries, looks, device), g, repainted=condition.color)
         if table is not None:
             condition = condition.coded(table, torch.from_numpy((rng.random(batch) < 0.5) | (i < table_code_until)))
-        return cut_out(Pair(*drawn, condition), window, loop.rng_for(seed + 200, i))
+        return cut_out(drawn._replace(condition=condition), window, loop.rng_for(seed + 200, i))
 
     return source
 

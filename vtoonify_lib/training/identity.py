@@ -125,21 +125,20 @@ def info_nce(a: Tensor, b: Tensor, temperature: float = TEMPERATURE) -> Tensor:
 
 # -- training ---------------------------------------------------------------------------------------------------------
 def train_identity(folder: str | os.PathLike, people: int = 1280, views: int = 6, iterations: int = 1600,
-                   batch: int = 64, hold_out: int = 128, kit: str | None = None, seconds: float | None = None,
-                   device: str | torch.device = "cpu") -> tuple[StyleEncoder, dict[str, float]]:
+                   batch: int = 64, hold_out: int = 128, kit: str | None = None, device: str | torch.device = "cpu"
+                   ) -> tuple[StyleEncoder, dict[str, float]]:
     """Render and learn, both resumable in `folder` → the trained net and its `identity_report` on the held out people.
 
     people, views  how many are rendered, and how often each; the first `hold_out` are never trained on
-    seconds        stop training early after this long; the next call goes on
     """
     seen = render_views(Path(folder) / "views", people, views, kit=kit)
     net = identity_net(size=seen.shape[2]).to(device)
-    net = fit_encoder(net, seen, Path(folder) / "net", iterations, batch, hold_out, seconds=seconds)
+    net = fit_encoder(net, seen, Path(folder) / "net", iterations, batch, hold_out)
     return net, identity_report(net, seen[:hold_out], device)
 
 
 def fit_encoder(net: StyleEncoder, views: np.ndarray, folder: str | os.PathLike, iterations: int, batch: int = 64,
-                hold_out: int = 128, lr: float = 1e-3, seed: int = 5, seconds: float | None = None) -> StyleEncoder:
+                hold_out: int = 128, lr: float = 1e-3, seed: int = 5) -> StyleEncoder:
     """InfoNCE over `batch` people in two views each, Adam under a half cosine; resumable in `folder`.
 
     net    trained in place;  views  uint8 [N,V,S,S,3]
@@ -163,7 +162,7 @@ def fit_encoder(net: StyleEncoder, views: np.ndarray, folder: str | os.PathLike,
         found = (first @ second.T).argmax(1) == torch.arange(len(a), device=a.device)
         return {"loss": loss.item(), "found": found.float().mean().item()}
 
-    loop.run(folder, iterations, step, {"net": net, "ema": ema, "optimizer": optimizer}, seconds=seconds,
+    loop.run(folder, iterations, step, {"net": net, "ema": ema, "optimizer": optimizer},
              title="identity")
     return ema.model
 

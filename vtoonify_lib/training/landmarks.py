@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import VToonifyError
+from ..config import exit_code
 from ..faces.landmarks import EYES, NetworkLandmarks, box_from_landmarks, eye_distance_of
 from ..faces.searching import apart, overlap, windows
 from ..media.images import read_image, to_tensor
@@ -218,7 +219,7 @@ def make(folder: str | Path, out: str | Path, plan: LandmarkPlan, photos: Sequen
     return errors(NetworkLandmarks(net), held[: plan.hold_out])
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", default="runs/landmarks", help="where the run lives; resumed when it exists")
     parser.add_argument("--out", help="safetensors file to write (default: landmarks.safetensors in the folder)")
@@ -233,17 +234,18 @@ def main() -> None:
     parser.add_argument("--kit", help="folder of another portrait kit (default: $VTOONIFY_PORTRAIT_KIT, or ours)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
     args = parser.parse_args()
-    try:
+
+    def work() -> dict[str, float]:
         without = set(Path(args.without).read_text().split()) if args.without else set()
         photos = [row for path in args.labels for row in landmark_data.read_labels(path, args.photos, without)]
         empty = [path for path in sorted(Path(args.empty).rglob("*")) if path.is_file()] if args.empty else []
         plan = LandmarkPlan(args.renders, iterations=args.iterations, batch=args.batch, seconds=args.seconds,
                             kit=args.kit, device=pick_device(args.device))
         out = args.out or Path(args.folder) / "landmarks.safetensors"
-        print(make(args.folder, out, plan, photos, [read_image(path) for path in empty]))
-    except VToonifyError as error:
-        parser.exit(2, f"error: {error}\n")
+        return make(args.folder, out, plan, photos, [read_image(path) for path in empty])
+
+    return exit_code(work)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

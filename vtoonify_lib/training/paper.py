@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import HANDOFF, VToonifyConfig, VToonifyError
+from ..config import HANDOFF, VToonifyConfig, VToonifyError, exit_code
 from ..faces.parsing_maps import network_input
 from ..models import latents, losses
 from ..models.devices import autocast, pick_device
@@ -71,8 +72,7 @@ def generator_source(base: Generator, stylised: Generator, style_encoder: Callab
 
 
 def pretrain(base: Generator, stylised: Generator, parsing: ParsingNet, vtoonify: VToonify, folder: str | os.PathLike,
-             iterations: int, batch: int = 16, lr: float = 1e-4, seed: int = 5, seconds: float | None = None
-             ) -> VToonify:
+             iterations: int, batch: int = 16, lr: float = 1e-4, seed: int = 5) -> VToonify:
     """Encoder pre-training: E(x) meets the stylised generator's feature and picture at hand-off. Paper Eq. (2).
 
     Trains `vtoonify.encoder` in place (fusion and generator stay as they are), resumable in `folder`.
@@ -95,7 +95,7 @@ def pretrain(base: Generator, stylised: Generator, parsing: ParsingNet, vtoonify
         loop.optimizer_step(loss, optimizer)
         return {"hand-off": float(loss.detach())}
 
-    loop.run(folder, iterations, step, {"vtoonify": vtoonify, "optimizer": optimizer}, seconds=seconds,
+    loop.run(folder, iterations, step, {"vtoonify": vtoonify, "optimizer": optimizer},
              title="encoder pre-training")
     return vtoonify
 
@@ -185,7 +185,7 @@ def _same_teacher(bundle: Bundle, folder: Path) -> None:
     write_json(note, teacher)
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bundle", default="studio-t", help="whose generators teach (default: %(default)s)")
     parser.add_argument("--folder", default="runs/paper", help="where the run lives (resumed when it exists)")
@@ -195,14 +195,15 @@ def main() -> None:
                         "torchvision's vgg16 weights and of the linear heads of LPIPS v0.1")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
     args = parser.parse_args()
-    try:
+
+    def work() -> None:
         device = pick_device(args.device)
         criterion = PublishedLosses(load_lpips(*args.lpips, device)) if args.lpips else None
         train_paper(load_bundle(args.bundle), args.folder, args.out or Path(args.folder) / "paper-t",
                     renders=Pairs.open(args.renders) if args.renders else None, criterion=criterion, device=device)
-    except VToonifyError as error:
-        parser.exit(2, f"error: {error}\n")
+
+    return exit_code(work)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

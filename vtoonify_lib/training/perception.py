@@ -28,12 +28,11 @@ SMALL_PARTS_WEIGHT = 3.0  # of augment.SMALL_PARTS in the cross-entropy
 
 
 def train_parsing(pairs: Pairs, folder: str | os.PathLike, iterations: int, batch: int = 16, hold_out: int = 256,
-                  lr: float = 2e-3, seed: int = 1, seconds: float | None = None,
-                  widths: tuple[int, ...] = PARSING_WIDTHS, device: str | torch.device = "cpu") -> ParsingNet:
+                  lr: float = 2e-3, seed: int = 1, widths: tuple[int, ...] = PARSING_WIDTHS,
+                  device: str | torch.device = "cpu") -> ParsingNet:
     """Cross-entropy on exact parsing maps at half size, Adam under a half cosine; resumable in `folder`.
 
     hold_out  entries of `pairs` that are never trained on
-    seconds   stop early after this long; the next call goes on
     widths    channels of the net
     → the trained net in eval mode
     """
@@ -60,7 +59,7 @@ def train_parsing(pairs: Pairs, folder: str | os.PathLike, iterations: int, batc
         return Image.fromarray(np.concatenate([np.concatenate(list(row), 1) for row in rows], 0))
 
     loop.run(folder, iterations, step, {"net": net, "optimizer": optimizer}, sample, sample_every=250,
-             seconds=seconds, title="parsing")
+             title="parsing")
     return net.eval()
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from ..config import VToonifyError
+from ..config import VToonifyError, exit_code
 from ..studio import shards
 from ..studio.exemplars import EXEMPLARS, PICTURE
 from ..studio.filters import use_one_thread
@@ -136,10 +136,10 @@ def _begin(folder: Path, settings: Settings, hold_out: set[Path]) -> dict:
 
 def _draw_exemplars(folder: Path, settings: Settings) -> None:
     """What each look's exemplars look like, on people who do not exist: folder/exemplars/LOOK.npy [24,256,256,3]."""
-    (folder / "exemplars").mkdir(exist_ok=True)
     for look in settings.looks:
-        path = folder / "exemplars" / f"{look}.npy"
+        path = shards.exemplars_path(folder, look)
         if not path.is_file():
+            path.parent.mkdir(exist_ok=True)
             np.save(path, np.stack([exemplar_picture(look, number, settings.bundle) for number in range(EXEMPLARS)]))
 
 
@@ -249,7 +249,7 @@ def main(arguments: list[str] | None = None) -> int:
         pairs = draw_pairs(folder, Settings(**args), hold_out, processes)
         return f"{len(pairs.ready)} drawings in {pairs.folder}"
 
-    return shards.exit_code(work)
+    return exit_code(work)
 
 
 if __name__ == "__main__":

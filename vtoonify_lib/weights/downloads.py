@@ -54,25 +54,23 @@ def cache_folder() -> Path:
     return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vtoonify"
 
 
-def fetch(name: str, repository: str, source: str | Path | None = None, cache: str | Path | None = None,
-          progress: bool = True) -> Fetched:
+def fetch(name: str, repository: str, source: str | Path | None = None, progress: bool = True) -> Fetched:
     """One file of a repository, on this machine.
 
     name        path in the repository: "models/encoder.pt"
     repository  "owner/name" on Hugging Face
     source      None for Hugging Face; a folder laid out like the repository, its first folder (`models/`) with or
                 without; or an address (http, https) that `name` is appended to
-    cache       folder for downloads and pins, default :func:`cache_folder`. Files of a folder are used where they lie
+    Downloads and pins are in :func:`cache_folder`; files of a folder are used where they lie.
     Raises VToonifyError for a file that is not there, cannot be had, is incomplete, or is not the one first seen.
     """
-    cache = Path(cache) if cache else cache_folder()
-    path = cache / "files" / name
+    path = cache_folder() / "files" / name
     if source is not None and not is_address(source):
         path = in_folder(Path(source).expanduser(), name)
     elif not path.is_file():
         base = str(source or f"{os.environ.get('HF_ENDPOINT') or HUB}/{repository}/resolve/main")
         _download(f"{base.rstrip('/')}/{quote(name)}", path, progress)
-    return _pinned(path, name, cache)
+    return _pinned(path, name)
 
 
 def is_address(source: str | Path) -> bool:
@@ -118,9 +116,9 @@ def disk_errors(path: Path) -> Iterator[None]:
                             f"disk is full, or {other}", code="unwritable") from error
 
 
-def discard(fetched: Fetched, cache: str | Path | None = None) -> None:
+def discard(fetched: Fetched) -> None:
     """Forget a file that turned out to be useless: its pin if it was new, and the file itself if it was downloaded."""
-    cache = Path(cache) if cache else cache_folder()
+    cache = cache_folder()
     if fetched.new:
         pins = json.loads((cache / PINS).read_text(encoding="utf-8"))
         write_json(cache / PINS, {name: pin for name, pin in pins.items() if name != fetched.name})
@@ -128,7 +126,7 @@ def discard(fetched: Fetched, cache: str | Path | None = None) -> None:
         fetched.path.unlink(missing_ok=True)
 
 
-def _pinned(path: Path, name: str, cache: Path) -> Fetched:
+def _pinned(path: Path, name: str) -> Fetched:
     """The file with its hash, which is pinned when the file is first seen and held against the pin later."""
     with disk_errors(path):
         digest, size = sha256_of(path), path.stat().st_size
@@ -136,19 +134,20 @@ def _pinned(path: Path, name: str, cache: Path) -> Fetched:
         raise VToonifyError(f"{path} has {size} bytes, it only stands for the file: the folder was cloned without Git "
                             "LFS, or copied incompletely; run `git lfs pull` there, or download the file itself",
                             code="unreadable")
+    known = cache_folder() / PINS
     try:
-        pins = json.loads((cache / PINS).read_text(encoding="utf-8")) if (cache / PINS).exists() else {}
+        pins = json.loads(known.read_text(encoding="utf-8")) if known.exists() else {}
         pin = pins.get(name)
     except (OSError, ValueError, AttributeError) as error:
         # Not started afresh: whoever can spoil this file could then swap the others unseen.
-        raise VToonifyError(f"{cache / PINS} cannot be read ({error}); restore it, or delete it to trust the files as "
+        raise VToonifyError(f"{known} cannot be read ({error}); restore it, or delete it to trust the files as "
                             "they are now", code="unreadable") from error
     if pin is None:
-        write_json(cache / PINS, {**pins, name: digest})
+        write_json(known, {**pins, name: digest})
     elif pin != digest:
         raise VToonifyError(f"{path} is refused: its sha256 is {digest}, but it was {pin} when {name} was first seen. "
                             "It is damaged or was changed: delete it; or, if you know why, delete its entry in "
-                            f"{cache / PINS}", code="changed")
+                            f"{known}", code="changed")
     return Fetched(path, name, digest, new=pin is None)
 
 

@@ -148,7 +148,7 @@ class Explorer:
         """The style of a portrait, or of a saved style file."""
         with self.status.guard("reading the style"):
             path = Path(source)
-            look = self.toonifier.resolve(Look(path)) if path.suffix == STYLE_SUFFIX else None
+            look = self.toonifier.resolve(Look(path)) if path.suffix.lower() == STYLE_SUFFIX else None
             fit = fitter(refine, progress=False)
             style = look.request.style[0][0] if look else self.toonifier.style_of(path, fit=fit)
             self.pick(style)

@@ -17,11 +17,11 @@ trained form's to about 1e-6. It has no gradients.
     tiling      frames larger than the memory
 """
 
-from .cost import Cost, count_bytes, count_macs, count_parameters, report_cost
+from .cost import Cost, count_macs, count_parameters, report_cost
 from .folding import fold, fold_batch_norm
 from .tiling import draw_tiled, receptive_radius, run_with_oom_fallback
 from .vtoonify_d import FoldedVToonifyD
 from .vtoonify_t import FoldedVToonify
 
-__all__ = ["Cost", "FoldedVToonify", "FoldedVToonifyD", "count_bytes", "count_macs", "count_parameters",
-           "draw_tiled", "fold", "fold_batch_norm", "receptive_radius", "report_cost", "run_with_oom_fallback"]
+__all__ = ["Cost", "FoldedVToonify", "FoldedVToonifyD", "count_macs", "count_parameters", "draw_tiled", "fold",
+           "fold_batch_norm", "receptive_radius", "report_cost", "run_with_oom_fallback"]

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from ...config import VToonifyConfig
@@ -36,28 +34,6 @@ def report_cost(config: VToonifyConfig, height: int, width: int) -> Cost:
 def count_parameters(network: nn.Module) -> int:
     """Numbers in a network's parameters."""
     return sum(p.numel() for p in network.parameters())
-
-
-class _Traffic(TorchDispatchMode):
-    """Adds up the bytes that operations read and write; views move nothing."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bytes = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        if not func.is_view:
-            tensors = [t for t in tree_leaves((args, kwargs, out)) if isinstance(t, Tensor)]
-            self.bytes += sum(t.numel() * t.element_size() for t in tensors)
-        return out
-
-
-def count_bytes(network: nn.Module, *inputs: Tensor) -> int:
-    """Bytes that the operations of one call read and write, weights included, as if no cache helped."""
-    with _Traffic() as traffic, torch.no_grad():
-        network(*inputs)
-    return traffic.bytes
 
 
 def count_macs(network: nn.Module, *inputs: Tensor) -> int:

@@ -9,7 +9,6 @@ import json
 import sys
 from collections.abc import Callable
 from datetime import date
-from pathlib import Path
 
 from ...config import VToonifyError
 from ..downloads import cache_folder, write_json
@@ -19,19 +18,17 @@ CONSENT = "consent.json"
 QUESTION = "Do you accept this licence? [y/N] "
 
 
-def has_consent(cache: str | Path | None = None) -> bool:
+def has_consent() -> bool:
     """True when the licence was accepted on this machine before."""
     try:
-        path = (Path(cache) if cache else cache_folder()) / CONSENT
-        return LICENCE in json.loads(path.read_text(encoding="utf-8"))
+        return LICENCE in json.loads((cache_folder() / CONSENT).read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError):
         return False
 
 
-def require_consent(cache: Path, accepted: bool, ask: Callable[[str], bool] | None,
-                    tell: Callable[[str], object]) -> None:
+def require_consent(accepted: bool, ask: Callable[[str], bool] | None, tell: Callable[[str], object]) -> None:
     """Return if the licence was accepted, now or before; VToonifyError otherwise."""
-    if has_consent(cache):
+    if has_consent():
         return
     if accepted:
         tell(LICENCE_NOTICE)
@@ -39,7 +36,7 @@ def require_consent(cache: Path, accepted: bool, ask: Callable[[str], bool] | No
         raise VToonifyError(f"the published checkpoints are under the {LICENCE} (non-commercial use only: "
                             f"{LICENCE_URL}), which was not accepted; if you accept it, add --accept-licence, or "
                             "accept_licence=True in Python")
-    write_json(cache / CONSENT, {LICENCE: {"accepted": date.today().isoformat(), "url": LICENCE_URL}})
+    write_json(cache_folder() / CONSENT, {LICENCE: {"accepted": date.today().isoformat(), "url": LICENCE_URL}})
 
 
 def ask_user(notice: str) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from .weights import UnfitFile, read_parser, read_style_encoder, read_styles, re
 
 OUR_LANDMARKS = "studio-t"  # the bundle whose landmark model stands in for dlib's 68-point file
 PARTS = ("vtoonify", "styles", "parsing", "style_encoder")  # safetensors files of a converted bundle
+READERS = {"parsing": ("bisenet", read_parser), "style_encoder": ("psp", read_style_encoder)}  # kind in `bundle.KINDS`
 
 
 def convert(preset: str | Preset, files: str | Path | Mapping[str, Path], out: str | Path, half: bool = True,
@@ -46,15 +47,16 @@ def convert(preset: str | Preset, files: str | Path | Mapping[str, Path], out: s
         raise VToonifyError(f"{missing[0]} does not exist", code="missing")
     out = Path(out)
     hashes = {role: sha256_of(path) for role, path in files.items()}
-    origins = {role: {"sha256": hashes[role], "half": half} for role in ("parsing", "style_encoder")}
+    origins = {role: {"sha256": hashes[role], "half": half} for role in READERS}
     # The styles of a bundle are w+ of this checkpoint's mapping network: the two belong together.
     origins["vtoonify"] = {"sha256": [hashes["vtoonify"], hashes.get("styles")], "half": half,
                            "only": None if preset.any_style else preset.style}
     made: dict[str, dict[str, Any]] = {}
     with disk_errors(out):
         _empty(out)
-        for role, make in (("vtoonify", _vtoonify), ("parsing", _parsing), ("style_encoder", _style_encoder)):
-            made[role] = _shared(role, origins[role], out, siblings) or make(preset, files, out, half)
+        for role in ("vtoonify", *READERS):
+            made[role] = _shared(role, origins[role], out, siblings) or (
+                _helper(role, files[role], out, half) if role in READERS else _vtoonify(preset, files, out, half))
         _check_pair(made["vtoonify"], made["style_encoder"], files["style_encoder"])
         return _finish(preset, _landmarks(files, out, siblings), "landmarks" in files, out, made, origins)
 
@@ -94,16 +96,12 @@ def _vtoonify(preset: Preset, files: Mapping[str, Path], out: Path, half: bool) 
     return {"config": network.config.to_dict(), "model": {"inference": True}, "names": names}
 
 
-def _parsing(_: Preset, files: Mapping[str, Path], out: Path, half: bool) -> dict[str, Any]:
-    parser, arguments = read_parser(files["parsing"])
-    save_tensors(parser.state_dict(), out / "parsing.safetensors", half, network="parsing")
-    return {"model": {"kind": "bisenet", **arguments}}
-
-
-def _style_encoder(_: Preset, files: Mapping[str, Path], out: Path, half: bool) -> dict[str, Any]:
-    encoder, arguments = read_style_encoder(files["style_encoder"])
-    save_tensors(encoder.state_dict(), out / "style_encoder.safetensors", half, network="style_encoder")
-    return {"model": {"kind": "psp", **arguments}}
+def _helper(role: str, path: Path, out: Path, half: bool) -> dict[str, Any]:
+    """A network of READERS."""
+    kind, read = READERS[role]
+    network, arguments = read(path)
+    save_tensors(network.state_dict(), out / f"{role}.safetensors", half, network=role)
+    return {"model": {"kind": kind, **arguments}}
 
 
 def _check_pair(vtoonify: Mapping[str, Any], encoder: Mapping[str, Any], path: Path) -> None:
@@ -194,4 +192,4 @@ def _finish(preset: Preset, landmarks: Path, dlibs: bool, out: Path, made: Mappi
         models={role: part["model"] for role, part in made.items()}, licence=f"{LICENCE} (non-commercial)",
         provenance={"weights": "published by Yang, Jiang, Liu and Loy (VToonify, 2022)", "licence": LICENCE_URL,
                     "landmarks": what, "files": preset.sources},
-        published={"preset": able.to_dict(), "style_names": names, "origins": dict(origins)})
+        published={"preset": asdict(able), "style_names": names, "origins": dict(origins)})

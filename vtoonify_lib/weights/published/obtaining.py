@@ -44,101 +44,98 @@ def open_bundle(name: str | Path, source: str | Path | None = None, *, accept_li
 
 
 def obtain(preset: str | Preset, source: str | Path | None = None, *, accept_licence: bool = False,
-           ask: Callable[[str], bool] | None = None, half: bool | None = None, cache: str | Path | None = None,
-           tell: Callable[[str], object] = print, progress: bool = True) -> Path:
+           ask: Callable[[str], bool] | None = None, tell: Callable[[str], object] = print, progress: bool = True
+           ) -> Path:
     """Folder of the bundle of a published preset, which is fetched and converted when it is not there yet.
 
     source          None: its Hugging Face repository; a folder laid out like it; or an address the paths are added to
     accept_licence  the user has said so (`--accept-licence`); the licence is shown all the same
     ask             gets the licence's notice, and says whether the user accepts it; called at most once
-    half            keep matrices and kernels as float16; a bundle in the other precision is made anew. None: as it is
-                    there, else float16
-    cache           default `downloads.cache_folder()`
     tell            gets a line of text now and then: the licence, and every file with its size and hash
     Raises VToonifyError: unknown preset, licence not accepted, a file that cannot be had or used.
     """
     preset = preset_named(preset) if isinstance(preset, str) else preset
-    cache = Path(cache) if cache else cache_folder()
-    out = cache / "bundles" / preset.name
-    if is_ready(out, half):
+    out = _folder(preset)
+    if is_ready(out):
         if source is not None:
             tell(f"{preset.name} is here already, {source} was not looked at; to make it anew, first "
                  f"`vtoonify models --remove {preset.name}`")
         return out
-    require_consent(cache, accept_licence, ask, tell)
+    require_consent(accept_licence, ask, tell)
     fetched = {}
     for role, name in preset.sources.items():
-        fetched[role] = fetch(name, REPOSITORY, source, cache, progress)
+        fetched[role] = fetch(name, REPOSITORY, source, progress)
         tell(str(fetched[role]))
     if source is not None and not is_address(source) and own_landmarks(Path(source).expanduser()):
-        fetched["landmarks"] = fetch(LANDMARKS, REPOSITORY, source, cache, progress)
+        fetched["landmarks"] = fetch(LANDMARKS, REPOSITORY, source, progress)
         tell(str(fetched["landmarks"]))
     files = {role: file.path for role, file in fetched.items()}
     tell(f"converting {preset.name}, once")
     try:
-        return convert(preset, files, out, half is not False, siblings=_bundles(cache)).folder
+        return convert(preset, files, out, siblings=_bundles()).folder
     except UnfitFile as error:
         for file in fetched.values():
             if file.path == error.path:
-                discard(file, cache)
+                discard(file)
         raise
 
 
-def is_ready(folder: Path, half: bool | None = None) -> bool:
-    """True when a complete converted bundle lies there (in that precision, unless None)."""
+def is_ready(folder: Path) -> bool:
+    """True when a complete converted bundle lies there."""
     try:
-        bundle = load_bundle(folder / BUNDLE_FILE)
+        return load_bundle(folder / BUNDLE_FILE).problem() is None
     except VToonifyError:
         return False
-    precisions = {origin["half"] for origin in bundle.published.get("origins", {}).values()}
-    return bundle.problem() is None and (half is None or precisions == {half})
 
 
-def on_disk(preset: Preset, cache: str | Path | None = None) -> str:
+def on_disk(preset: Preset) -> str:
     """What of a preset is on this machine, in a few words for a table."""
-    cache = Path(cache) if cache else cache_folder()
-    folder = cache / "bundles" / preset.name
+    folder = _folder(preset)
     if is_ready(folder):
         return f"ready, {load_bundle(folder / BUNDLE_FILE).bytes / 1e6:.0f} MB"
-    have = sum((cache / "files" / name).is_file() for name in preset.sources.values())
+    have = sum((cache_folder() / "files" / name).is_file() for name in preset.sources.values())
     return f"{have} of {len(preset.sources)} files" if have else "-"
 
 
-def _bundles(cache: Path) -> list[Bundle]:
+def _folder(preset: Preset) -> Path:
+    """Where the bundle of a preset is made."""
+    return cache_folder() / "bundles" / preset.name
+
+
+def _bundles() -> list[Bundle]:
     """Converted bundles that are complete."""
-    folders = sorted(path.parent for path in (cache / "bundles").glob(f"*/{BUNDLE_FILE}"))
+    folders = sorted(path.parent for path in (cache_folder() / "bundles").glob(f"*/{BUNDLE_FILE}"))
     return [load_bundle(folder / BUNDLE_FILE) for folder in folders if is_ready(folder)]
 
 
 # ---------------------------------------------------------------------------------------------- the way back
-def remove(preset: str | Preset, cache: str | Path | None = None) -> int:
+def remove(preset: str | Preset) -> int:
     """Delete a converted preset, and the downloads that no other converted one was made of. → bytes that are free now.
 
     Hashes and consent are kept. Raises VToonifyError when there is nothing of it on this machine.
     """
     preset = preset_named(preset) if isinstance(preset, str) else preset
-    cache = Path(cache) if cache else cache_folder()
-    folder = cache / "bundles" / preset.name
-    kept = {name for other in PRESETS.values() if other != preset and is_ready(cache / "bundles" / other.name)
+    folder = _folder(preset)
+    kept = {name for other in PRESETS.values() if other != preset and is_ready(_folder(other))
             for name in other.sources.values()}
     # The description first: what is left of an interrupted removal is no bundle.
     ours = [folder / BUNDLE_FILE, *(folder / f"{part}.safetensors" for part in PARTS),
             *folder.glob("landmarks.*"), *folder.glob(".*.safetensors.*")]
-    freed = _delete([*ours, *_downloads(cache, set(preset.sources.values()) - kept)])
+    freed = _delete([*ours, *_downloads(set(preset.sources.values()) - kept)])
     if freed is None:
-        raise VToonifyError(f"there is nothing of {preset.name} in {cache}; `vtoonify models` shows what is there")
+        raise VToonifyError(f"there is nothing of {preset.name} in {cache_folder()}; `vtoonify models` shows what is "
+                            "there")
     return freed
 
 
-def clear_downloads(cache: str | Path | None = None) -> int:
+def clear_downloads() -> int:
     """Delete all downloaded originals; what was converted needs them no more. → bytes that are free now."""
-    cache = Path(cache) if cache else cache_folder()
-    return _delete(_downloads(cache, {name for preset in PRESETS.values() for name in preset.sources.values()})) or 0
+    return _delete(_downloads({name for preset in PRESETS.values() for name in preset.sources.values()})) or 0
 
 
-def _downloads(cache: Path, names: Iterable[str]) -> list[Path]:
+def _downloads(names: Iterable[str]) -> list[Path]:
     """Where files of the repository lie when they were downloaded, whole or in part."""
-    return [path for name in names for path in (cache / "files").glob(f"{name}*")]
+    return [path for name in names for path in (cache_folder() / "files").glob(f"{name}*")]
 
 
 def _delete(paths: Iterable[Path]) -> int | None:

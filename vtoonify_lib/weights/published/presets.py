@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from ...config import VToonifyError
@@ -84,13 +84,9 @@ class Preset:
         degree = "any degree" if self.degree is None else f"degree {self.degree}"
         return f"{style}, {degree}, {'its' if self.color else 'your'} colours"
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able form; :meth:`from_dict` reverses it."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Preset:
-        """Reverse of :meth:`to_dict`."""
+        """Reverse of `dataclasses.asdict`."""
         try:
             return cls(**data)
         except TypeError as error:

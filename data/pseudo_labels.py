@@ -1,6 +1,6 @@
 """Landmarks for photographs, by MediaPipe's face mesh: the file of labels that `training.landmarks --labels` reads.
 
-    python vtoonify_lib/training/pseudo_labels.py FOLDER … --renders runs/landmarks/renders --out labels.npz
+    python data/pseudo_labels.py FOLDER … --renders runs/landmarks/renders --out labels.npz
 
 A tool for development that stands by itself, because the mesh's package (`mediapipe==0.10.21`, Apache-2.0, up to Python
 3.12) wants other versions of ours: run it in an environment with that package alone. Eyes, irises, nose base and lips
