@@ -12,9 +12,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
+from PIL import Image
 
 from ..config import PARSING_CLASSES, VToonifyError
 from ..evaluation.metrics import UNMARKED, class_iou
@@ -34,9 +34,11 @@ def marked(folder: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     if not photos:
         raise VToonifyError(f"there is no NAME{PHOTO} in {folder}; give a folder of marked photographs")
     for path in photos:
-        labels = cv2.imread(str(path.with_name(path.name.removesuffix(PHOTO) + ".png")), cv2.IMREAD_GRAYSCALE)
-        if labels is None:
-            raise VToonifyError(f"{path} has no classes beside it; expected {path.name.removesuffix(PHOTO)}.png")
+        beside = path.with_name(path.name.removesuffix(PHOTO) + ".png")
+        try:
+            labels = np.asarray(Image.open(beside).convert("L"))
+        except OSError as error:
+            raise VToonifyError(f"{path} has no classes beside it ({error}); expected {beside.name}") from error
         if np.any((labels >= PARSING_CLASSES) & (labels != UNMARKED)):
             raise VToonifyError(f"the classes of {path} go up to {labels[labels != UNMARKED].max()}; "
                                 f"expected 0 to {PARSING_CLASSES - 1}, or {UNMARKED} for unmarked pixels")
@@ -48,10 +50,10 @@ def evaluate(net: ParsingNet, folder: Path) -> dict[str, float]:
 
     def maps() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for photo, labels in marked(folder):
-            small = cv2.resize(photo, (PARSED, PARSED), interpolation=cv2.INTER_AREA)
+            small = Image.fromarray(photo).resize((PARSED, PARSED), Image.Resampling.BOX)
             with torch.inference_mode():
-                found = parsing_logits(net, to_tensor(small)).argmax(1)[0].byte().numpy()
-            yield cv2.resize(found, labels.shape[::-1], interpolation=cv2.INTER_NEAREST), labels
+                found = parsing_logits(net, to_tensor(np.asarray(small))).argmax(1)[0].byte().numpy()
+            yield np.asarray(Image.fromarray(found).resize(labels.shape[::-1], Image.Resampling.NEAREST)), labels
 
     return {key if key == "mean" else CLASS_NAMES[int(key)]: value for key, value in class_iou(maps()).items()}
 

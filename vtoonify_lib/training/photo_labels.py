@@ -43,7 +43,7 @@ JAW = 0.1           # eye distances that the mesh's oval lies within the edge of
 FINER = 4           # times: polygons are filled so much larger, because filling takes in the pixels of their edges
 BROW_REACH = 0.02   # eye distances around the mesh's brow within which hairs belong to it
 BROW_CONTRAST = 6.0  # of L: how much darker than the skin a brow is that can be told from it
-BROW_SHARE = 0.4    # of a brow's contrast from which on a pixel is brow; hand-marked brows overlap by .55, the mesh's .45
+BROW_SHARE = 0.4    # of a brow's contrast from which on a pixel is brow: .55 of IoU with brows marked by hand, for .45
 SKIN, HAIR = 1, 2
 CLASSES = (0, 1, 17, 16)  # of the materials: backdrop, skin, hair, clothes
 FACE, BROWS, EARS, NOSE, NECK, GLASSES, MOUTH = (1, 2, 3, 4, 5, 10, 11, 12, 13), (2, 3), (7, 8), 10, 14, 6, 11
@@ -147,7 +147,7 @@ def _materials(fit: FittedPerson, head: np.ndarray, face: np.ndarray, parsing: n
                ) -> np.ndarray:
     """Shares of the materials, float32 [4,SIDE,SIDE], from where they may be and the colours they turn out to have.
 
-    Hair that reaches the mouth may go on below the chin; other hair may not, for dark suits look like dark hair.
+    Hair that reaches the mouth may hide ears and go on below the chin; other hair may not, for dark suits look like dark hair.
     """
     small = cv2.resize(fit.photo, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     colors = (cv2.cvtColor(small, cv2.COLOR_RGB2LAB).reshape(-1, 3) / [10, 5, 5]).astype(np.float64)
@@ -161,7 +161,7 @@ def _materials(fit: FittedPerson, head: np.ndarray, face: np.ndarray, parsing: n
     grown = False
     for side in (columns < middle, columns > middle):
         if (band & side).any() and share[HAIR, band & side].mean() > 0.4:
-            below = side & (rows > mouth) & (abs(columns - middle) < 2.2 * eye) & (face == 0)
+            below = side & (rows > marks[17:27, 1].min()) & (abs(columns - middle) < 2.2 * eye) & (face == 0)
             below &= abs(columns - middle) > 0.35 * eye
             seen = 1 - prior[0]
             others = np.maximum(seen - prior[HAIR], 1e-6)
