@@ -1,11 +1,15 @@
 """Landmarks for photographs, by MediaPipe's face mesh: the file of labels that `training.landmarks --labels` reads.
 
     python data/pseudo_labels.py FOLDER … --renders runs/landmarks/renders --out labels.npz
+    python data/pseudo_labels.py runs/labels --canvases
 
 A tool for development that stands by itself, because the mesh's package (`mediapipe==0.10.21`, Apache-2.0, up to Python
 3.12) wants other versions of ours: run it in an environment with that package alone. Eyes, irises, nose base and lips
 are the mesh's own vertices. Jaw, brows and the bridge of the nose are marked elsewhere in our renders: how far from the
 nearest vertex, in three dimensions, is measured on renders, in which the mesh and the truth are both known.
+
+With --canvases, the mesh itself and MediaPipe's person mask are written beside each NAME_photo.png of a folder, as
+NAME_teachers.npz: `training.photo_labels` makes parsing maps with them.
 """
 
 from __future__ import annotations
@@ -134,12 +138,35 @@ def _renders(folder: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
             return
 
 
+def teach(folder: Path) -> None:
+    """mesh [478,3] in pixels ([0,3] where there is no face) and person uint8 [H,W] of each canvas in a folder."""
+    import mediapipe
+
+    mesh = FaceMesh()
+    selfie = mediapipe.solutions.selfie_segmentation.SelfieSegmentation(model_selection=0)
+    for path in sorted(folder.glob("*_photo.png")):
+        out = path.with_name(path.name.replace("_photo.png", "_teachers.npz"))
+        if out.exists():
+            continue
+        picture = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+        found, person = mesh(picture), selfie.process(picture).segmentation_mask
+        np.savez(out, mesh=np.zeros((0, 3), np.float32) if found is None else found.astype(np.float32),
+                 person=(255 * person).astype(np.uint8))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("photos", nargs="+", type=Path, help="pictures, or folders of them")
-    parser.add_argument("--renders", type=Path, required=True, help="folder of training.landmark_data.render")
-    parser.add_argument("--out", type=Path, required=True, help="the .npz file to write")
+    parser.add_argument("--canvases", action="store_true", help="write mesh and person mask beside each NAME_photo.png")
+    parser.add_argument("--renders", type=Path, help="folder of training.landmark_data.render")
+    parser.add_argument("--out", type=Path, help="the .npz file to write")
     args = parser.parse_args(arguments)
+    if args.canvases:
+        for folder in args.photos:
+            teach(folder)
+        return
+    if args.renders is None or args.out is None:
+        parser.error("--renders and --out are needed, or --canvases")
     paths = [p for path in args.photos for p in (sorted(path.rglob("*")) if path.is_dir() else [path]) if p.is_file()]
     mesh = FaceMesh()
     vertices, offsets = measure(mesh, args.renders)

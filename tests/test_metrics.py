@@ -122,3 +122,15 @@ def test_face_features_tell_pictures_apart():
     with torch.no_grad():
         found = metrics.face_features(net, x)
     assert found.shape == (2, 32) and not torch.allclose(found[0], found[1])
+
+
+def test_class_iou_counts_pixels_of_all_pictures_together():
+    true = np.array([[0, 0, 1, 1], [0, 255, 1, 2]], np.uint8)
+    found = np.array([[0, 1, 1, 1], [0, 2, 1, 3]], np.uint8)
+    iou = metrics.class_iou([(found, true), (true[:, :1], true[:, :1])])
+    assert iou == pytest.approx({"0": 4 / 5, "1": 3 / 4, "2": 0, "3": 0, "mean": (4 / 5 + 3 / 4) / 4})
+
+
+def test_class_iou_wants_a_marked_pixel():
+    with pytest.raises(VToonifyError, match="no pixel is marked"):
+        metrics.class_iou([(np.zeros((2, 2), int), np.full((2, 2), 255))])

@@ -13,13 +13,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..config import VToonifyError
+from ..config import PARSING_CLASSES, VToonifyError
 from ..faces.crop import align_face, eye_distance
 from ..faces.detector import FaceFinder
 from ..models import losses
 from ..models.encoders import ParsingNet
 from ..models.paired_crop import random_crop
 
+UNMARKED = 255  # in a true parsing map: nobody knows, or beyond the photograph's edges
 ALIGNED = 1024  # px: side of a face before it is averaged down; the alignment itself does not antialias
 MIN_SPREAD = 0.05  # of the mean: features that hardly ever change must not decide a kernel distance
 
@@ -110,6 +111,24 @@ def sharpness(rgb: np.ndarray, landmarks: np.ndarray, size: int = 256) -> float:
     luma = np.asarray(face, np.float64) @ (0.299, 0.587, 0.114)
     inner = 4 * luma[1:-1, 1:-1] - luma[:-2, 1:-1] - luma[2:, 1:-1] - luma[1:-1, :-2] - luma[1:-1, 2:]
     return float(np.square(inner).mean())
+
+
+def class_iou(maps: Iterable[tuple[np.ndarray, np.ndarray]], classes: int = PARSING_CLASSES) -> dict[str, float]:
+    """Intersection over union of parsing maps, pixels of all pictures counted together.
+
+    maps: (found, true), both integers [H,W]; a pixel whose true class is UNMARKED does not count
+    → each class that was marked or found, by its number, and "mean" of them all
+    """
+    table = np.zeros((classes, classes), np.int64)  # true class by found class
+    for found, true in maps:
+        marked = true != UNMARKED
+        table += np.bincount(classes * true[marked].astype(np.int64) + found[marked], minlength=classes**2
+                             ).reshape(classes, classes)
+    union = table.sum(0) + table.sum(1) - table.diagonal()
+    if not union.any():
+        raise VToonifyError("no pixel is marked with a class; give parsing maps of at least one picture")
+    iou = {str(c): float(table[c, c] / union[c]) for c in np.flatnonzero(union)}
+    return {"mean": float(np.mean(list(iou.values()))), **iou}
 
 
 def mean_of(rows: Iterable[dict[str, float] | None]) -> dict[str, float]:

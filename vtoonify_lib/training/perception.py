@@ -7,7 +7,7 @@ Using it is the work of `faces.parsing_maps`.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..config import PARSING_CLASSES
+from ..evaluation.metrics import class_iou
 from ..faces.parsing_maps import PALETTE
 from ..media.images import to_image
 from ..models.devices import autocast
@@ -85,15 +86,12 @@ def _parsing_batch(pairs: Pairs, n: int, i: int, seed: int, hold_out: int, devic
 
 @torch.no_grad()
 def parsing_iou(net: Callable[[Tensor], Tensor], pairs: Pairs, hold_out: int = 256) -> dict[str, float]:
-    """Intersection over union on the held-out photographs (renders never trained on): "mean" and each class present."""
-    inter, union = np.zeros(PARSING_CLASSES), np.zeros(PARSING_CLASSES)
+    """`evaluation.metrics.class_iou` on the held-out photographs (renders never trained on)."""
     index = pairs.ready[pairs.ready < hold_out]
-    for part in np.array_split(index, max(1, len(index) // 16)):
-        batch = augment.load(pairs, part, "storybook")
-        guess, label = net(augment.half(batch.photo)).argmax(1).numpy(), batch.parsing[:, ::2, ::2].numpy()
-        for c in range(PARSING_CLASSES):
-            inter[c] += ((guess == c) & (label == c)).sum()
-            union[c] += ((guess == c) | (label == c)).sum()
-    present = np.flatnonzero(union)
-    return {"mean": float((inter[present] / union[present]).mean()),
-            **{str(c): float(inter[c] / union[c]) for c in present}}
+
+    def maps() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for part in np.array_split(index, max(1, len(index) // 16)):
+            batch = augment.load(pairs, part, "storybook")
+            yield net(augment.half(batch.photo)).argmax(1).numpy(), batch.parsing[:, ::2, ::2].numpy()
+
+    return class_iou(maps())
