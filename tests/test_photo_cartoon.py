@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -17,7 +18,7 @@ from vtoonify_lib.studio.fitted_person import canvas_camera
 from vtoonify_lib.studio.geometry import project
 from vtoonify_lib.studio.people import person, sample_z, unit_target
 from vtoonify_lib.studio.photo_looks import FILM, LOOKS, exemplar, flattering
-from vtoonify_lib.studio.photo_masks import masks_of
+from vtoonify_lib.studio.photo_masks import GLASSES, HAIR, SIDE, _glasses, _hanging_together, _odds, masks_of
 from vtoonify_lib.studio.photo_warp import carried, fetch_at
 
 SIZE = 384
@@ -185,6 +186,63 @@ def test_trees_far_above_the_head_are_no_hair(plain):
     assert hair[: SIZE // 16].mean() < 0.05 < hair[SIZE // 8: SIZE // 3].mean()
 
 
+def test_foliage_that_the_net_takes_for_hair_is_none(sit):
+    ready = sit(hair="hair/short02")
+    backdrop = ready.labels == 0
+    rng = np.random.default_rng(0)
+    leaves = cv2.resize(rng.random((48, 48, 1), np.float32), (SIZE, SIZE))[..., None] * np.float32([0.5, 0.9, 0.2])
+    fit = replace(ready.fit, photo=np.where(backdrop[..., None], leaves, ready.fit.photo).astype(np.float32))
+    parsing = np.eye(19, dtype=np.float32)[np.where(backdrop, HAIR, ready.labels)]
+    masks = masks_of(fit, ready.exact, parsing)
+    hair = ready.labels == HAIR
+    assert masks["person"][backdrop].mean() < 0.1 and masks["hair"][backdrop].mean() < 0.05
+    assert masks["hair"][hair].mean() > 0.8, masks["hair"][hair].mean()
+
+
+def test_the_nets_word_counts_far_from_the_head_where_it_is_seldom_wrong(plain):
+    label = cv2.resize(plain.exact.label, (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)
+    points, eye = (x / SIZE * SIDE for x in (plain.fit.landmarks, plain.fit.eye))
+    off = cv2.distanceTransform((label == 0).astype(np.uint8), cv2.DIST_L2, 5) / eye
+    leaves = np.eye(19, dtype=np.float32)[np.full((SIDE, SIDE), HAIR)]
+    hat = np.eye(19, dtype=np.float32)[np.where(off < 1, HAIR, 0)]
+    (near_leaves, far_leaves), (_, far_hat) = (
+        [float(np.median(_odds(guess, label, points, eye)[abs(off - at) < 0.05])) for at in (0.1, 0.8)]
+        for guess in (leaves, hat))
+    assert near_leaves > 1.5 > 0.3 > far_leaves and far_hat > 2, (near_leaves, far_leaves, far_hat)
+
+
+def test_hair_hangs_together_but_for_small_gaps():
+    hair = np.zeros((60, 40), bool)
+    hair[5:20], hair[24:40, :8], hair[50:, 20:] = True, True, True  # on the head, below an ear, a collar
+    kept = _hanging_together(hair, 25, 6)
+    assert kept[:45].sum() == hair[:45].sum() and not kept[50:].any()
+    assert not _hanging_together(hair, 15, 2)[24:].any()
+
+
+def test_dark_cloth_at_the_neck_is_no_skin(plain):
+    low = np.arange(SIZE)[:, None] > plain.fit.landmarks[8, 1] + 0.25 * plain.fit.eye
+    bare = plain.masks["skin"] * low > 0.9
+    photo = np.where(low[..., None], 0.3 * luma(plain.fit.photo)[..., None], plain.fit.photo).astype(np.float32)
+    parsing = np.eye(19, dtype=np.float32)[plain.labels]
+    dressed = masks_of(replace(plain.fit, photo=photo), plain.exact, parsing)["skin"]
+    shade = masks_of(replace(plain.fit, photo=np.where(low[..., None], 0.4 * plain.fit.photo, plain.fit.photo)),
+                     plain.exact, parsing)["skin"]
+    assert bare.sum() > 500 and dressed[bare].mean() < 0.2 and shade[bare].mean() > 0.7
+
+
+def test_spectacles_have_a_bridge(plain):
+    def found(*pieces, shirt=0):
+        frame = np.zeros((SIZE, SIZE), np.float32)
+        for ends in pieces:
+            cv2.polylines(frame, [plain.fit.landmarks[ends].round().astype(np.int32)], False, 1.0, 3)
+        frame[SIZE - shirt:] = 1.0
+        return _glasses(np.eye(19, dtype=np.float32)[np.where(frame > 0, GLASSES, 0)], plain.fit)
+
+    assert found([36, 45]).max() > 0.9 and found([36, 39], [42, 45]).max() == 0
+    shirt = found([36, 45], shirt=30)
+    assert shirt.max() > 0.9 and shirt[-30:].max() == 0
+
+
 def test_labels_are_those_of_the_head_that_is_drawn(studio, sit):
     ready = sit()
     drawing = studio.draw(ready, FILM, 1.0, 0)
@@ -295,6 +353,35 @@ def test_brows_are_a_little_wider_than_the_mesh_says_and_no_more(studio, plain, 
         cv2.polylines(brows, [points.round().astype(np.int32)], False, 0, 1)
     far = cv2.distanceTransform(brows, cv2.DIST_L2, 5) > 0.35 * plain.fit.eye
     assert wider.max() > 0.02 > 0.01 > wider[far].max(), (wider.max(), wider[far].max())
+
+
+def test_brows_behind_spectacles_are_not_drawn_along_their_rims(studio, sit, monkeypatch):
+    dressed = sit(glasses={"round": 0.5, "color": np.array([0.02, 0.02, 0.02]), "thick": 0.03})
+    drawing = studio.draw(dressed, FILM, 0.7, 0)
+    without(monkeypatch, BROW_REACH=0.3)
+    assert np.array_equal(drawing.picture, studio.draw(dressed, FILM, 0.7, 0).picture)
+
+
+def strands_of(picture):
+    """A picture drawn as if all of it were hair."""
+    pen = SimpleNamespace(eye=60.0, masks={"hair": np.ones(picture.shape[:2], np.float32)}, warped=picture, look=FILM)
+    return photo_film.FilmDrawing._hair(pen, picture)
+
+
+def test_skin_among_grey_hair_does_not_turn_orange():
+    grey = 0.6 + 0.1 * np.sin(np.arange(160, dtype=np.float32))[None, :, None].repeat(160, 0).repeat(3, 2)
+    grey[:, 76:84] = [0.6, 0.4, 0.28]  # a parting
+    drawn = strands_of(grey)
+    chroma = [np.ptp(p[40:120, 79:81].mean((0, 1))) for p in (grey, drawn)]
+    light = [luma(p)[40:120, 20:60].std() for p in (grey, drawn)]
+    assert 0.3 < chroma[1] / chroma[0] < 0.8 and light[1] > 0.8 * light[0], (chroma, light)
+
+
+def test_a_print_is_not_drawn_as_hair():
+    rng = np.random.default_rng(1)
+    brown = np.float32([0.35, 0.22, 0.12]) * (1 + 0.3 * rng.standard_normal((160, 160, 1)).astype(np.float32))
+    turban = cv2.resize(rng.random((20, 20, 3), np.float32), (160, 160))
+    assert np.abs(strands_of(brown) - brown).mean() > 0.02 and np.array_equal(strands_of(turban), turban)
 
 
 def test_a_tint_of_a_part_of_the_skin_fades_and_does_not_go(studio, plain):

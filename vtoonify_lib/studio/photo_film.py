@@ -37,6 +37,8 @@ SHARED_EXPOSURE = 0.7  # how far both eyes are painted as bright as their mean: 
 EVEN_TINT = 0.35  # how far the skin's tint is the face's own everywhere
 BROW_REACH = 0.05  # eye distances by which brows may be wider than the mesh's, or they become wires
 BAG_RELIEF = 0.5  # how much of the skin's relief stays below eyes, of what stays elsewhere
+STRAND_TINT = 0.5  # how far a strand keeps its own hue; at 1, skin between strands and before grey hair turns orange
+PATTERN = 0.052  # median difference of hue from which hair is a printed cloth: .060 in a turban, .020 to .045 in hair
 JAW_SHADOW = 0.4  # how much darker the neck is right below the jaw: without, the two melt into one
 
 
@@ -196,8 +198,11 @@ class FilmDrawing:
         return mix(out, np.clip(teeth, 0, 1), blur(self.region["mouth"], 0.01 * self.eye))
 
     def _brows(self, out: np.ndarray) -> np.ndarray:
+        """Brows along their hairs; where spectacles are worn they stay as skin is drawn, or rims become more brows."""
+        if self.masks["glasses"].any():
+            return out
         mask = blur(cv2.dilate(self.region["brows"], disk(BROW_REACH * self.eye)), 0.025 * self.eye)
-        mask = mask * (1 - self.masks["glasses"]) * (1 - self.masks["hair"])
+        mask = mask * (1 - self.masks["hair"])
         box = bounding_box(mask > 0.02, int(0.1 * self.eye))
         part = self.warped[box]
         direction, _ = structure(luma(part), 0.02 * self.eye)
@@ -209,17 +214,21 @@ class FilmDrawing:
 
     def _hair(self, out: np.ndarray) -> np.ndarray:
         e, hair = self.eye, np.clip(self.masks["hair"], 0, 1)
-        if hair.max() < 0.3:
+        if hair.max() < 0.95:
             return out
         box = bounding_box(hair > 0.05, int(0.2 * e))
         hair, own = hair[box], self.warped[box]
         tone = masked_blur(own, hair + 1e-4, 0.35 * e)
+        hue = (tone + 0.05) / (luma(tone)[..., None] + 0.05)  # of hair in the shade little is known
+        if np.median(np.abs(own - luma(own)[..., None] * hue).max(-1)[hair > 0.9]) > PATTERN:
+            return out
         own = mix(masked_blur(own, smoothstep(hair, 0.4, 0.9) + 1e-4, 0.06 * e), own, smoothstep(hair, 0.3, 0.9))
         direction, _ = structure(luma(own), 0.045 * e)
         fine = along(own, direction, 0.12 * e, 2.0)
         wide = along(blur(own, 0.02 * e), direction, 0.25 * e, 3.0)
         strands = wide + self.look.strands * (fine - blur(fine, 0.05 * e))
-        strands = np.clip(saturate(tone + 1.12 * (strands - tone), 1.1), 0, 1)
+        strands = tone + 1.12 * (strands - tone)
+        strands = np.clip(mix(luma(strands)[..., None] * hue, strands, STRAND_TINT), 0, 1)
         out = out.copy()
         out[box] = mix(out[box], strands, smoothstep(hair, 0.35, 0.9))
         return out

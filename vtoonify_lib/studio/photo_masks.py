@@ -15,6 +15,13 @@ from .photo_warp import Exact
 SIDE = 192  # px on which colour models are fitted
 HEAD, BODY, FACE = (1, 2, 3, 4, 5, 10, 11, 12, 13), (14, 16), (1, 10)
 HAIR_REACH = 0.9    # eye distances above and beside the head within which a colour like the hair's is hair, not a tree
+NOBODY = 1.25       # eye distances from the fitted head beyond which no hat or hair of 30 people fills half
+# Odds that somebody is there before the net is asked: even at NEAR eye distances from the fitted head and body, and
+# less by a factor of e every FADES.
+NEAR, FADES = 0.3, 0.25
+SURE = 5            # odds from which hair is certain; at 1, leaves at the head teach the colours of hair
+GAP = 0.2           # eye distances that a strand may be interrupted by (an ear, its ring)
+BRIDGE = 0.9        # share of the way between the eyes that spectacles cover: all on five wearers, else at most .4
 GLASSES, CLOTH, HAIR = 6, 16, 17
 SKIN, NECK, BROWS, EYES, MOUTH, LIPS = (1, 10, 7, 8), (14,), (2, 3), (4, 5), (11,), (12, 13)
 
@@ -29,7 +36,7 @@ def masks_of(fit: FittedPerson, exact: Exact, parsing: np.ndarray) -> dict[str, 
     label = cv2.resize(exact.label, (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)
     eye = fit.eye / fit.size * SIDE
     points = fit.landmarks / fit.size * SIDE
-    person = _person(small, guess, label, eye)
+    person = _person(small, guess, label, _odds(guess, label, points, eye), eye)
     hair = _hair(small, guess, label, person, points, eye)
 
     def fine(mask: np.ndarray) -> np.ndarray:
@@ -58,12 +65,25 @@ def _cut(small: np.ndarray, trimap: np.ndarray) -> np.ndarray | None:
     return np.isin(trimap, (cv2.GC_FGD, cv2.GC_PR_FGD))
 
 
-def _person(small: np.ndarray, guess: np.ndarray, label: np.ndarray, eye: float) -> np.ndarray:
+def _odds(guess: np.ndarray, label: np.ndarray, points: np.ndarray, eye: float) -> np.ndarray:
+    """Odds that somebody is there [SIDE,SIDE], by what the parsing net says and where the fitted head and body are.
+
+    Foliage looks like hair to it. How often it sees somebody is measured where nobody can be, beside and above the
+    head; the more often, the less its word counts away from the head (Bayes' rule).
+    """
+    off = cv2.distanceTransform((label == 0).astype(np.uint8), cv2.DIST_L2, 5) / eye
+    says = 1 - guess[..., 0]
+    empty = (off > NOBODY) & (np.arange(SIDE)[:, None] < points[8, 1])
+    wrong = max(float(np.median(says[empty])), 0.02) if empty.any() else 0.02
+    return says / wrong * np.exp((NEAR - off) / FADES)
+
+
+def _person(small: np.ndarray, guess: np.ndarray, label: np.ndarray, odds: np.ndarray, eye: float) -> np.ndarray:
     head, body = np.isin(label, HEAD), np.isin(label, BODY)
     near = _dilated(head | body, eye)
-    trimap = np.where(guess[..., 0] > 0.5, cv2.GC_PR_BGD, cv2.GC_PR_FGD).astype(np.uint8)
+    trimap = np.where((guess[..., 0] < 0.5) & (odds > 1), cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
     trimap[(guess[..., 0] > 0.8) & ~near] = cv2.GC_BGD
-    trimap[_eroded(head, 0.12 * eye) | ((guess[..., HAIR] > 0.9) & near)] = cv2.GC_FGD
+    trimap[_eroded(head, 0.12 * eye) | ((guess[..., HAIR] > 0.9) & near & (odds > SURE))] = cv2.GC_FGD
     trimap[_eroded(body, 0.3 * eye) & (np.arange(SIDE)[:, None] > SIDE - 3)] = cv2.GC_FGD
     found = _cut(small, trimap)
     return found if found is not None else guess[..., 0] < 0.5
@@ -85,19 +105,29 @@ def _hair(small: np.ndarray, guess: np.ndarray, label: np.ndarray, person: np.nd
     calm = small.copy()
     calm[~region] = small[inner].mean(0) if inner.any() else 128
     found = _cut(calm, trimap)
-    return (found if found is not None else guess[..., HAIR] > 0.5) & region & ~beyond
+    hair = (found if found is not None else guess[..., HAIR] > 0.5) & region & ~beyond
+    return _hanging_together(hair, points[36:48, 1].mean(), GAP * eye)
+
+
+def _hanging_together(hair: np.ndarray, eyes: float, gap: float) -> np.ndarray:
+    """Hair that, but for gaps, goes on to above the row of the eyes: what does not is a collar, a scarf, a shirt."""
+    _, parts = cv2.connectedComponents(_dilated(hair, gap / 2).astype(np.uint8))
+    return hair & np.isin(parts, np.unique(parts[:int(eyes)][hair[:int(eyes)]]))
 
 
 def _glasses(parsing: np.ndarray, fit: FittedPerson) -> np.ndarray:
-    """Frames of spectacles, which sit before both eyes; one dark spot alone is none."""
+    """Frames of spectacles: what the net calls so around the eyes, where a bridge joins both; else it was a shadow."""
     seen = cv2.resize(parsing[..., GLASSES], (fit.size, fit.size), interpolation=cv2.INTER_LINEAR)
     frame = cv2.dilate((seen > 0.3).astype(np.float32), disk(0.015 * fit.eye))
-    rows, columns = np.mgrid[:fit.size, :fit.size]
-    both = []
-    for start in (36, 42):
-        x, y = fit.landmarks[start:start + 6].mean(0)
-        both.append(frame[np.maximum(abs(columns - x), abs(rows - y)) < 0.45 * fit.eye].mean())
-    return blur(frame, 0.012 * fit.eye) if min(both) > 0.06 else np.zeros_like(frame)
+    (left, top), (right, low) = fit.landmarks[[39, 42]].min(0), fit.landmarks[[39, 42]].max(0)
+    aside, reach = 0.2 * (right - left), 0.3 * fit.eye
+    between = frame[max(0, int(top - reach)):int(low + reach), max(0, int(left + aside)):int(right - aside)]
+    if not between.size or between.max(0).mean() < BRIDGE:
+        return np.zeros_like(frame)
+    rows = np.arange(fit.size)[:, None]
+    eyes = fit.landmarks[36:48, 1]
+    frame = frame * ((rows > eyes.min() - 0.5 * fit.eye) & (rows < eyes.max() + 0.6 * fit.eye))
+    return blur(frame, 0.012 * fit.eye)
 
 
 def _skin(fit: FittedPerson, exact: Exact, masks: dict[str, np.ndarray]) -> np.ndarray:
@@ -116,7 +146,7 @@ def _skin(fit: FittedPerson, exact: Exact, masks: dict[str, np.ndarray]) -> np.n
     middle = np.median(lab[sure], 0)
     spread = np.maximum(1.48 * np.median(np.abs(lab[sure] - middle), 0), [9, 7, 7])
     lit = np.clip(lab[..., :1] / max(middle[0], 1.0), 0.4, 1.5)  # chroma grows with the light
-    far = np.sqrt((((lab[..., 1:] - middle[1:] * lit) / spread[1:]) ** 2).sum(-1))
+    far = np.sqrt((((lab[..., 1:] / lit - middle[1:]) / spread[1:]) ** 2).sum(-1))
     inner = blur(cv2.erode(face, disk(0.08 * fit.eye)), 0.05 * fit.eye)
     alike = mix(1 - smoothstep(far, 1.8, 3.2), 1 - smoothstep(far, 4.0, 7.0), inner)
     alike = cv2.resize(alike.astype(np.float32), (2 * SIDE,) * 2, interpolation=cv2.INTER_AREA)
