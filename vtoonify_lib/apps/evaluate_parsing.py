@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..config import PARSING_CLASSES, VToonifyError
+from ..config import PARSING_CLASSES, VToonifyError, exit_code
 from ..evaluation.metrics import UNMARKED, class_iou
 from ..faces.parsing_maps import CLASS_NAMES, parsing_logits
 from ..inference.toonifier import DEFAULT_BUNDLE
@@ -24,6 +24,7 @@ from ..media.images import read_image, to_tensor
 from ..models.encoders import ParsingNet
 from ..studio.portraits import PARSED
 from ..weights.bundle import load_bundle
+from .listing import table
 
 PHOTO = "_photo.png"
 
@@ -66,18 +67,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--bundle", nargs="+", default=[DEFAULT_BUNDLE], help="one or several")
     parser.add_argument("--json", type=Path, help="write the numbers here")
     args = parser.parse_args(arguments)
-    try:
+
+    def work() -> str:
         results = {name: evaluate(load_bundle(name).network("parsing").eval(), args.folder) for name in args.bundle}
-    except VToonifyError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    if args.json:
-        args.json.write_text(json.dumps(results, indent=1))
-    print(f"{'class':12s}", *(f"{name:>12s}" for name in results), sep="\t")
-    for key in ("mean", *CLASS_NAMES):
-        if any(key in result for result in results.values()):
-            print(f"{key:12s}", *(f"{result.get(key, float('nan')):12.3f}" for result in results.values()), sep="\t")
-    return 0
+        if args.json:
+            args.json.write_text(json.dumps(results, indent=1))
+        keys = [key for key in ("mean", *CLASS_NAMES) if any(key in found for found in results.values())]
+        return table([("class", *results),
+                      *((key, *(f"{found.get(key, float('nan')):.3f}" for found in results.values())) for key in keys)])
+
+    return exit_code(work)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ skin, the parts of a face lie where landmarks put them. Mesh and mask are MediaP
 the net's probabilities serve. Nothing here knows hats or jewellery: a hat comes out as hair.
 
     python -m vtoonify_lib.training.photo_labels PHOTOS … --out runs/labels
-    python vtoonify_lib/training/pseudo_labels.py runs/labels --canvases     (where `mediapipe` is installed)
+    python data/pseudo_labels.py runs/labels --canvases     (where `mediapipe` is installed)
     python -m vtoonify_lib.training.photo_labels PHOTOS … --out runs/labels
 
 The first call writes NAME_photo.png, the canvases; the last one NAME.png, the classes, 255 beyond the photograph.
@@ -22,7 +22,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..config import VToonifyError
+from ..config import exit_code
 from ..evaluation.metrics import UNMARKED
 from ..studio.filters import blur, bounding_box, disk, laid_to_edges, masked_blur
 from ..studio.fitted_person import FittedPerson
@@ -273,14 +273,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for canvases and classes")
     parser.add_argument("--size", type=int, default=768, help="side of a canvas (default: %(default)s px)")
     args = parser.parse_args(arguments)
-    try:
+
+    def work() -> str | None:
         refused = label(photographs(args.photos), args.out, args.size)
-    except VToonifyError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    for name, why in refused.items():
-        print(f"{name}: {why}")
-    return 0
+        return "\n".join(f"{name}: {why}" for name, why in refused.items()) or None
+
+    return exit_code(work)
 
 
 if __name__ == "__main__":
