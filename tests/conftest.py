@@ -5,17 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import published_files
 import pytest
 import torch
 from fake_pairs import write_pairs
-from people import train_landmarks
+from people import SIZE, Z, photographed, train_landmarks
 from tiny_training import frozen_generator, parsing_net
 
 from vtoonify_lib.config import TINY, VToonifyConfig, VToonifyError
 from vtoonify_lib.models.encoders import ParsingNet, StyleEncoder
 from vtoonify_lib.models.vtoonify import VToonify
 from vtoonify_lib.models.vtoonify_d import build_vtoonify
+from vtoonify_lib.studio.people import person
 from vtoonify_lib.weights.bundle import Bundle, save_bundle
 from vtoonify_lib.weights.published import PRESETS
 
@@ -76,6 +78,42 @@ def studio():
         return Studio(size=128)
     except VToonifyError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def photo_studio():
+    """What draws photographs, or a skipped test."""
+    from vtoonify_lib.studio.photo_cartoon import PhotoStudio
+
+    try:
+        return PhotoStudio()
+    except VToonifyError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def camera_studio(photo_studio):
+    """What renders people for it."""
+    from vtoonify_lib.studio.render import Studio
+
+    return Studio(photo_studio.studio.kit, SIZE)
+
+
+@pytest.fixture(scope="module")
+def sit(photo_studio, camera_studio):
+    """Somebody's render as a fitted photograph, prepared; changes of `Person` as keywords."""
+    def prepared(**changes):
+        posed = person(Z).with_(**{"hair": "none", "glasses": None, "pose": np.array([0.1, 0.0, 0.05]), **changes})
+        fit, parsing = photographed(camera_studio, posed)
+        return photo_studio.prepare(fit, np.eye(19, dtype=np.float32)[parsing])
+
+    return prepared
+
+
+@pytest.fixture(scope="module")
+def plain(sit):
+    """That person as they are."""
+    return sit()
 
 
 # -- the published checkpoints' files, small ---------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from media_files import _add_tone
 from PIL import Image
 
 from vtoonify_lib.faces.landmarks import box_from_landmarks
+from vtoonify_lib.studio import fitting
+from vtoonify_lib.studio.fitted_person import canvas_camera
+from vtoonify_lib.studio.people import sample_z
 
 # Marked by hand on the 512×600 photograph, iBUG order.
 HOPPER = np.array([
@@ -30,6 +34,8 @@ HOPPER = np.array([
     (235, 279), (255, 277), (265, 278), (276, 277), (302, 277), (276, 281), (265, 282), (255, 281)], np.float32)
 
 GREY = 118
+SIZE = 384  # px: sides of the canvases on which renders stand for photographs
+Z = 0.4 * sample_z(np.random.default_rng(8), 1)[0]  # who is rendered there
 
 
 def photograph() -> np.ndarray:
@@ -92,3 +98,15 @@ def train_landmarks(path: Path) -> Path:
     options.num_threads = 1
     dlib.train_shape_predictor(pictures, truths, options).save(str(path))
     return path
+
+
+def photographed(camera, who, bald: bool = False) -> tuple:
+    """A person's render on the canvas of a photograph: the fit, which is exact, and the parsing map.
+
+    camera: `studio.render.Studio`;  bald: the fit knows nothing of the hair, as those of photographs
+    """
+    scene = camera.sculptor.scene(who)
+    scene = replace(scene, camera=canvas_camera(scene.camera, camera.height))
+    drawn = camera.draw(scene, who)
+    fitted = who.with_(hair="none") if bald else who
+    return fitting.exact(scene, fitted, drawn.image, drawn.landmarks), drawn.parsing

@@ -8,76 +8,35 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from people import HOPPER, photograph
+from people import HOPPER, SIZE, Z, photograph
 
 from vtoonify_lib.config import VToonifyError
 from vtoonify_lib.studio import fitting, photo_eyes, photo_film
 from vtoonify_lib.studio.exemplars import EXEMPLARS
 from vtoonify_lib.studio.filters import blur, luma, masked_blur
-from vtoonify_lib.studio.fitted_person import canvas_camera
 from vtoonify_lib.studio.geometry import project
-from vtoonify_lib.studio.people import person, sample_z, unit_target
+from vtoonify_lib.studio.people import person, unit_target
 from vtoonify_lib.studio.photo_looks import FILM, LOOKS, exemplar, flattering
-from vtoonify_lib.studio.photo_masks import GLASSES, HAIR, SIDE, _glasses, _hanging_together, _odds, masks_of
 from vtoonify_lib.studio.photo_warp import carried, fetch_at
 
-SIZE = 384
-Z = 0.4 * sample_z(np.random.default_rng(8), 1)[0]
 
-
-@pytest.fixture(scope="module")
-def studio():
-    from vtoonify_lib.studio.photo_cartoon import PhotoStudio
-
-    try:
-        return PhotoStudio()
-    except VToonifyError as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture(scope="module")
-def camera_studio(studio):
-    from vtoonify_lib.studio.render import Studio
-
-    return Studio(studio.studio.kit, SIZE)
-
-
-@pytest.fixture(scope="module")
-def sit(studio, camera_studio):
-    """Somebody's render as a fitted photograph, prepared."""
-    def prepared(**changes):
-        who = person(Z).with_(**{"hair": "none", "glasses": None, "pose": np.array([0.1, 0.0, 0.05]), **changes})
-        scene = camera_studio.sculptor.scene(who)
-        scene = replace(scene, camera=canvas_camera(scene.camera, SIZE))
-        drawn = camera_studio.draw(scene, who)
-        fit = fitting.exact(scene, who, drawn.image, drawn.landmarks)
-        return studio.prepare(fit, np.eye(19, dtype=np.float32)[drawn.parsing])
-
-    return prepared
-
-
-@pytest.fixture(scope="module")
-def plain(sit):
-    return sit()
-
-
-def test_no_degree_is_the_photograph(studio, plain):
-    drawing = studio.draw(plain, FILM, 0, 0)
+def test_no_degree_is_the_photograph(photo_studio, plain):
+    drawing = photo_studio.draw(plain, FILM, 0, 0)
     assert np.abs(drawing.picture - plain.fit.photo).mean() < 0.004
     assert np.abs(drawing.move).max() < 0.5 and np.abs(drawing.landmarks - plain.fit.landmarks).max() < 0.5
 
 
-def test_degrees_are_continuous_and_touch_different_things(studio, plain):
-    drawn = {at: studio.draw(plain, FILM, *at) for at in ((0.5, 0.3), (0.52, 0.3), (0.5, 0.34), (0.5, 0.9))}
+def test_degrees_are_continuous_and_touch_different_things(photo_studio, plain):
+    drawn = {at: photo_studio.draw(plain, FILM, *at) for at in ((0.5, 0.3), (0.52, 0.3), (0.5, 0.34), (0.5, 0.9))}
     base = drawn[0.5, 0.3].picture
     assert 0 < np.abs(drawn[0.52, 0.3].picture - base).mean() < 0.01
     assert 0 < np.abs(drawn[0.5, 0.34].picture - base).mean() < 0.005
     assert np.array_equal(drawn[0.5, 0.9].landmarks, drawn[0.5, 0.3].landmarks)
 
 
-def test_landmarks_go_where_the_style_puts_them(studio, plain):
-    drawing = studio.draw(plain, FILM, 1.0, 0.5)
-    target = studio.studio.sculptor.scene(plain.fit.person, FILM.warp, plain.fit.camera)
+def test_landmarks_go_where_the_style_puts_them(photo_studio, plain):
+    drawing = photo_studio.draw(plain, FILM, 1.0, 0.5)
+    target = photo_studio.studio.sculptor.scene(plain.fit.person, FILM.warp, plain.fit.camera)
     wanted = project(target.landmarks, target.camera) * SIZE - 0.5
     off = np.linalg.norm(drawing.landmarks - wanted, axis=1) / plain.fit.eye
     moved = np.linalg.norm(plain.fit.landmarks - wanted, axis=1) / plain.fit.eye
@@ -102,24 +61,24 @@ def darkest(picture, lids, width):
     return np.array([(columns * dark).sum(), (rows * dark).sum()]) / max(dark.sum(), 1e-6)
 
 
-def test_eyes_look_where_the_person_looks(studio, sit):
+def test_eyes_look_where_the_person_looks(photo_studio, sit):
     centres = []
     for yaw in (-0.3, 0.3):
         ready = sit(gaze=np.array([yaw, 0.0]))
-        drawing = studio.draw(ready, FILM, 0.7, 0.5)
+        drawing = photo_studio.draw(ready, FILM, 0.7, 0.5)
         lids = drawing.landmarks[42:48]
         width = np.linalg.norm(lids[3] - lids[0])
         centres.append((darkest(drawing.picture, lids, ready.fit.eye) - lids.mean(0))[0] / width)
     assert centres[1] - centres[0] > 0.12, centres
 
 
-def test_a_shut_eye_stays_shut_and_an_open_one_is_painted(studio, sit):
+def test_a_shut_eye_stays_shut_and_an_open_one_is_painted(photo_studio, sit):
     name = unit_target("eye-left-closure", np.array([1, 0, 0]))
     changes = {}
     for closed in (0.0, 1.0):
         ready = sit(expression={name: closed})
         bare = replace(FILM, eyes=replace(FILM.eyes, iris=0.01, white=0, lash=0, glint=0.01))
-        with_eyes, without = (studio.draw(ready, look, 0.7, 0).picture for look in (FILM, bare))
+        with_eyes, without = (photo_studio.draw(ready, look, 0.7, 0).picture for look in (FILM, bare))
         x, y = ready.fit.landmarks[42:48].mean(0).astype(int)
         near = (slice(y - 20, y + 20), slice(x - 25, x + 25))
         changes[closed] = np.abs(with_eyes - without)[near].mean()
@@ -127,7 +86,7 @@ def test_a_shut_eye_stays_shut_and_an_open_one_is_painted(studio, sit):
 
 
 @pytest.mark.parametrize("color, channel", [((0.08, 0.20, 0.42), 2), ((0.12, 0.05, 0.02), 0)])
-def test_irises_keep_their_colour(studio, sit, color, channel):
+def test_irises_keep_their_colour(photo_studio, sit, color, channel):
     ready = sit(iris=np.array(color), iris2=np.array(color))
     assert ready.iris_color.argmax() == channel
     assert photo_eyes._toned(ready.iris_color, 0.5, FILM.eyes).argmax() == channel
@@ -139,9 +98,9 @@ def test_a_wink_does_not_change_the_other_eyes_colour(sit):
     assert np.abs(wink.iris_color / sit(**blue).iris_color - 1).max() < 0.35 and wink.iris_color.argmax() == 2
 
 
-def test_irises_are_as_large_as_irises_are(studio, sit):
+def test_irises_are_as_large_as_irises_are(photo_studio, sit):
     ready = sit(iris=np.array([0.9, 0.05, 0.05]), iris2=np.array([0.9, 0.05, 0.05]), pupil=0.3)
-    drawing = studio.draw(ready, replace(FILM, warp={}), 0.5, 0)
+    drawing = photo_studio.draw(ready, replace(FILM, warp={}), 0.5, 0)
     wide = ready.fit.landmarks[45] - ready.fit.landmarks[42]
     red = (drawing.picture[..., 0] - drawing.picture[..., 1] > 0.25)
     x, y = ready.fit.irises[1].astype(int)
@@ -149,7 +108,7 @@ def test_irises_are_as_large_as_irises_are(studio, sit):
     assert 0.75 < across / (2 * photo_eyes.IRIS * FILM.eyes.iris * ready.fit.eye) < 1.25, (across, np.linalg.norm(wide))
 
 
-def test_gloss_on_skin_becomes_no_grey_spot(studio, sit):
+def test_gloss_on_skin_becomes_no_grey_spot(photo_studio, sit):
     ready = sit(skin=dict(person(Z).skin, tone=np.array([0.20, 0.10, 0.065])))
     x, y = ready.fit.landmarks[[19, 24]].mean(0) - [0, 0.45 * ready.fit.eye]
     rows, columns = np.mgrid[:SIZE, :SIZE]
@@ -161,113 +120,48 @@ def test_gloss_on_skin_becomes_no_grey_spot(studio, sit):
         a, b = picture[near].mean(0), without[near].mean(0)
         return luma(a) - luma(b), (a[0] / a[2]) / (b[0] / b[2])
 
-    drawings = [studio.draw(r, replace(FILM, warp={}), 0.7, 0) for r in (ready, shiny)]
+    drawings = [photo_studio.draw(r, replace(FILM, warp={}), 0.7, 0) for r in (ready, shiny)]
     (bright, grey), (left, hue) = (gloss(*(getattr(d, name) for d in drawings[::-1])) for name in ("warped", "picture"))
     assert 0.1 * bright < left < 0.75 * bright and grey < 0.85 and hue > 0.95, (left / bright, grey, hue)
 
 
-def test_hair_gets_strands_and_spectacles_stay(studio, sit):
+def test_hair_gets_strands_and_spectacles_stay(photo_studio, sit):
     plain = sit()
     dressed = sit(hair="hair/short02", glasses={"round": 0.5, "color": np.array([0.02, 0.02, 0.02]), "thick": 0.03})
     assert plain.masks["glasses"].max() == 0 and dressed.masks["glasses"].max() > 0.9
     assert dressed.masks["hair"].mean() > plain.masks["hair"].mean() + 0.02
-    drawing = studio.draw(dressed, FILM, 0.6, 0)
+    drawing = photo_studio.draw(dressed, FILM, 0.6, 0)
     frame = fetch_at(dressed.masks["glasses"], drawing.move) > 0.95
     assert np.abs(drawing.picture - drawing.warped)[frame].mean() < 0.02
     hair = (fetch_at(dressed.masks["hair"], drawing.move) > 0.9) & (drawing.labels == 17)
     assert np.abs(drawing.picture - drawing.warped)[hair].mean() > 0.01
 
 
-def test_trees_far_above_the_head_are_no_hair(plain):
-    """Where the parsing net takes everything for hair, only what is near the head may be."""
-    doubtful = np.zeros((96, 96, 19), np.float32)
-    doubtful[..., 17], doubtful[..., 0] = 0.6, 0.4
-    hair = masks_of(plain.fit, plain.exact, doubtful)["hair"]
-    assert hair[: SIZE // 16].mean() < 0.05 < hair[SIZE // 8: SIZE // 3].mean()
-
-
-def test_foliage_that_the_net_takes_for_hair_is_none(sit):
-    ready = sit(hair="hair/short02")
-    backdrop = ready.labels == 0
-    rng = np.random.default_rng(0)
-    leaves = cv2.resize(rng.random((48, 48, 1), np.float32), (SIZE, SIZE))[..., None] * np.float32([0.5, 0.9, 0.2])
-    fit = replace(ready.fit, photo=np.where(backdrop[..., None], leaves, ready.fit.photo).astype(np.float32))
-    parsing = np.eye(19, dtype=np.float32)[np.where(backdrop, HAIR, ready.labels)]
-    masks = masks_of(fit, ready.exact, parsing)
-    hair = ready.labels == HAIR
-    assert masks["person"][backdrop].mean() < 0.1 and masks["hair"][backdrop].mean() < 0.05
-    assert masks["hair"][hair].mean() > 0.8, masks["hair"][hair].mean()
-
-
-def test_the_nets_word_counts_far_from_the_head_where_it_is_seldom_wrong(plain):
-    label = cv2.resize(plain.exact.label, (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)
-    points, eye = (x / SIZE * SIDE for x in (plain.fit.landmarks, plain.fit.eye))
-    off = cv2.distanceTransform((label == 0).astype(np.uint8), cv2.DIST_L2, 5) / eye
-    leaves = np.eye(19, dtype=np.float32)[np.full((SIDE, SIDE), HAIR)]
-    hat = np.eye(19, dtype=np.float32)[np.where(off < 1, HAIR, 0)]
-    (near_leaves, far_leaves), (_, far_hat) = (
-        [float(np.median(_odds(guess, label, points, eye)[abs(off - at) < 0.05])) for at in (0.1, 0.8)]
-        for guess in (leaves, hat))
-    assert near_leaves > 1.5 > 0.3 > far_leaves and far_hat > 2, (near_leaves, far_leaves, far_hat)
-
-
-def test_hair_hangs_together_but_for_small_gaps():
-    hair = np.zeros((60, 40), bool)
-    hair[5:20], hair[24:40, :8], hair[50:, 20:] = True, True, True  # on the head, below an ear, a collar
-    kept = _hanging_together(hair, 25, 6)
-    assert kept[:45].sum() == hair[:45].sum() and not kept[50:].any()
-    assert not _hanging_together(hair, 15, 2)[24:].any()
-
-
-def test_dark_cloth_at_the_neck_is_no_skin(plain):
-    low = np.arange(SIZE)[:, None] > plain.fit.landmarks[8, 1] + 0.25 * plain.fit.eye
-    bare = plain.masks["skin"] * low > 0.9
-    photo = np.where(low[..., None], 0.3 * luma(plain.fit.photo)[..., None], plain.fit.photo).astype(np.float32)
-    parsing = np.eye(19, dtype=np.float32)[plain.labels]
-    dressed = masks_of(replace(plain.fit, photo=photo), plain.exact, parsing)["skin"]
-    shade = masks_of(replace(plain.fit, photo=np.where(low[..., None], 0.4 * plain.fit.photo, plain.fit.photo)),
-                     plain.exact, parsing)["skin"]
-    assert bare.sum() > 500 and dressed[bare].mean() < 0.2 and shade[bare].mean() > 0.7
-
-
-def test_spectacles_have_a_bridge(plain):
-    def found(*pieces, shirt=0):
-        frame = np.zeros((SIZE, SIZE), np.float32)
-        for ends in pieces:
-            cv2.polylines(frame, [plain.fit.landmarks[ends].round().astype(np.int32)], False, 1.0, 3)
-        frame[SIZE - shirt:] = 1.0
-        return _glasses(np.eye(19, dtype=np.float32)[np.where(frame > 0, GLASSES, 0)], plain.fit)
-
-    assert found([36, 45]).max() > 0.9 and found([36, 39], [42, 45]).max() == 0
-    shirt = found([36, 45], shirt=30)
-    assert shirt.max() > 0.9 and shirt[-30:].max() == 0
-
-
-def test_labels_are_those_of_the_head_that_is_drawn(studio, sit):
+def test_labels_are_those_of_the_head_that_is_drawn(photo_studio, sit):
     ready = sit()
-    drawing = studio.draw(ready, FILM, 1.0, 0)
-    target = studio.studio.sculptor.scene(ready.fit.person, FILM.warp, ready.fit.camera)
-    truth = (studio.studio.exact(target, ready.fit.person)[..., 0] * 255).round()
+    drawing = photo_studio.draw(ready, FILM, 1.0, 0)
+    target = photo_studio.studio.sculptor.scene(ready.fit.person, FILM.warp, ready.fit.camera)
+    truth = (photo_studio.studio.exact(target, ready.fit.person)[..., 0] * 255).round()
     truth = cv2.resize(truth.astype(np.uint8), (SIZE, SIZE), interpolation=cv2.INTER_NEAREST)
     for classes in ((4, 5), (12, 13), (10,)):
         a, b = np.isin(drawing.labels, classes), np.isin(truth, classes)
         assert (a & b).sum() / (a | b).sum() > 0.6, classes
 
 
-def test_caricatures_lead_away_from_the_average(studio, sit):
+def test_caricatures_lead_away_from_the_average(photo_studio, sit):
     nose = {"nose/nose-scale-vert-incr": 1.2}
     ready = sit(shape={**person(Z).shape, **nose})
     lengths = []
     for look in (replace(LOOKS["caricature"], exaggerate=0.0), LOOKS["caricature"]):
-        marks = studio.draw(ready, look, 1.0, 0).landmarks
+        marks = photo_studio.draw(ready, look, 1.0, 0).landmarks
         lengths.append(np.linalg.norm(marks[33] - marks[27]))
     assert lengths[1] > 1.02 * lengths[0]
 
 
-def test_light_from_the_side_is_on_that_side(studio, plain):
+def test_light_from_the_side_is_on_that_side(photo_studio, plain):
     halves = []
     for side in (-0.9, 0.9):
-        picture = studio.draw(plain, replace(FILM, side_light=0.6, side=side), 0.6, 1.0).picture
+        picture = photo_studio.draw(plain, replace(FILM, side_light=0.6, side=side), 0.6, 1.0).picture
         bare, middle = plain.masks["skin"] > 0.9, plain.fit.landmarks[30, 0]
         columns = np.mgrid[:SIZE, :SIZE][1]
         halves.append(luma(picture)[bare & (columns > middle)].mean() - luma(picture)[bare & (columns < middle)].mean())
@@ -275,10 +169,10 @@ def test_light_from_the_side_is_on_that_side(studio, plain):
 
 
 @pytest.mark.parametrize("tone", [(0.80, 0.55, 0.42), (0.14, 0.075, 0.047)])
-def test_skin_stays_as_dark_and_as_warm_as_it_is(studio, sit, tone):
+def test_skin_stays_as_dark_and_as_warm_as_it_is(photo_studio, sit, tone):
     skin = dict(person(Z).skin, tone=np.array(tone), mottle=1.0, freckles=0.5)
     ready = sit(skin=skin)
-    drawing = studio.draw(ready, FILM, 0.6, 0.5)
+    drawing = photo_studio.draw(ready, FILM, 0.6, 0.5)
     bare = fetch_at(ready.masks["skin"], drawing.move) > 0.9
     before, after = drawing.warped[bare], drawing.picture[bare]
     assert abs(luma(after).mean() / luma(before).mean() - 1) < 0.12
@@ -288,8 +182,8 @@ def test_skin_stays_as_dark_and_as_warm_as_it_is(studio, sit, tone):
     assert fine[1] < 0.75 * fine[0]  # pores and blotches are gone
 
 
-def test_cheeks_blush_and_foreheads_do_not(studio, plain):
-    drawing = studio.draw(plain, FILM, 1.0, 0)
+def test_cheeks_blush_and_foreheads_do_not(photo_studio, plain):
+    drawing = photo_studio.draw(plain, FILM, 1.0, 0)
     eye, marks = plain.fit.eye, drawing.landmarks
 
     def redder(x, y):
@@ -303,9 +197,9 @@ def test_cheeks_blush_and_foreheads_do_not(studio, plain):
     assert min(cheeks) > forehead + 0.015
 
 
-def test_brows_are_darker_and_drawn_along(studio, sit):
+def test_brows_are_darker_and_drawn_along(photo_studio, sit):
     ready = sit()
-    drawing = studio.draw(ready, FILM, 1.0, 0)
+    drawing = photo_studio.draw(ready, FILM, 1.0, 0)
     brows = np.zeros((SIZE, SIZE), np.uint8)
     for points in (drawing.landmarks[17:22], drawing.landmarks[22:27]):
         cv2.polylines(brows, [points.round().astype(np.int32)], False, 1, 2)
@@ -321,10 +215,10 @@ def without(monkeypatch, **constants):
         monkeypatch.setattr(photo_film, name, value)
 
 
-def test_neck_is_darker_below_the_jaw_only(studio, plain, monkeypatch):
-    drawing = studio.draw(plain, FILM, 0.7, 0)
+def test_neck_is_darker_below_the_jaw_only(photo_studio, plain, monkeypatch):
+    drawing = photo_studio.draw(plain, FILM, 0.7, 0)
     without(monkeypatch, JAW_SHADOW=0.0)
-    lit = studio.draw(plain, FILM, 0.7, 0).picture
+    lit = photo_studio.draw(plain, FILM, 0.7, 0).picture
     darker = masked_blur(luma(drawing.picture) / np.maximum(luma(lit), 1e-3), plain.masks["skin"] + 1e-4, 2.0)
     (x, chin), eye = drawing.landmarks[8], plain.fit.eye
     near, far, above = (darker[round(chin + d * eye), round(x)] for d in (0.12, 0.8, -0.15))
@@ -344,10 +238,10 @@ def test_gloss_is_what_is_brighter_and_greyer_on_dark_skin():
     assert gloss(dark, 2.2 * dark) == 0 and gloss([0.6, 0.4, 0.3], [0.95, 0.86, 0.82]) == 0, "a red light; light skin"
 
 
-def test_brows_are_a_little_wider_than_the_mesh_says_and_no_more(studio, plain, monkeypatch):
-    drawing = studio.draw(plain, FILM, 0.7, 0)
+def test_brows_are_a_little_wider_than_the_mesh_says_and_no_more(photo_studio, plain, monkeypatch):
+    drawing = photo_studio.draw(plain, FILM, 0.7, 0)
     without(monkeypatch, BROW_REACH=0.0)
-    wider = np.abs(drawing.picture - studio.draw(plain, FILM, 0.7, 0).picture).max(-1)
+    wider = np.abs(drawing.picture - photo_studio.draw(plain, FILM, 0.7, 0).picture).max(-1)
     brows = np.ones((SIZE, SIZE), np.uint8)
     for points in (drawing.landmarks[17:22], drawing.landmarks[22:27]):
         cv2.polylines(brows, [points.round().astype(np.int32)], False, 0, 1)
@@ -355,11 +249,11 @@ def test_brows_are_a_little_wider_than_the_mesh_says_and_no_more(studio, plain, 
     assert wider.max() > 0.02 > 0.01 > wider[far].max(), (wider.max(), wider[far].max())
 
 
-def test_brows_behind_spectacles_are_not_drawn_along_their_rims(studio, sit, monkeypatch):
+def test_brows_behind_spectacles_are_not_drawn_along_their_rims(photo_studio, sit, monkeypatch):
     dressed = sit(glasses={"round": 0.5, "color": np.array([0.02, 0.02, 0.02]), "thick": 0.03})
-    drawing = studio.draw(dressed, FILM, 0.7, 0)
+    drawing = photo_studio.draw(dressed, FILM, 0.7, 0)
     without(monkeypatch, BROW_REACH=0.3)
-    assert np.array_equal(drawing.picture, studio.draw(dressed, FILM, 0.7, 0).picture)
+    assert np.array_equal(drawing.picture, photo_studio.draw(dressed, FILM, 0.7, 0).picture)
 
 
 def strands_of(picture):
@@ -384,13 +278,13 @@ def test_a_print_is_not_drawn_as_hair():
     assert np.abs(strands_of(brown) - brown).mean() > 0.02 and np.array_equal(strands_of(turban), turban)
 
 
-def test_a_tint_of_a_part_of_the_skin_fades_and_does_not_go(studio, plain):
+def test_a_tint_of_a_part_of_the_skin_fades_and_does_not_go(photo_studio, plain):
     x, y = plain.fit.landmarks[[2, 31]].mean(0)
     rows, columns = np.mgrid[:SIZE, :SIZE]
     spot = np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * (0.3 * plain.fit.eye) ** 2)).astype(np.float32)
     green = np.clip(plain.fit.photo + 0.06 * spot[..., None] * np.float32([-1, 1, -1]), 0, 1)
     tinted = replace(plain, fit=replace(plain.fit, photo=green))
-    drawn = [studio.draw(ready, replace(FILM, warp={}), 0.7, 0) for ready in (plain, tinted)]
+    drawn = [photo_studio.draw(ready, replace(FILM, warp={}), 0.7, 0) for ready in (plain, tinted)]
     near = (fetch_at(spot, drawn[0].move) > 0.6) & (fetch_at(plain.masks["skin"], drawn[0].move) > 0.9)
 
     def tint(name):
@@ -400,7 +294,7 @@ def test_a_tint_of_a_part_of_the_skin_fades_and_does_not_go(studio, plain):
     assert 0.45 < tint("picture") / tint("warped") < 0.9, (tint("picture"), tint("warped"))
 
 
-def test_bags_below_eyes_fade_more_than_folds(studio, plain, monkeypatch):
+def test_bags_below_eyes_fade_more_than_folds(photo_studio, plain, monkeypatch):
     eye = plain.fit.eye
     fold = np.zeros((SIZE, SIZE), np.float32)
     x, y = plain.fit.landmarks[[46, 47]].mean(0)
@@ -410,19 +304,19 @@ def test_bags_below_eyes_fade_more_than_folds(studio, plain, monkeypatch):
     photo = plain.fit.photo * (1 - 0.3 * blur(fold, 1.0))[..., None]
     ready = replace(plain, fit=replace(plain.fit, photo=photo.astype(np.float32)))
     look = replace(FILM, warp={})
-    deep = [luma(studio.draw(r, look, 0.7, 0).picture) for r in (plain, ready)]
+    deep = [luma(photo_studio.draw(r, look, 0.7, 0).picture) for r in (plain, ready)]
     below, brow = ((deep[1] / deep[0])[round(py), round(px)] for px, py in places)
     assert brow < 0.92 and below > brow + 0.05, (below, brow)
 
 
-def test_both_eyes_are_about_as_bright(studio, sit, monkeypatch):
+def test_both_eyes_are_about_as_bright(photo_studio, sit, monkeypatch):
     """Half a face in the shade: its eye is painted darker, but still as the other's pair."""
     ready = sit()
     dim = np.where(np.arange(SIZE) < ready.fit.landmarks[27, 0], 0.55, 1.0).astype(np.float32)
     ready = replace(ready, fit=replace(ready.fit, photo=ready.fit.photo * dim[None, :, None]))
 
     def ratio():
-        drawing = studio.draw(ready, replace(FILM, warp={}), 0.7, 0)
+        drawing = photo_studio.draw(ready, replace(FILM, warp={}), 0.7, 0)
         eyes = [photo_eyes.opening_mask(drawing.landmarks[s:s + 6], SIZE, 0.5) > 0.9 for s in (36, 42)]
         left, right = (np.percentile(luma(drawing.picture)[eye], 40) for eye in eyes)
         return left / right
@@ -432,11 +326,11 @@ def test_both_eyes_are_about_as_bright(studio, sit, monkeypatch):
     assert 1 > pair > ratio() + 0.05
 
 
-def test_teeth_lose_their_yellow(studio, sit):
+def test_teeth_lose_their_yellow(photo_studio, sit):
     smile = {unit_target(unit, np.array([1, 0, 0])): weight for unit, weight in (
         ("mouth-open", 0.5), ("mouth-corner-puller", 0.8), ("mouth-upward-retraction", 0.6))}
     ready = sit(expression=smile)
-    drawing = studio.draw(ready, FILM, 1.0, 0)
+    drawing = photo_studio.draw(ready, FILM, 1.0, 0)
     mouth = np.zeros((SIZE, SIZE), np.uint8)
     cv2.fillPoly(mouth, [drawing.landmarks[60:68].round().astype(np.int32)], 1)
     bright = (mouth > 0) & (luma(drawing.warped) > 0.6)
@@ -446,40 +340,40 @@ def test_teeth_lose_their_yellow(studio, sit):
 
 
 @pytest.mark.parametrize("name", LOOKS)
-def test_looks_of_a_real_face(studio, name):
-    fitter = fitting.Fitter(studio.studio.kit)
+def test_looks_of_a_real_face(photo_studio, name):
+    fitter = fitting.Fitter(photo_studio.studio.kit)
     fit = fitter.fit(photograph(), HOPPER, np.array([HOPPER[36:42].mean(0), HOPPER[42:48].mean(0)]), 320)
     parsing = np.zeros((64, 64, 19), np.float32)
     parsing[..., 0] = 1
-    drawing = studio.draw(studio.prepare(fit, parsing), LOOKS[name], 0.7, 0.7)
+    drawing = photo_studio.draw(photo_studio.prepare(fit, parsing), LOOKS[name], 0.7, 0.7)
     assert drawing.picture.shape == (320, 320, 3) and np.isfinite(drawing.picture).all()
     assert 0.01 < np.abs(drawing.picture - fit.photo).mean() < 0.25
     assert set(np.unique(drawing.labels)) <= set(range(19))
 
 
-def test_looks_differ(studio, plain):
-    pictures = [studio.draw(plain, look, 0.8, 0.8).picture for look in LOOKS.values()]
+def test_looks_differ(photo_studio, plain):
+    pictures = [photo_studio.draw(plain, look, 0.8, 0.8).picture for look in LOOKS.values()]
     for i, a in enumerate(pictures):
         for b in pictures[:i]:
             assert np.abs(a - b).mean() > 0.005
 
 
-def test_exemplars_differ_in_every_way_and_stay_what_they_are(studio, plain):
+def test_exemplars_differ_in_every_way_and_stay_what_they_are(photo_studio, plain):
     made = [exemplar("film", i) for i in range(EXEMPLARS)]
     assert made == [exemplar("film", i) for i in range(EXEMPLARS)] and len({str(look) for look in made}) == EXEMPLARS
     for value in (lambda a: a.vivid, lambda a: a.eyes.iris, lambda a: a.tint[0], lambda a: a.side,
                   lambda a: a.warp["eyes/l-eye-scale-incr"]):
         assert np.ptp([value(look) for look in made]) > 0.05
-    pictures = [studio.draw(plain, look, 1.0, 1.0).picture for look in made[:3]]
+    pictures = [photo_studio.draw(plain, look, 1.0, 1.0).picture for look in made[:3]]
     assert min(np.abs(a - b).mean() for i, a in enumerate(pictures) for b in pictures[:i]) > 0.004
     for look, number, reason in (("oil", 0, "no look 'oil'"), ("film", EXEMPLARS, f"no exemplar {EXEMPLARS}")):
         with pytest.raises(VToonifyError, match=reason):
             exemplar(look, number)
 
 
-def test_a_degree_beyond_the_look_is_refused(studio, plain):
+def test_a_degree_beyond_the_look_is_refused(photo_studio, plain):
     with pytest.raises(VToonifyError, match="structure degree is 1.5"):
-        studio.draw(plain, FILM, 1.5)
+        photo_studio.draw(plain, FILM, 1.5)
 
 
 def test_the_young_are_drawn_more_strongly(plain):

@@ -7,51 +7,29 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from people import photograph
+from people import SIZE, Z, photograph, photographed
 from PIL import Image
 
-from vtoonify_lib.config import VToonifyError
 from vtoonify_lib.evaluation.metrics import class_iou
-from vtoonify_lib.studio import fitting
-from vtoonify_lib.studio.fitted_person import canvas_camera
-from vtoonify_lib.studio.people import person, sample_z
+from vtoonify_lib.studio.people import person
 from vtoonify_lib.training import photo_labels
 from vtoonify_lib.training.photo_labels import Teachers
 
-SIZE = 384
-Z = 0.4 * sample_z(np.random.default_rng(8), 1)[0]
 BLIND = 0.5  # share of the pixels in which the net's guess is drawn by lot
 
 
 @pytest.fixture(scope="module")
-def studio():
-    from vtoonify_lib.studio.photo_cartoon import PhotoStudio
-
-    try:
-        return PhotoStudio()
-    except VToonifyError as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture(scope="module")
-def sit(studio):
+def sit(photo_studio, camera_studio):
     """Somebody's render, prepared as a photograph; what a net that is lost sees in it; the truth."""
-    from vtoonify_lib.studio.render import Studio
-
-    camera = Studio(studio.studio.kit, SIZE)
-
     def prepared(**changes):
         who = person(Z).with_(**{"glasses": None, "pose": np.array([0.1, 0.0, 0.05]), **changes})
-        scene = camera.sculptor.scene(who)
-        scene = replace(scene, camera=canvas_camera(scene.camera, SIZE))
-        drawn = camera.draw(scene, who)
-        fit = fitting.exact(scene, who.with_(hair="none"), drawn.image, drawn.landmarks)
+        fit, truth = photographed(camera_studio, who, bald=True)
         rng = np.random.default_rng(0)
         cells = rng.integers(0, 19, (SIZE // 16, SIZE // 16)).astype(np.uint8)
         lost = cv2.resize((rng.random(cells.shape) < BLIND).astype(np.uint8), (SIZE, SIZE), interpolation=0) > 0
-        seen = np.where(lost, cv2.resize(cells, (SIZE, SIZE), interpolation=0), drawn.parsing)
+        seen = np.where(lost, cv2.resize(cells, (SIZE, SIZE), interpolation=0), truth)
         parsing = np.eye(19, dtype=np.float32)[seen]
-        return studio.prepare(fit, parsing), parsing, drawn.parsing
+        return photo_studio.prepare(fit, parsing), parsing, truth
 
     return prepared
 
@@ -106,7 +84,7 @@ def test_spectacles_have_a_bridge(sit):
     assert np.array_equal(found(np.maximum(np.maximum(rims, bridge), far)), np.maximum(rims, bridge) > 0.5)
 
 
-def test_the_command_goes_in_two_steps(studio, tmp_path):
+def test_the_command_goes_in_two_steps(photo_studio, tmp_path):
     (tmp_path / "people").mkdir()
     Image.fromarray(photograph()).save(tmp_path / "people" / "hopper.png")
     Image.fromarray(photograph()[:100]).save(tmp_path / "people" / "nobody.png")
