@@ -15,13 +15,13 @@ from .photo_warp import Exact
 SIDE = 192  # px on which colour models are fitted
 HEAD, BODY, FACE = (1, 2, 3, 4, 5, 10, 11, 12, 13), (14, 16), (1, 10)
 HAIR_REACH = 0.9    # eye distances above and beside the head within which a colour like the hair's is hair, not a tree
-NOBODY = 1.25       # eye distances from the fitted head beyond which no hat or hair of 30 people fills half
+NOBODY = 1.25       # eye distances from the fitted head beyond which no hat or hair of 19 people fills half
 # Odds that somebody is there before the net is asked: even at NEAR eye distances from the fitted head and body, and
 # less by a factor of e every FADES.
 NEAR, FADES = 0.3, 0.25
 SURE = 5            # odds from which hair is certain; at 1, leaves at the head teach the colours of hair
 GAP = 0.2           # eye distances that a strand may be interrupted by (an ear, its ring)
-BRIDGE = 0.9        # share of the way between the eyes that spectacles cover: all on five wearers, else at most .4
+BRIDGE = 0.9        # share of the way between the eyes that spectacles cover: five wearers all, one .83, else up to .4
 GLASSES, CLOTH, HAIR = 6, 16, 17
 SKIN, NECK, BROWS, EYES, MOUTH, LIPS = (1, 10, 7, 8), (14,), (2, 3), (4, 5), (11,), (12, 13)
 
