@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -162,7 +163,9 @@ def test_ctrl_c_leaves_nothing_half_written(models, tmp_path):
     src, dst = write_clip(tmp_path / "a.mp4", [scene()] * 400, sound=False), tmp_path / "b.mp4"
     dst.write_bytes(b"what was there before")
     command = [sys.executable, "-m", "vtoonify_lib.apps.cli", "video", src, dst, "--bundle", "tiny", "--device", "cpu"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    # heard, even where the tests run in the background, which ignores it
+    heard = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heard) as process:
         deadline = time.monotonic() + 120
         while not any(part.stat().st_size for part in tmp_path.glob(".*/.*.part")):  # until writing is under way
             assert process.poll() is None and time.monotonic() < deadline, process.stderr.read()
