@@ -65,25 +65,6 @@ def test_a_brow_is_what_is_dark(sit):
     assert np.array_equal(photo_labels._brow(where, even), where)
 
 
-def test_spectacles_have_a_bridge(sit):
-    ready, parsing, truth = sit()
-    points, eye = ready.fit.landmarks, ready.fit.eye
-    rims, bridge = np.zeros(truth.shape, np.float32), np.zeros(truth.shape, np.float32)
-    centres = [points[start:start + 6].mean(0).round().astype(int) for start in (36, 42)]
-    for centre in centres:
-        cv2.circle(rims, centre.tolist(), int(0.35 * eye), 1, 3)
-    cv2.line(bridge, centres[0].tolist(), centres[1].tolist(), 1, 3)
-    far = np.zeros(truth.shape, np.float32)
-    far[-20:] = 1
-
-    def found(mask):
-        masks = {**ready.masks, "glasses": mask}
-        return photo_labels.photo_labels(replace(ready, masks=masks), parsing, Teachers(person=truth > 0)) == 6
-
-    assert not found(rims).any()
-    assert np.array_equal(found(np.maximum(np.maximum(rims, bridge), far)), np.maximum(rims, bridge) > 0.5)
-
-
 def test_the_command_goes_in_two_steps(photo_studio, tmp_path):
     (tmp_path / "people").mkdir()
     Image.fromarray(photograph()).save(tmp_path / "people" / "hopper.png")

@@ -72,6 +72,11 @@ def disk(radius: float) -> np.ndarray:
     return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * max(1, round(radius)) + 1,) * 2)
 
 
+def dilated(mask: np.ndarray, radius: float) -> np.ndarray:
+    """A mask [h,w] grown by `radius` pixels, bool."""
+    return cv2.dilate(mask.astype(np.uint8), disk(radius)) > 0
+
+
 def _box_mean(x: np.ndarray, radius: int) -> np.ndarray:
     return cv2.boxFilter(x, -1, (2 * radius + 1,) * 2, borderType=cv2.BORDER_REFLECT)
 

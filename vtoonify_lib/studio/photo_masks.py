@@ -8,7 +8,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from .filters import blur, disk, laid_to_edges, mix, smoothstep
+from .filters import blur, dilated, disk, laid_to_edges, mix, smoothstep
 from .fitted_person import FittedPerson
 from .photo_warp import Exact
 
@@ -51,10 +51,6 @@ def _eroded(mask: np.ndarray, radius: float) -> np.ndarray:
     return cv2.erode(mask.astype(np.uint8), disk(radius)) > 0
 
 
-def _dilated(mask: np.ndarray, radius: float) -> np.ndarray:
-    return cv2.dilate(mask.astype(np.uint8), disk(radius)) > 0
-
-
 def _cut(small: np.ndarray, trimap: np.ndarray) -> np.ndarray | None:
     """GrabCut from a map of certain and probable pixels → foreground, or None where one side is empty."""
     if not (np.isin(trimap, (cv2.GC_FGD, cv2.GC_PR_FGD)).sum() > 20
@@ -80,7 +76,7 @@ def _odds(guess: np.ndarray, label: np.ndarray, points: np.ndarray, eye: float) 
 
 def _person(small: np.ndarray, guess: np.ndarray, label: np.ndarray, odds: np.ndarray, eye: float) -> np.ndarray:
     head, body = np.isin(label, HEAD), np.isin(label, BODY)
-    near = _dilated(head | body, eye)
+    near = dilated(head | body, eye)
     trimap = np.where((guess[..., 0] < 0.5) & (odds > 1), cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
     trimap[(guess[..., 0] > 0.8) & ~near] = cv2.GC_BGD
     trimap[_eroded(head, 0.12 * eye) | ((guess[..., HAIR] > 0.9) & near & (odds > SURE))] = cv2.GC_FGD
@@ -96,11 +92,11 @@ def _hair(small: np.ndarray, guess: np.ndarray, label: np.ndarray, person: np.nd
     region = person & (row < chin + 0.9 * eye) & (label != CLOTH)
     trimap = np.where(guess[..., HAIR] > 0.45, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
     trimap[_eroded(guess[..., HAIR] > 0.8, 2)] = cv2.GC_FGD
-    trimap[region & ~_dilated(label > 0, 0.05 * eye) & (row < chin - 0.3 * eye)] = cv2.GC_FGD
+    trimap[region & ~dilated(label > 0, 0.05 * eye) & (row < chin - 0.3 * eye)] = cv2.GC_FGD
     trimap[(row > points[30, 1]) & (guess[..., HAIR] < 0.3)] = cv2.GC_BGD
     bald = (label == 1) & (blur(guess[..., HAIR], 2) < 0.15)
     head = np.isin(label, HEAD)
-    beyond = ~_dilated(head, HAIR_REACH * eye) & (row < points[17:27, 1].max()) & (guess[..., HAIR] < 0.9)
+    beyond = ~dilated(head, HAIR_REACH * eye) & (row < points[17:27, 1].max()) & (guess[..., HAIR] < 0.9)
     trimap[~region | inner | bald | beyond] = cv2.GC_BGD
     calm = small.copy()
     calm[~region] = small[inner].mean(0) if inner.any() else 128
@@ -111,7 +107,7 @@ def _hair(small: np.ndarray, guess: np.ndarray, label: np.ndarray, person: np.nd
 
 def _hanging_together(hair: np.ndarray, eyes: float, gap: float) -> np.ndarray:
     """Hair that, but for gaps, goes on to above the row of the eyes: what does not is a collar, a scarf, a shirt."""
-    _, parts = cv2.connectedComponents(_dilated(hair, gap / 2).astype(np.uint8))
+    _, parts = cv2.connectedComponents(dilated(hair, gap / 2).astype(np.uint8))
     return hair & np.isin(parts, np.unique(parts[:int(eyes)][hair[:int(eyes)]]))
 
 

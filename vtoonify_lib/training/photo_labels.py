@@ -24,7 +24,7 @@ import numpy as np
 
 from ..config import exit_code
 from ..evaluation.metrics import UNMARKED
-from ..studio.filters import blur, bounding_box, disk, laid_to_edges, masked_blur
+from ..studio.filters import blur, bounding_box, dilated, disk, laid_to_edges, masked_blur
 from ..studio.fitted_person import FittedPerson
 from ..studio.photo_cartoon import PhotoStudio
 from ..studio.photo_prepared import Prepared
@@ -86,16 +86,16 @@ def photo_labels(ready: Prepared, parsing: np.ndarray, teachers: Teachers) -> np
     bare = out == 1
     rows, columns = np.mgrid[:size, :size]
     lobes = fit.landmarks[33, 1] + 0.3 * fit.eye
-    edge = face if teachers.mesh is None else _dilated(face, JAW * fit.eye)
+    edge = face if teachers.mesh is None else dilated(face, JAW * fit.eye)
     out[bare & ~edge & (rows > lobes)] = NECK
     beside = bare & ~face & (rows > fit.landmarks[17:27, 1].min()) & (rows < lobes)
     for ear, side in zip(EARS, (columns > fit.landmarks[27, 0], columns < fit.landmarks[27, 0]), strict=True):
-        out[beside & side & _dilated(head == ear, 0.2 * fit.eye)] = ear
+        out[beside & side & dilated(head == ear, 0.2 * fit.eye)] = ear
     out[bare & (head == NOSE)] = NOSE
     for part, vertices in PARTS.items():
         where = head == part if teachers.mesh is None else _polygon(teachers.mesh, vertices, size)
         out[_brow(where, fit) & (out != 17) if part in BROWS else where] = part  # a fringe may hide brows
-    out[_spectacles(ready.masks["glasses"], fit)] = GLASSES
+    out[ready.masks["glasses"] > 0.5] = GLASSES
     return out
 
 
@@ -111,8 +111,8 @@ def _brow(where: np.ndarray, fit: FittedPerson) -> np.ndarray:
     rows, columns = bounding_box(where, round(0.4 * fit.eye))
     inside = where[rows, columns]
     light = cv2.cvtColor(fit.photo[rows, columns], cv2.COLOR_RGB2LAB)[..., 0]
-    near = _dilated(inside, BROW_REACH * fit.eye)
-    skin = (_dilated(inside, 0.25 * fit.eye) & ~near).astype(np.float32)
+    near = dilated(inside, BROW_REACH * fit.eye)
+    skin = (dilated(inside, 0.25 * fit.eye) & ~near).astype(np.float32)
     dark = blur(masked_blur(light, skin, 0.15 * fit.eye) - light, 0.012 * fit.eye)
     core = np.percentile(dark[inside], 75) if inside.any() else 0
     if core < BROW_CONTRAST:
@@ -123,24 +123,6 @@ def _brow(where: np.ndarray, fit: FittedPerson) -> np.ndarray:
     out = np.zeros_like(where)
     out[rows, columns] = np.isin(pieces, kept)
     return out
-
-
-def _dilated(mask: np.ndarray, radius: float) -> np.ndarray:
-    return cv2.dilate(mask.astype(np.uint8), disk(radius)) > 0
-
-
-def _spectacles(mask: np.ndarray, fit: FittedPerson) -> np.ndarray:
-    """Pieces of a mask [S,S] around the eyes, if there is a bridge between them."""
-    found = (mask > 0.5).astype(np.uint8)
-    inner = fit.landmarks[[39, 42]]
-    (left, right), y = np.sort(inner[:, 0]).round().astype(int), inner[:, 1].mean()
-    top, bottom = (max(0, int(y + k * fit.eye)) for k in (-0.25, 0.2))
-    bridged = found[top:bottom, left:right].any(0)
-    if not bridged.size or bridged.mean() < 0.8:
-        return np.zeros(mask.shape, bool)
-    rows, columns = np.mgrid[:fit.size, :fit.size]
-    middle = inner.mean(0)
-    return (found > 0) & (abs(rows - middle[1]) < 0.5 * fit.eye) & (abs(columns - middle[0]) < 1.3 * fit.eye)
 
 
 def _materials(fit: FittedPerson, head: np.ndarray, face: np.ndarray, parsing: np.ndarray, person: np.ndarray | None
@@ -157,7 +139,7 @@ def _materials(fit: FittedPerson, head: np.ndarray, face: np.ndarray, parsing: n
     marks, eye = (fit.landmarks + 0.5) * SIDE / fit.size - 0.5, fit.eye * SIDE / fit.size
     rows, columns = np.mgrid[:SIDE, :SIDE]
     mouth, middle = marks[48:60, 1].mean(), marks[30, 0]
-    band = (rows > marks[33, 1]) & (rows < mouth) & _dilated(face, 0.5 * eye) & ~_dilated(face, JAW * eye)
+    band = (rows > marks[33, 1]) & (rows < mouth) & dilated(face, 0.5 * eye) & ~dilated(face, JAW * eye)
     grown = False
     for side in (columns < middle, columns > middle):
         if (band & side).any() and share[HAIR, band & side].mean() > 0.4:
@@ -183,7 +165,7 @@ def _priors(fit: FittedPerson, head: np.ndarray, face: np.ndarray, parsing: np.n
     lower = np.clip((row - mouth) / max(chin - mouth, 1), 0, 1)  # 0 at the mouth, 1 at the chin
     hair = 0.9 * (1 - lower) + lower * np.clip(0.02 + 0.9 * strands**2, 0, 0.6)
     cloth = np.clip((row - chin) / (1.5 * eye), 0, 1) * 0.35 + 0.3  # the fitted body has a bare neck and breast
-    ears = _dilated(face, 0.35 * eye) & (row > brow) & (row < marks[33, 1] + 0.2 * eye)
+    ears = dilated(face, 0.35 * eye) & (row > brow) & (row < marks[33, 1] + 0.2 * eye)
     scalp = np.clip(0.1 + 0.9 * strands, 0, 0.8)
     share = np.stack([0.05 + 0 * hair, hair, 0.95 - hair])
     for where, values in ((ears & (head == 0), (0.5, 0.48, 0.02)),
