@@ -182,6 +182,18 @@ def test_skin_stays_as_dark_and_as_warm_as_it_is(photo_studio, sit, tone):
     assert fine[1] < 0.75 * fine[0]  # pores and blotches are gone
 
 
+@pytest.mark.parametrize("name", ["comic", "paint"])
+def test_warm_skin_does_not_turn_orange(photo_studio, sit, name):
+    """Chroma of skin: a hand's technique adds little to what film does."""
+    ready = sit(skin=dict(person(Z).skin, tone=np.array([0.75, 0.42, 0.24])))
+    seen = []
+    for look in (FILM, LOOKS[name]):
+        drawing = photo_studio.draw(ready, look, 0.6, 1.0)
+        pixels = drawing.picture[fetch_at(ready.masks["skin"], drawing.move) > 0.9]
+        seen.append((pixels.max(-1) - pixels.min(-1)).mean())
+    assert seen[1] < 1.08 * seen[0]
+
+
 def test_cheeks_blush_and_foreheads_do_not(photo_studio, plain):
     drawing = photo_studio.draw(plain, FILM, 1.0, 0)
     eye, marks = plain.fit.eye, drawing.landmarks

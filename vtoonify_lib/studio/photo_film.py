@@ -117,10 +117,10 @@ class FilmDrawing:
         low_grey = low_grey * (1 - DULLED * sheen)
         kept = look.wrinkles + (1 - look.wrinkles) * smoothstep(np.abs(relief), 0.08, 0.32)
         relief = relief * mix(kept, np.float32(BAG_RELIEF * look.wrinkles), self._under_eyes())
-        shade = self._shade(self.normal)
+        shade = self.shade(self.normal)
         around = np.maximum(masked_blur(shade, plain + 1e-3, 0.16 * e), 1e-3)
         drawn = look.form * np.log(np.clip(shade / around, 0.4, 2))
-        changed = np.log(np.clip(shade / np.maximum(self._shade(self.old_normal), 1e-3), 0.75, 1.3))
+        changed = np.log(np.clip(shade / np.maximum(self.shade(self.old_normal), 1e-3), 0.75, 1.3))
         twice = np.minimum(np.maximum(relief, drawn), 0)  # what photo and form both darken is dark once
         bright = low_grey * np.exp(np.clip(relief + drawn + 0.6 * changed - 0.8 * twice, -2.2, 0.6))
         hue = lows(light, 0.09 * e)
@@ -169,7 +169,7 @@ class FilmDrawing:
             cv2.polylines(out, [curve], False, 1.0, max(1, int(0.34 * width)), cv2.LINE_AA, 3)
         return blur(out, 0.02 * self.eye)
 
-    def _shade(self, normal: np.ndarray) -> np.ndarray:
+    def shade(self, normal: np.ndarray) -> np.ndarray:
         """How bright the estimated light makes a surface, about 1."""
         lit = normal @ self.key.astype(np.float32)
         return 0.55 + 0.45 * np.clip((lit + 0.35) / 1.35, 0, 1)

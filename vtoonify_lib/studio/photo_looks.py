@@ -69,9 +69,9 @@ CARICATURE_WARP = both({  # a large head on a small neck, as caricaturists draw 
 
 FILM = PhotoLook("film", FILM_WARP, eyes=EyePaint(iris=1.25, light=1.35, white=0.85, glint=0.34), wrinkles=0.5,
                  form=0.7)
-COMIC = PhotoLook("comic", COMIC_WARP, eyes=EyePaint(iris=1.1, lash=0.8), finish="comic", vivid=1.3, contrast=0.2)
+COMIC = PhotoLook("comic", COMIC_WARP, eyes=EyePaint(iris=1.1, lash=0.8), finish="comic", contrast=0.1)
 PAINT = PhotoLook("paint", {name: 0.55 * weight for name, weight in FILM_WARP.items()}, eyes=EyePaint(iris=1.1),
-                  wrinkles=0.7, form=0.3, finish="paint", vivid=1.25, contrast=0.25)
+                  wrinkles=0.7, form=0.3, finish="paint")
 CARICATURE = PhotoLook("caricature", CARICATURE_WARP, exaggerate=6.0, eyes=EyePaint(iris=1.12), wrinkles=0.7, form=0.6,
                        vivid=1.15)
 LOOKS = {look.name: look for look in (FILM, COMIC, PAINT, CARICATURE)}
