@@ -90,6 +90,9 @@ def test_spread_draws_each_photograph_several_times(folder, tmp_path, pairs, mon
     one = photo_pairs.exemplar_picture("paint", 3)
     assert one.shape == (256, 256, 3) and one.std() > 20
     monkeypatch.setattr(photo_pairs, "exemplar_picture", lambda look, number, bundle: np.roll(one, number, 1))
+    pictures = photo_pairs.write_pictures(tmp_path / "pictures", ["film", "paint"])
+    assert len(pictures) == 48 and pictures[24 + 7] == tmp_path / "pictures" / "paint" / "07.jpg"
+    assert np.abs(np.array(Image.open(pictures[31])).astype(int) - np.roll(one, 7, 1)).mean() < 4
     chosen = settings(folder, looks=("paint",), drawings=2, spread=True, size=160)
     drawn = draw_pairs(tmp_path / "spread", chosen, processes=1, progress=False)
     assert drawn.ready.tolist() == [0, 1, 2, 3]

@@ -36,6 +36,7 @@ from vtoonify_lib.models.perceptual import SLICES, VGGFeatures
 from vtoonify_lib.models.vtoonify import VToonify
 from vtoonify_lib.models.vtoonify_d import build_vtoonify
 from vtoonify_lib.styles.request import Look
+from vtoonify_lib.styles.table import StyleTable
 from vtoonify_lib.training import default, growth, likeness, loop, objectives, photographs, starting, vgg, vtoonify
 from vtoonify_lib.training.adversary import Adversary
 from vtoonify_lib.training.photographs import Job, train_photographs
@@ -233,6 +234,14 @@ def start(tmp_path_factory, landmark_file):
                        networks=networks, files={"landmarks": landmark_file}, models=models)
 
 
+def test_the_exemplar_in_the_middle_stands_for_its_look():
+    codes = torch.randn(2, 24, 6) + torch.tensor([4.0, -4.0])[:, None, None]
+    codes[0, 5], codes[1, 20] = codes[0].mean(0), codes[1].mean(0)
+    styles = photographs._styles(("film", "comic"), codes)
+    assert styles["looks"] == {"film": "film-05", "comic": "comic-20"} and styles["start"]["style"] == "film-05"
+    assert styles["names"][24] == "comic-00" and len(styles["names"]) == 48
+
+
 @BOTH
 def test_the_job_on_a_cpu(backbone, start, random_vgg, tmp_path):
     """Two steps: from a small bundle to a larger network, judged, written, made a bundle and used."""
@@ -276,7 +285,12 @@ def test_the_job_on_a_cpu(backbone, start, random_vgg, tmp_path):
         made = photographs.make_bundle(job.out, tmp_path / "both", str(start.folder))
         toonifier = Toonifier.load(made.folder, "cpu")
         one, other = (toonifier.image(photograph(), look=Look(name, 1.0, 1.0)) for name in ("storybook-03", "comic"))
-        assert made.styles["looks"]["comic"] == "comic-00" and not np.array_equal(one, other)
+        assert made.styles["looks"]["comic"] in made.styles["names"][24:] and not np.array_equal(one, other)
+        assert "pictures" not in made.styles  # renders' exemplars have theirs in data/styles itself
+        told["photographs"] = True
+        (job.out / "metrics.json").write_text(json.dumps(told))
+        real = StyleTable(photographs.make_bundle(job.out, tmp_path / "real", str(start.folder)))
+        assert real.picture("comic-07").parts[-4:] == ("styles", "photographs", "comic", "07.jpg")
         (job.out / "styles.safetensors").unlink()
         with pytest.raises(VToonifyError, match="has no styles for the VToonify-D"):
             photographs.make_bundle(job.out, tmp_path / "film", str(start.folder))

@@ -250,7 +250,7 @@ def _styles(arguments: argparse.Namespace) -> None:
     if arguments.sheet:
         path = check_picture_name(arguments.sheet)
         path.parent.mkdir(parents=True, exist_ok=True)
-        print(write_image(path, np.asarray(contact_sheet(styles.names))))
+        print(write_image(path, np.asarray(contact_sheet(styles))))
 
 
 def _style(arguments: argparse.Namespace) -> None:

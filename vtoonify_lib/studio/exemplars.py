@@ -57,7 +57,7 @@ def _exemplars(look: str) -> list[tuple[Person, Style]]:
     rng = np.random.default_rng([7, LOOKS.index(look)])
     out = []
     for index, levels in enumerate(spread_levels(rng)):
-        who = _sitter(look, index, levels)
+        who = _sitter(LOOKS.index(look), index, levels)
         out.append(make(who, index, levels))
     return out
 
@@ -77,9 +77,14 @@ def spread_levels(rng: np.random.Generator) -> Iterator[Levels]:
         yield levels
 
 
-def _sitter(look: str, index: int, levels: Levels) -> Person:
-    """Somebody pleasant, half turned at most, before a plain backdrop."""
-    rng = np.random.default_rng([11, LOOKS.index(look), index])
+@lru_cache
+def sitters() -> list[Person]:
+    """EXEMPLARS pleasant people, half turned at most, before plain backdrops: to show styles on."""
+    return [_sitter(len(LOOKS), i, levels) for i, levels in enumerate(spread_levels(np.random.default_rng(7)))]
+
+
+def _sitter(group: int, index: int, levels: Levels) -> Person:
+    rng = np.random.default_rng([11, group, index])
     z = 0.55 * rng.standard_normal(Z_SIZE)
     part = split(z)  # views: what is set in them is set in z
     origin = np.full(3, -0.9)

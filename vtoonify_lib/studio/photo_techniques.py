@@ -4,7 +4,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from .filters import along, blur, disk, guided, luma, masked_blur, mix, smoothstep, structure
+from .filters import along, blur, guided, luma, masked_blur, mix, smoothstep, structure
 from .photo_film import FilmDrawing
 
 INK = np.float32([0.07, 0.05, 0.08])

@@ -88,6 +88,10 @@ class StyleTable:
         """Structure code and colour code of a named style, [2,D]."""
         return self.table[self.names.index(name)]
 
+    def picture(self, name: str) -> Path:
+        """The picture that shows a named style."""
+        return picture_of(name, PICTURES / self.bundle.styles.get("pictures", ""))
+
     def blend(self, parts: Sequence[Part]) -> Tensor:
         """Code of named styles and codes, weighed, [1,2,D]."""
         codes = [style.codes if isinstance(style, StyleCode) else self.codes(style) for style, _ in parts]
@@ -146,21 +150,22 @@ def normalised(parts: Sequence[Part]) -> tuple[Part, ...]:
     return tuple((style, weight / total) for style, weight in parts)
 
 
-def picture_of(name: str) -> Path:
-    """The picture that shows a named style: data/styles/comic/07.jpg for comic-07."""
+def picture_of(name: str, folder: Path = PICTURES) -> Path:
+    """The picture that shows an exemplar: data/styles/comic/07.jpg for comic-07."""
     look, number = name.rsplit("-", 1)
-    return PICTURES / look / f"{number}.jpg"
+    return folder / look / f"{number}.jpg"
 
 
-def contact_sheet(names: Sequence[str], side: int = 128, columns: int = 12) -> Image.Image:
-    """Pictures of named styles with their names, in rows of `columns`. VToonifyError when a picture is missing."""
+def contact_sheet(table: StyleTable, side: int = 128, columns: int = 12) -> Image.Image:
+    """Pictures of a table's styles with their names, in rows of `columns`. VToonifyError when a picture is missing."""
+    names = table.names
     band, font = side // 8, ImageFont.load_default(side // 9)
     rows = -(-len(names) // columns)
     sheet = Image.new("RGB", (columns * side, rows * (side + band)), "white")
     write = ImageDraw.Draw(sheet)
     for i, name in enumerate(names):
         left, top = i % columns * side, i // columns * (side + band)
-        tile = Image.fromarray(read_image(picture_of(name))).resize((side, side), Image.Resampling.BOX)
+        tile = Image.fromarray(read_image(table.picture(name))).resize((side, side), Image.Resampling.BOX)
         sheet.paste(tile, (left, top))
         write.text((left + side / 2, top + side), name, "black", font, anchor="mt")
     return sheet

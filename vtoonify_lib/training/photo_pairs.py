@@ -17,17 +17,18 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from PIL import Image
 from tqdm.auto import tqdm
 
 from ..config import VToonifyError, exit_code
 from ..studio import shards
-from ..studio.exemplars import EXEMPLARS, PICTURE
+from ..studio.exemplars import EXEMPLARS, PICTURE, sitters
 from ..studio.filters import use_one_thread
 from ..studio.fitted_person import MARGIN, FittedPerson, canvas_camera
 from ..studio.fitting import exact
 from ..studio.kit import find_kit
 from ..studio.packing import HOLD_OUT
-from ..studio.people import person, sample_z
+from ..studio.people import Person, person, sample_z
 from ..studio.photo_cartoon import PhotoStudio
 from ..studio.photo_looks import LOOKS, exemplar, flattering, photo_look
 from ..studio.portraits import PhotoReader, as_bytes, read_labels
@@ -65,9 +66,8 @@ class Settings:
             photo_look(look)
 
 
-def render(index: int, seed: int, studio: Studio) -> tuple[FittedPerson, np.ndarray]:
-    """A synthetic person rendered by the studio, whose size is that of the canvas."""
-    who = person(sample_z(np.random.default_rng([seed, index, 77]), 1)[0])
+def render(who: Person, studio: Studio) -> tuple[FittedPerson, np.ndarray]:
+    """A person of the studio, whose size is that of the canvas, as a photograph that is fitted exactly."""
     scene = studio.sculptor.scene(who)
     scene = replace(scene, camera=canvas_camera(scene.camera, studio.height))
     drawn = studio.draw(scene, who)
@@ -144,12 +144,23 @@ def _draw_exemplars(folder: Path, settings: Settings) -> None:
 
 
 def exemplar_picture(look: str, number: int, bundle: str = "studio-t") -> np.ndarray:
-    """Somebody of the studio drawn by an exemplar at full degrees: the FFHQ square, uint8 [256,256,3]."""
+    """Somebody pleasant drawn by an exemplar at full degrees: the FFHQ square, uint8 [256,256,3]."""
     _, studio = _tools(bundle, None)
-    fit, parsing = render(number, 1, shards.studio_of(str(find_kit()), round(MARGIN * PICTURE)))
+    fit, parsing = render(sitters()[number], shards.studio_of(str(find_kit()), round(MARGIN * PICTURE)))
     drawing = studio.draw(studio.prepare(fit, parsing), exemplar(look, number), 1.0, 1.0)
     border = (fit.size - PICTURE) // 2
     return as_bytes(drawing.picture[border:border + PICTURE, border:border + PICTURE])
+
+
+def write_pictures(out: str | Path, looks: Iterable[str], bundle: str = "studio-t") -> list[Path]:
+    """OUT/LOOK/NN.jpg of every exemplar of looks, 256 px → their paths."""
+    paths = []
+    for look in looks:
+        (Path(out) / look).mkdir(parents=True, exist_ok=True)
+        for number in range(EXEMPLARS):
+            paths.append(Path(out) / look / f"{number:02d}.jpg")
+            Image.fromarray(exemplar_picture(look, number, bundle)).save(paths[-1], quality=88)
+    return paths
 
 
 def draw_style(look: str, seed: int, index: int) -> tuple[int, float, float]:
@@ -179,7 +190,8 @@ def _draw_one(folder: str, index: int) -> int:
     name = meta["people"][index]
     if name.startswith(RENDER):
         camera = shards.studio_of(str(find_kit()), settings.size)
-        read = render(int(name.removeprefix(RENDER)), settings.seed, camera)
+        seed = [settings.seed, int(name.removeprefix(RENDER)), 77]
+        read = render(person(sample_z(np.random.default_rng(seed), 1)[0]), camera)
     else:
         try:
             read = reader(name, settings.size)
@@ -237,11 +249,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--bundle", default="studio-t", help="whose landmark model and parsing net to use")
     parser.add_argument("--labels", help=".npz of landmarks and irises found by another program")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--pictures", action="store_true", help="draw the pictures of the looks' exemplars into the "
+                        "folder, LOOK/NN.jpg, and nothing else")
     parser.add_argument("--processes", type=int, help="(default: one per core)")
 
     def work() -> str:
         args = vars(parser.parse_args(arguments))
         folder, held, processes = args.pop("folder"), args.pop("hold_out"), args.pop("processes")
+        if args.pop("pictures"):
+            return f"{len(write_pictures(folder, args['looks'], args['bundle']))} pictures in {folder}"
         args["photos"], args["looks"] = tuple(args["photos"]), tuple(args["looks"])
         hold_out = _lines(held) if held else []
         if args["labels"]:

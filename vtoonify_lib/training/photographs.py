@@ -67,6 +67,7 @@ from .windows import NATURAL, Framing, PairLoader, PatchDataset, Source, natural
 WRITING = 8.0  # seconds kept for the files
 SLACK = 1.5    # of the time that the numbers took before the training: what is kept for those after it
 STYLES = "styles.safetensors"  # of what comes out: codes of a VToonify-D's styles, and of the photograph
+PICTURES = "photographs"  # folder in data/styles of what the exemplars of these looks look like
 START_DEGREE = 0.6  # of structure and colour where nothing is asked for: it flatters (`photo_looks.flattering`)
 SHOWN = 8      # held-out entries on the sheets
 
@@ -135,7 +136,7 @@ def train_photographs(job: Job, device: str | torch.device = "cpu") -> dict:
         "seconds": round(time.monotonic() - began, 1), "trained_seconds": round(clock.spent(), 1),
         "device": str(device), "sides": [source.side for source in sources],
         "entries": [len(source.pool) for source in sources], "start": bundle.name,
-        "config": job.config.to_dict(), "looks": list(job.looks),
+        "config": job.config.to_dict(), "looks": list(job.looks), "photographs": all(p.photographs for p in datasets),
         "job": {name: value for name, value in asdict(job).items() if isinstance(value, int | float)}})
 
 
@@ -264,6 +265,14 @@ def _write(job: Job, codes: np.ndarray | None, task: vtoonify.VToonifyTask, shee
     return metrics
 
 
+def _styles(looks: Sequence[str], codes: torch.Tensor) -> dict:
+    """How a bundle describes its styles; the exemplar nearest to the mean stands for a look. codes [looks,24,N]."""
+    centres = torch.linalg.vector_norm(codes - codes.mean(1, keepdim=True), dim=2).argmin(1)
+    stands = {look: f"{look}-{int(number):02d}" for look, number in zip(looks, centres, strict=True)}
+    return {"names": [f"{look}-{number:02d}" for look in looks for number in range(EXEMPLARS)], "looks": stands,
+            "start": {"style": stands[looks[0]], "structure": START_DEGREE, "color": START_DEGREE}}
+
+
 def make_bundle(out: str | Path, folder: str | Path, start: str = "studio-t", title: str | None = None) -> Bundle:
     """A bundle from the files that a job wrote to `out`; parsing net, landmarks and styles are those of `start`.
 
@@ -281,10 +290,10 @@ def make_bundle(out: str | Path, folder: str | Path, start: str = "studio-t", ti
     networks = {"vtoonify": task.vtoonify, "style_encoder": task.style}
     if is_dual(config) and (out / STYLES).is_file():
         files["styles"] = out / STYLES
-        networks["sampler"] = fit_sampler(load_file(out / STYLES)["codes"], iterations=300)
-        styles = {"names": [f"{look}-{number:02d}" for look in metrics["looks"] for number in range(EXEMPLARS)],
-                  "looks": {look: f"{look}-00" for look in metrics["looks"]},
-                  "start": {"style": f"{metrics['looks'][0]}-00", "structure": START_DEGREE, "color": START_DEGREE}}
+        codes = load_file(out / STYLES)["codes"]
+        networks["sampler"] = fit_sampler(codes, iterations=300)
+        styles = _styles(metrics["looks"], codes.reshape(len(metrics["looks"]), EXEMPLARS, -1))
+        styles |= {"pictures": PICTURES} if metrics["photographs"] else {}
     elif is_dual(config):
         if "styles" not in base.info["files"]:
             raise VToonifyError(f"{base.name} has no styles for the VToonify-D in {out}; start from one that has")

@@ -47,7 +47,7 @@ class Explorer:
         table = toonifier.styles
         self.parts: list[Part] = [(str(table.start["style"]), 1.0)]
         self.status = Status()
-        self.gallery = Gallery(table.names, self.pick)
+        self.gallery = Gallery(table, self.pick)
         self.pad = DegreePad(float(table.start["structure"]), float(table.start["color"]), lambda *_: self.redraw())
         self.layers = [widgets.FloatSlider(1.0, min=0.0, max=1.0, step=0.05, description=name, continuous_update=False)
                        for name in layer_names(toonifier.config.out_size)]

@@ -16,7 +16,7 @@ from PIL import Image
 
 from ...config import VToonifyError
 from ...media.images import read_image
-from ...styles.table import picture_of
+from ...styles.table import StyleTable
 
 PAD_CELLS = 6  # of the degree pad along each axis: degrees 0, 0.2, … 1
 THUMB = 56     # px, of a picture to click
@@ -106,11 +106,11 @@ class Gallery(widgets.VBox):
     version of ipywidgets, without JavaScript of ours.
     """
 
-    def __init__(self, names: Sequence[str], on_pick: Callable[[str], None]) -> None:
+    def __init__(self, table: StyleTable, on_pick: Callable[[str], None]) -> None:
         self.buttons: dict[str, widgets.Button] = {}
         rules, looks = [], {}
-        for name in names:
-            small = Image.fromarray(read_image(picture_of(name))).resize((THUMB, THUMB), Image.Resampling.BOX)
+        for name in table.names:
+            small = Image.fromarray(read_image(table.picture(name))).resize((THUMB, THUMB), Image.Resampling.BOX)
             address = b64encode(jpeg(np.asarray(small), 80)).decode()
             address = f'url("data:image/jpeg;base64,{address}")'
             rules.append(f".vt-{name} {{background: {address} center / cover !important}}")

@@ -19,7 +19,7 @@ from PIL import Image
 from ...config import VToonifyError
 from ...media.images import read_image
 from ...media.video import read_frames
-from ...styles.table import StyleTable, picture_of
+from ...styles.table import StyleTable
 from ..notebook_setup import on_colab
 from .parts import Gallery, jpeg
 
@@ -58,7 +58,8 @@ def style_space(table: StyleTable, on_pick: Callable[[str], None] | None = None)
     view: dict[str, Any] = {}
 
     def tell(name: str) -> None:
-        address = b64encode(jpeg(np.asarray(Image.fromarray(read_image(picture_of(name))).resize((128, 128))))).decode()
+        small = Image.fromarray(read_image(table.picture(name))).resize((128, 128))
+        address = b64encode(jpeg(np.asarray(small))).decode()
         said.value = f'<b>{name}</b><br><img src="data:image/jpeg;base64,{address}">'
 
     def pick(name: str) -> None:
@@ -69,7 +70,7 @@ def style_space(table: StyleTable, on_pick: Callable[[str], None] | None = None)
         if on_pick:
             on_pick(name)
 
-    gallery = Gallery(table.names, pick)
+    gallery = Gallery(table, pick)
     try:
         figure, view["scatters"] = _scatters(points, looks, table.names, tell, pick)
         _label_axes(figure, "PC 1", "PC 2", "PC 3")
