@@ -20,7 +20,6 @@ from vtoonify_lib.apps.evaluate_photos import (
 )
 from vtoonify_lib.config import VToonifyError
 from vtoonify_lib.inference.toonifier import Toonifier
-from vtoonify_lib.styles.request import AS_TRAINED
 
 
 @pytest.fixture
@@ -35,7 +34,7 @@ def test_a_bundle_that_keeps_the_photograph_and_one_that_draws_noise(folder, det
     def identity(picture, _):
         return np.array(Image.fromarray(picture).resize((8, 8)), float).ravel()
 
-    evaluator = PhotoEvaluator({"detailed": Toonifier(detailed), "tiny": toonifier}, AS_TRAINED, None, "film",
+    evaluator = PhotoEvaluator({"detailed": Toonifier(detailed), "tiny": toonifier}, None,
                                identity=identity)
     results = evaluate(folder.glob("*.png"), evaluator, folder / "sheet.jpg", progress=False)
     assert results["count"] == 2 and list(results["refused"]) == ["nobody.png"]

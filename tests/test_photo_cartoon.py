@@ -16,7 +16,7 @@ from vtoonify_lib.studio.exemplars import EXEMPLARS
 from vtoonify_lib.studio.filters import blur, luma, masked_blur
 from vtoonify_lib.studio.geometry import project
 from vtoonify_lib.studio.people import person, unit_target
-from vtoonify_lib.studio.photo_looks import FILM, LOOKS, exemplar, flattering
+from vtoonify_lib.studio.photo_looks import FILM, LOOKS, exemplar, flattering, photo_look
 from vtoonify_lib.studio.photo_warp import carried, fetch_at
 
 
@@ -378,6 +378,7 @@ def test_exemplars_differ_in_every_way_and_stay_what_they_are(photo_studio, plai
         assert np.ptp([value(look) for look in made]) > 0.05
     pictures = [photo_studio.draw(plain, look, 1.0, 1.0).picture for look in made[:3]]
     assert min(np.abs(a - b).mean() for i, a in enumerate(pictures) for b in pictures[:i]) > 0.004
+    assert photo_look("comic-07") is exemplar("comic", 7) and photo_look("comic") is LOOKS["comic"]
     for look, number, reason in (("oil", 0, "no look 'oil'"), ("film", EXEMPLARS, f"no exemplar {EXEMPLARS}")):
         with pytest.raises(VToonifyError, match=reason):
             exemplar(look, number)

@@ -350,7 +350,8 @@ COMMANDS: tuple[tuple[Any, ...], ...] = (  # function, what it does, options
     (_portrait, "draw a photograph out of itself: large, sharp, some seconds", {
         "input": _option("photograph", "IN"),
         "output": _option("picture file to write; its ending says the format", "OUT"),
-        "--look": _option("film, comic, paint or caricature (default: film)", "X", default="film"),
+        "--look": _option("film, comic, paint, caricature, or an exemplar such as comic-07 (default: film)", "X",
+                          default="film"),
         "--structure": _option("from 0, the person's proportions, to 1, the look's (default: what suits)", "X",
                                type=float),
         "--color": _option("from 0, the photograph's colours, to 1, the look's (default: 0.5)", "X", type=float,

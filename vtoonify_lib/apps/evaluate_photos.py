@@ -71,12 +71,17 @@ class Measured(NamedTuple):
 
 @dataclass(frozen=True)
 class PhotoEvaluator:
-    """Evaluates photographs one by one, see `evaluate`."""
+    """Evaluates photographs one by one, see `evaluate`.
+
+    style  a look, or one of its exemplars: the studio's, and that of bundles with styles
+    structure, color  degrees; structure None: what suits the person in the studio, what a bundle starts with
+    """
 
     toonifiers: dict[str, Toonifier]
-    look: Look
     studio: Portraitist | None
-    target_look: str
+    style: str = "film"
+    structure: float | None = None
+    color: float = 0.5
     vgg: VGGFeatures | None = None
     identity: Identity | None = None
 
@@ -89,7 +94,7 @@ class PhotoEvaluator:
         rows, shown = [], []  # shown: pictures below each other, with their faces
         for name, toonifier in self.toonifiers.items():
             try:
-                drawn = _draw(toonifier, canvas, target, self.look)
+                drawn = self._draw(toonifier, canvas, target)
             except VToonifyError as error:
                 return str(error)
             rows.append({"bundle": name, **self._row(drawn, drawn.picture, drawn.drawn_face),
@@ -109,8 +114,21 @@ class PhotoEvaluator:
         read = self.studio.reader(path, CANVAS)
         if isinstance(read, str):
             return read
-        drawing = self.studio.drawing(*read, self.target_look)
+        drawing = self.studio.drawing(*read, self.style, self.structure, self.color)
         return as_bytes(read[0].photo), as_bytes(drawing.picture)
+
+    def _draw(self, toonifier: Toonifier, canvas: np.ndarray, target: np.ndarray | None) -> DrawnPhoto:
+        """A photograph by one bundle. VToonifyError where there is no face."""
+        face, scale = toonifier.face_in(canvas), toonifier.config.scale
+        look = toonifier.resolve(
+            Look(self.style, self.structure, self.color) if toonifier.bundle.styles else AS_TRAINED)
+        picture = toonifier.painter(toonifier.style_code(face.aligned, look), look)(face.crop[None])[0]
+        crop = cut(canvas, face.plan, grow=scale)
+        wanted = None if target is None else cut(target, face.plan, grow=scale)
+        faces = [None if p is None else next(iter(toonifier.finder.faces(p)), None) for p in (crop, picture, wanted)]
+        if faces[0] is None:
+            raise VToonifyError("the face is lost in the crop")
+        return DrawnPhoto(crop, picture, wanted, *faces)
 
     def _row(self, drawn: DrawnPhoto, picture: np.ndarray, face: Face | None) -> dict[str, float]:
         row = {"found": float(face is not None)}
@@ -211,18 +229,6 @@ def our_identity(bundle: str = "studio-d") -> Identity:
     return code
 
 
-def _draw(toonifier: Toonifier, canvas: np.ndarray, target: np.ndarray | None, look: Look) -> DrawnPhoto:
-    face, scale = toonifier.face_in(canvas), toonifier.config.scale
-    look = toonifier.resolve(look if toonifier.bundle.styles else AS_TRAINED)
-    picture = toonifier.painter(toonifier.style_code(face.aligned, look), look)(face.crop[None])[0]
-    crop = cut(canvas, face.plan, grow=scale)
-    wanted = None if target is None else cut(target, face.plan, grow=scale)
-    faces = [None if p is None else next(iter(toonifier.finder.faces(p)), None) for p in (crop, picture, wanted)]
-    if faces[0] is None:
-        raise VToonifyError("the face is lost in the crop")
-    return DrawnPhoto(crop, picture, wanted, *faces)
-
-
 def contact_sheet(tiles: list[np.ndarray], width: int) -> Image.Image:
     """Pictures of one height, set in lines of at most `width` pixels."""
     lines: list[list[np.ndarray]] = [[]]
@@ -248,9 +254,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                                      description=__doc__.splitlines()[0])
     parser.add_argument("source", type=Path, help="folder of photographs, or a text file with one a line")
     parser.add_argument("--bundle", nargs="+", default=[DEFAULT_BUNDLE], help="one or several")
-    parser.add_argument("--look", default="film", help="look of the studio's drawing (default: %(default)s)")
-    parser.add_argument("--style", help="exemplar, for bundles that have several")
-    parser.add_argument("--structure", type=float, help="structure degree")
+    parser.add_argument("--look", default="film", help="of the studio's drawing and of bundles with styles: a look, or "
+                        "one of its exemplars such as comic-07 (default: %(default)s)")
+    parser.add_argument("--structure", type=float, help="structure degree (default: what suits the person)")
+    parser.add_argument("--color", type=float, default=0.5, help="colour degree (default: %(default)s)")
     parser.add_argument("--no-studio", action="store_true", help="hold nothing against the studio's own drawing")
     parser.add_argument("--identity", help="dlib's face recognition model, a file; or 'ours'")
     parser.add_argument("--vgg", help="VGG-16 features, a file of training.vgg (default: our parsing net's)")
@@ -262,8 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         identity = None if not args.identity else (
             our_identity() if args.identity == "ours" else dlib_identity(args.identity))
         evaluator = PhotoEvaluator({name: Toonifier.load(name) for name in args.bundle},
-                                   Look(style=args.style, structure=args.structure) if args.style else AS_TRAINED,
-                                   None if args.no_studio else Portraitist(), args.look,
+                                   None if args.no_studio else Portraitist(), args.look, args.structure, args.color,
                                    load_vgg(args.vgg, "cpu") if args.vgg else None, identity)
         results = evaluate(_photographs(args.source), evaluator, args.sheet)
         if args.json:

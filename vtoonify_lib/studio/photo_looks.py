@@ -87,7 +87,10 @@ def flattering(fit: FittedPerson) -> float:
 
 
 def photo_look(name: str) -> PhotoLook:
-    """The look of a name; VToonifyError where there is none."""
+    """The look of a name, or an exemplar of one, such as comic-07; VToonifyError where there is none."""
+    look, _, number = name.rpartition("-")
+    if look in LOOKS and number.isdecimal():
+        return exemplar(look, int(number))
     if name not in LOOKS:
         raise VToonifyError(f"there is no look {name!r} for photographs; choose one of {', '.join(LOOKS)}")
     return LOOKS[name]

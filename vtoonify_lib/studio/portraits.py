@@ -89,7 +89,7 @@ class Portraitist:
         """The square around the largest face, drawn.
 
         photo      file, or uint8 [H,W,3]
-        look       one of `photo_looks.LOOKS`
+        look       one of `photo_looks.LOOKS`, or one of its exemplars, such as comic-07
         structure, color  degrees in [0,1]; structure None: what suits the person
         size       side of the square in pixels, one of SIZES or between; None: MOST_ENLARGED times the photograph's, at
                    most LARGEST
