@@ -263,3 +263,27 @@ def test_bicubic_windows_do_not_show_where_they_were_cut(looks):
     whole = windows.fetch(picture, windows.window_grid(theta, 0, 0, 64, 64, 64))
     part = windows.fetch(picture, windows.window_grid(theta, 20, 20, 16, 64, 64))
     assert torch.allclose(part, whole[:, 20:36, 20:36], atol=2e-2)
+
+
+def chosen(looks, exemplars, shares=()):
+    """Look and structure degree of each of 2,000 entries."""
+    dataset = made(looks, ("storybook", "comic"))
+    dataset = PatchDataset(dataset.sources, dataset.looks, dataset.framing, 6, 3, exemplars, shares)
+    source, rng = dataset.sources[0], np.random.default_rng(0)
+    found = [dataset._chosen(source, rng) for _ in range(2000)]
+    return np.array([(kind, looks["storybook_structure"][entry]) for kind, entry in found]).T
+
+
+def test_looks_are_drawn_by_their_shares(looks):
+    assert chosen(looks, None)[0].mean() == pytest.approx(0.5, abs=0.04)
+    assert chosen(looks, None, (1, 3))[0].mean() == pytest.approx(0.75, abs=0.04)
+    for shares in ((1,), (1, 0), (1, 2, 3)):
+        with pytest.raises(VToonifyError, match="2 looks got the shares"):
+            chosen(looks, None, shares)
+
+
+def test_of_exemplars_strong_drawings_are_seen_more_often(looks):
+    """2 of 9 entries are weak: of two in a row, both are rarely. Without exemplars all are seen alike."""
+    weak = [float((chosen(looks, exemplars)[1] < 1).mean()) for exemplars in (None, object())]
+    assert weak[0] == pytest.approx(2 / 9, abs=0.03)
+    assert weak[1] == pytest.approx(0.3 * 2 / 9 + 0.7 * 4 / 81, abs=0.025)

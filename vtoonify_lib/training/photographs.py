@@ -95,6 +95,7 @@ class Job:
     workers: int = 0
     lr: float = 1e-3
     eyes: float = 0.0
+    shares: tuple[float, ...] = ()  # of the looks, beside each other
     zoom: tuple[float, float] = (0.8, 1.25)
     vgg: str | None = None  # a file; "none": without; None: the installed package
     vgg_square: int = 256
@@ -145,7 +146,7 @@ def _train(job: Job, sources: Sequence[Source], task: vtoonify.VToonifyTask, par
            device: str | torch.device) -> vtoonify.VToonifyTask:
     flow = job.config.in_size * job.config.detail // (2 * HANDOFF) if job.config.detail else 0
     framing = Framing(job.window, job.config.scale, job.zoom, face=task.style.image_size, flow_step=flow)
-    patches = PatchDataset(sources, job.looks, framing, job.batch, job.seed, exemplars)
+    patches = PatchDataset(sources, job.looks, framing, job.batch, job.seed, exemplars, job.shares)
     pairs = PairLoader(patches, device, job.workers, codes)
     criterion = OurLosses(parsing) if vgg is None else SharpLosses(parsing, vgg, job.vgg_square, job.vgg_weight)
 
@@ -342,6 +343,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             ("judged", int, "held-out entries for the numbers"), ("seed", int, "of all that is random")):
         parser.add_argument(f"--{name}", type=kind, default=defaults[name.replace("-", "_")],
                             help=text if "default" in text else f"{text} (default: %(default)s)")
+    parser.add_argument("--shares", nargs="+", type=float, default=(), help="how often each look is drawn, beside the "
+                        "others (default: all alike)")
     parser.add_argument("--zoom", nargs=2, type=float, default=defaults["zoom"], help="least and largest")
     args = vars(parser.parse_args(arguments))
     bundle, device, looks, size, detail = (args.pop(name) for name in ("bundle", "device", "look", "config", "detail"))
@@ -356,10 +359,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         torch.backends.cuda.matmul.allow_tf32 = True
         backbone = "toonify" if len(looks) == 1 else "dualstylegan"
         work = args.pop("work") or args["out"].with_name(args["out"].name + "-work")
-        metrics = train_photographs(Job(**{**args, "data": tuple(args["data"]), "zoom": tuple(args["zoom"])},
-                                        looks=tuple(looks), work=work,
-                                        config=replace(SIZES[size], backbone=backbone, detail=detail)),
-                                    pick_device(device))
+        args |= {name: tuple(args[name]) for name in ("data", "zoom", "shares")}
+        config = replace(SIZES[size], backbone=backbone, detail=detail)
+        metrics = train_photographs(Job(**args, looks=tuple(looks), work=work, config=config), pick_device(device))
     except VToonifyError as error:
         parser.exit(2, f"error: {error}\n")
     for when in ("before", "after"):

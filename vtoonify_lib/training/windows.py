@@ -34,6 +34,7 @@ COARSE_SHARE, COARSE = 0.25, (1.3, 4.0)  # of the detailed inputs that are enlar
 DEGRADED_SHARE = 0.4  # of the inputs with detail that are degraded; most stay sharp: their pixels are carried over
 COVER_SHARE, COVER = 0.15, (0.08, 0.22)  # of the pairs with something in front; its half axes, in shares of the window
 FACE_SHARE, EYE_SHARE = 0.9, 0.6  # of the windows that have a landmark in them; of these, one of the eyes
+STRONGER = 0.7  # how often the stronger of two drawings is taken: a weak one is hardly more than its photograph
 NATURAL = 0.15  # that faces may be larger or smaller than in use: the zoom of the windows covers it
 MARGIN = 4  # px around what is read, for the bicubic filter
 
@@ -87,17 +88,21 @@ class PatchDataset(Dataset):
     sources    take turns, entry by entry, so that two give half of a batch each
     looks      of the drawings; each entry of a batch is drawn in a random one of them
     exemplars  of these looks, for VToonify-D
+    shares     how often each look is drawn, beside the others (default: all alike)
     """
 
     def __init__(self, sources: Sequence[Source], looks: Sequence[str], framing: Framing, batch: int, seed: int,
-                 exemplars: Exemplars | None = None) -> None:
+                 exemplars: Exemplars | None = None, shares: Sequence[float] = ()) -> None:
+        shares = np.array(shares or [1.0] * len(looks))
+        if len(shares) != len(looks) or not (shares > 0).all():
+            raise VToonifyError(f"{len(looks)} looks got the shares {shares.tolist()}; give a positive number for each")
         for source in sources:
             need = framing.side * framing.scale
             if source.side < need or not len(source.pool):
                 raise VToonifyError(f"{source.pairs.folder} has {len(source.pool)} entries of {source.side} px to "
                                     f"train on; windows need one of {need} px at least")
         self.sources, self.looks, self.framing, self.batch, self.seed = tuple(sources), looks, framing, batch, seed
-        self.exemplars = exemplars
+        self.exemplars, self.shares = exemplars, shares / shares.sum()
 
     def __getitem__(self, i: int) -> dict[str, Tensor]:
         rng = np.random.default_rng([self.seed, i])
@@ -105,8 +110,9 @@ class PatchDataset(Dataset):
         return {name: torch.stack([torch.as_tensor(row[name]) for row in rows]) for name in rows[0]}
 
     def _entry(self, source: Source, rng: np.random.Generator) -> dict[str, Tensor | np.ndarray | float]:
-        pairs, framing, kind = source.pairs, self.framing, int(rng.integers(len(self.looks)))
-        entry, look = int(source.pool[rng.integers(len(source.pool))]), self.looks[kind]
+        pairs, framing = source.pairs, self.framing
+        kind, entry = self._chosen(source, rng)
+        look = self.looks[kind]
         moved = bool(rng.random() < framing.moved)
         theta, window = self._place(np.array(pairs["photo_landmarks"][entry]) / source.size, source.side, moved, rng,
                                     mirrored=not pairs.photographs)
@@ -134,6 +140,14 @@ class PatchDataset(Dataset):
             index = np.array([self.exemplars.per_look * kind + int(pairs[f"{look}_style"][entry])])
             row |= {"index": int(index[0]), "exemplar": _bytes(self.exemplars.draw(index, rng)[0] * 127.5 + 127.5)}
         return row
+
+    def _chosen(self, source: Source, rng: np.random.Generator) -> tuple[int, int]:
+        """Number of a look, and an entry; of exemplars STRONGER of the time the one of two with more of the style."""
+        kind = int(rng.choice(len(self.looks), p=self.shares))
+        first, other = source.pool[rng.integers(len(source.pool), size=2)].tolist()
+        if self.exemplars is None or rng.random() > STRONGER:
+            return kind, first
+        return kind, max(first, other, key=lambda entry: _number(source.pairs, f"{self.looks[kind]}_structure", entry))
 
     def _flow(self, move: np.ndarray, grid: Tensor, theta: Tensor, source: Source) -> Tensor:
         """Where the window's drawing has its pixels from, in input pixels: [2,h,w], one per `framing.flow_step` pixels.
