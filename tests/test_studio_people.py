@@ -113,10 +113,10 @@ def test_normals_are_weighted_by_area():
 
 # -- without a kit ------------------------------------------------------------------------------------------------
 def test_a_missing_kit_is_explained(tmp_path, monkeypatch):
-    with pytest.raises(VToonifyError, match=f"no portrait_kit.npz in {tmp_path}; .*CC0 .*{KIT_VARIABLE}"):
+    with pytest.raises(VToonifyError, match=f"no props.npz in {tmp_path}; .*CC0 .*{KIT_VARIABLE}"):
         find_kit(tmp_path)
     monkeypatch.setenv(KIT_VARIABLE, str(tmp_path))
-    with pytest.raises(VToonifyError, match=f"no portrait_kit.npz in {tmp_path}"):
+    with pytest.raises(VToonifyError, match=f"no props.npz in {tmp_path}"):
         find_kit()
 
 
