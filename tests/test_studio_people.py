@@ -123,7 +123,7 @@ def test_a_missing_kit_is_explained(tmp_path, monkeypatch):
 def test_the_kit_comes_with_the_repository(monkeypatch):
     monkeypatch.delenv(KIT_VARIABLE, raising=False)
     assert find_kit() == Path(__file__).parents[1] / "data" / "portrait_kit"
-    assert len(list((find_kit() / "textures").glob("*.png"))) == 35
+    assert len(list((find_kit() / "textures").glob("*.png"))) == 23
 
 
 @pytest.mark.parametrize("command", [shards.main, clips.main])
