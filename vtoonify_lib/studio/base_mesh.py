@@ -80,16 +80,16 @@ def _read(folder: Path, version: str) -> dict[str, np.ndarray]:
         mesh, old = _cut(*_read_obj(folder / "mpfb2" / "3dobjs" / "base.obj"))
         new = np.full(old.max() + 1, -1, np.int32)
         new[old] = np.arange(len(old))
-        files = [*_target_files(folder)]
-        targets = {name: target for name, path in files if len((target := _read_target(path, new))[0])}
-    except (OSError, ValueError, IndexError) as error:
+        moves = {name: _read_target(path, new) for name, path in _target_files(folder)}
+        moves = {name: move for name, move in moves.items() if len(move[0])}
+        where, deltas = zip(*moves.values(), strict=True)
+    except (OSError, EOFError, ValueError, IndexError) as error:
         raise _another(version, f"its files cannot be read ({error})") from error
-    if (found := (len(mesh["vertices"]), len(mesh["triangles"]))) != (VERTICES, TRIANGLES) or not targets:
+    if (found := (len(mesh["vertices"]), len(mesh["triangles"]))) != (VERTICES, TRIANGLES):
         raise _another(version, f"it has {found[0]} vertices and {found[1]} triangles above the chest, not {VERTICES} "
                                 f"and {TRIANGLES}")
-    where, deltas = zip(*targets.values(), strict=True)
     return mesh | {
-        "target_names": np.array([*targets]), "target_ptr": np.cumsum([0, *map(len, where)]),
+        "target_names": np.array([*moves]), "target_ptr": np.cumsum([0, *map(len, where)]),
         "target_vertex": np.concatenate(where), "target_delta": np.concatenate(deltas)}
 
 
