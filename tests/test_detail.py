@@ -15,6 +15,7 @@ from people import photograph, scene, write_clip
 from vtoonify_lib.config import INPUT_CHANNELS, TINY, VToonifyConfig, VToonifyError
 from vtoonify_lib.faces.crop import cut
 from vtoonify_lib.inference.toonifier import Toonifier
+from vtoonify_lib.media.images import sharpened
 from vtoonify_lib.media.video import read_frames
 from vtoonify_lib.models.detail import detail_of, warp, with_detail
 from vtoonify_lib.training.starting import initial_task
@@ -111,3 +112,12 @@ def test_a_clip_that_is_carried_over_stays_as_it_is(detailed, tmp_path, frame):
         assert drawn[0].shape[0] % 64 == 0 and Toonifier(detailed).finder.faces(drawn[0])
     told = json.loads(card.with_suffix(".json").read_text())
     assert told["equivariance"] < 3, "a photograph that is carried over moves with the camera"
+
+
+def test_pictures_are_sharpened_as_the_bundle_says(detailed):
+    """In use alone: the network itself, and what is trained further from it, know nothing of it."""
+    plain, sharp = Toonifier(detailed), Toonifier(replace(detailed, info={
+        **detailed.info, "config": {**detailed.config.to_dict(), "sharpen": 0.5}}))
+    assert sharp.config.sharpen == 0.5
+    assert np.array_equal(sharp.image(photograph()), sharpened(plain.image(photograph())[None], 0.5)[0])
+    assert initial_task(sharp.bundle, detailed.config).vtoonify.config == sharp.config

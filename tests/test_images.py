@@ -10,7 +10,7 @@ from people import scene
 from PIL import Image
 
 from vtoonify_lib.config import VToonifyError
-from vtoonify_lib.media.images import check_output, read_image, to_image, to_tensor, write_image
+from vtoonify_lib.media.images import check_output, read_image, sharpened, to_image, to_tensor, write_image
 
 
 def picture_file(path, kind):
@@ -113,3 +113,16 @@ def test_tensor_conversions_are_inverse():
     assert np.array_equal(to_image(to_tensor(rgb))[0], rgb)
     assert to_tensor(rgb).min() == -1 and to_tensor(rgb).max() == 1
     assert to_image(torch.tensor([[[-9.0, 9.0]]] * 3)).tolist() == [[[0, 0, 0], [255, 255, 255]]]
+
+
+def test_sharpening_adds_what_is_fine_and_nothing_else():
+    """A wave of 4 px grows by nearly all of the amount, one of 40 px hardly; flat parts stay as they are."""
+    x = np.arange(160)
+    waves = {length: np.repeat((127 + 40 * np.sin(2 * np.pi * x / length)).astype(np.uint8)[None], 20, 0)
+             for length in (4, 40)}
+    for length, low, high in ((4, 1.15, 1.2), (40, 0.99, 1.02)):
+        picture = np.repeat(waves[length][..., None], 3, -1)
+        grown = sharpened(picture[None], 0.2)[0]
+        assert low < grown[:, 20:-20].std() / picture[:, 20:-20].std() < high
+    flat = np.full((2, 9, 9, 3), 200, np.uint8)
+    assert np.array_equal(sharpened(flat, 0.5), flat) and sharpened(flat, 0.0) is flat

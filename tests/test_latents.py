@@ -57,12 +57,13 @@ def test_to_plus():
         latents.to_plus(torch.zeros(2, 9, 4), 10)
 
 
-@pytest.mark.parametrize("config", [TINY, STUDIO, PUBLISHED, replace(STUDIO, face_size=256)])
+@pytest.mark.parametrize("config", [TINY, STUDIO, PUBLISHED, replace(STUDIO, face_size=256),
+                                    replace(STUDIO, detail=4, sharpen=0.2)])
 def test_configs_round_trip(config):
     import json
 
     assert VToonifyConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
-    assert config.scale * config.in_size == config.out_size
+    assert config.generator_scale * config.in_size == config.out_size
 
 
 @pytest.mark.parametrize("make, message", [
@@ -72,6 +73,7 @@ def test_configs_round_trip(config):
     (lambda: VToonifyConfig(GeneratorConfig.published(64), 64), "power of two from 32 to 32"),
     (lambda: VToonifyConfig(GeneratorConfig.published(64), 32, "stylegan3"), "one of toonify, dualstylegan"),
     (lambda: replace(TINY, face_size=8), "face_size is 8"),
+    (lambda: replace(TINY, sharpen=-0.1), "sharpen is -0.1"),
     (lambda: GeneratorConfig.from_dict({"size": 64}), "incomplete"),
     (lambda: VToonifyConfig.from_dict({"in_size": 32}), "incomplete"),
 ])

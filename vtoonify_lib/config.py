@@ -26,6 +26,8 @@ INPUT_CHANNELS = 3 + PARSING_CLASSES
 
 BACKBONES = ("toonify", "dualstylegan")
 
+MOST_SHARPENED = 2.0
+
 MOST_LAYERS = 64
 """Of a mapping network; published ones have 8. A damaged description must not keep us busy making layers."""
 
@@ -148,6 +150,7 @@ class VToonifyConfig:
     detail     pixels of the photograph per input pixel and side, which the network reads beside its input and carries
                over into a picture of as many pixels (`models.detail`): out_size/in_size, or a multiple of it. None: the
                published form, which knows the photograph at input size only
+    sharpen    how much finest detail is amplified in pictures, in use and not in training (`media.images.sharpened`)
     """
 
     generator: GeneratorConfig
@@ -155,6 +158,7 @@ class VToonifyConfig:
     backbone: str = "toonify"
     face_size: int | None = None
     detail: int | None = None
+    sharpen: float | None = None
 
     def __post_init__(self) -> None:
         if self.backbone not in BACKBONES:
@@ -167,6 +171,8 @@ class VToonifyConfig:
         if self.detail is not None and (self.detail < 1 or self.detail % self.generator_scale):
             raise VToonifyError(f"detail is {self.detail}; it must be a multiple of {self.generator_scale} (out_size "
                                 "over in_size), or None")
+        if self.sharpen is not None and not 0 <= self.sharpen <= MOST_SHARPENED:
+            raise VToonifyError(f"sharpen is {self.sharpen}; it must be from 0 to {MOST_SHARPENED:g}, or None")
 
     @property
     def framing_size(self) -> int:
@@ -204,7 +210,9 @@ class VToonifyConfig:
         """Reverse of :meth:`to_dict`."""
         try:
             sizes = (None if data.get(name) is None else int(data[name]) for name in ("face_size", "detail"))
-            return cls(GeneratorConfig.from_dict(data["generator"]), int(data["in_size"]), data["backbone"], *sizes)
+            sharpen = None if data.get("sharpen") is None else float(data["sharpen"])
+            return cls(GeneratorConfig.from_dict(data["generator"]), int(data["in_size"]), data["backbone"], *sizes,
+                       sharpen)
         except VToonifyError:
             raise
         except (KeyError, OverflowError, TypeError, ValueError) as error:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..faces.parsing_maps import SteadyParsing, network_input, parsing_logits, person_mask
 from ..faces.preprocessing import Preprocessing
-from ..media.images import to_tensor
+from ..media.images import sharpened, to_tensor
 from ..models import folded
 from ..models.detail import with_detail
 from ..models.devices import memory_errors, pick_dtype
@@ -43,7 +43,11 @@ class Engine(ABC):
     precision: str
 
     def __init__(self, bundle: Bundle, device: torch.device, preprocessing: Preprocessing) -> None:
-        self.bundle, self.device, self.to_image = bundle, device, preprocessing.to_image
+        self.bundle, self.device, self._to_image = bundle, device, preprocessing.to_image
+
+    def to_image(self, drawn: Tensor) -> np.ndarray:
+        """What the network draws, [B,3,sH,sW] in about [−1,1], as pictures; sharpened where its bundle says so."""
+        return sharpened(self._to_image(drawn), self.bundle.config.sharpen or 0.0)
 
     @abstractmethod
     def encode(self, aligned: np.ndarray) -> Tensor:

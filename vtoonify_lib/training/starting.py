@@ -30,15 +30,20 @@ def initial_task(bundle: Bundle, config: VToonifyConfig | None = None) -> VTooni
     impossible.
     """
     config, task = config or replace(bundle.config, backbone="dualstylegan"), task_from_bundle(bundle)
-    if replace(task.vtoonify.config, face_size=config.face_size) == config:
+    if _same_network(task.vtoonify.config, config):
         return task
     if is_dual(bundle.config):
         raise VToonifyError(f"{bundle.name} is a VToonify-D for {bundle.config.in_size} → {bundle.config.out_size} px; "
                             "one of another kind or size has to start from a bundle with a VToonify-T")
     simple = replace(config, backbone="toonify")
-    if replace(bundle.config, face_size=simple.face_size) != simple:
+    if not _same_network(bundle.config, simple):
         task = grown_task(task, simple)
     return dual_task(task, config) if is_dual(config) else task
+
+
+def _same_network(one: VToonifyConfig, other: VToonifyConfig) -> bool:
+    """Whether both have the same weights, however they are used."""
+    return replace(one, face_size=other.face_size, sharpen=other.sharpen) == other
 
 
 def is_dual(config: VToonifyConfig) -> bool:
