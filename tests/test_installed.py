@@ -35,10 +35,10 @@ def test_an_installed_copy_finds_its_data(installed, tmp_path):
             "from vtoonify_lib.inference.toonifier import SAMPLE, Toonifier;"
             "from vtoonify_lib.studio.kit import KIT, PROPS; from vtoonify_lib.styles.table import PICTURES;"
             "assert vtoonify_lib.__file__.startswith(sys.argv[1]), vtoonify_lib.__file__;"
-            "assert SAMPLE.is_file() and (KIT / PROPS).is_file() and (PICTURES / 'comic').is_dir();"
+            "assert SAMPLE.is_file() and (KIT / PROPS).is_file() and (PICTURES / 'photographs' / 'comic').is_dir();"
             "print(*(bundle.name for bundle in list_bundles()));"
             "print(Toonifier.load(device='cpu').image(SAMPLE.with_name('portrait_1.jpg')).shape)")
     done = subprocess.run([sys.executable, "-c", code, str(installed)], capture_output=True, text=True, check=True,
                           cwd=tmp_path, env={"PYTHONPATH": str(installed), "PATH": "", "HOME": str(tmp_path)})
     bundles, shape = done.stdout.splitlines()
-    assert {"studio-t", "studio-d"} <= set(bundles.split()) and shape.endswith(" 3)")
+    assert {"film", "looks", "studio-t", "studio-d"} <= set(bundles.split()) and shape.endswith(" 3)")

@@ -190,7 +190,7 @@ def test_style_pictures_and_files_that_are_none(toonifier, bundle, tiny_bundle, 
     for name, fact in (("x.npy", ".safetensors"), ("none/x.safetensors", tmp_path / "none")):
         with refuses("unwritable", fact):
             save_style(tmp_path / name, style, bundle)
-    with refuses("unable", "tiny", "studio-d"):
+    with refuses("unable", "tiny", "looks"):
         Toonifier.load(tiny_bundle.folder, "cpu").style_of(photograph())
 
 

@@ -275,7 +275,7 @@ def test_what_goes_wrong_within_another_step_stays_to_be_read(explorer, styled, 
 
 
 def test_a_bundle_without_styles_is_refused(toonifier):
-    with pytest.raises(VToonifyError, match="tiny has no styles to explore; load studio-d"):
+    with pytest.raises(VToonifyError, match="tiny has no styles to explore; load looks"):
         panels.Explorer(toonifier, PORTRAIT)
 
 

@@ -152,7 +152,7 @@ def test_looks_that_a_checkpoint_has_not(ready, tmp_path, name, look, message):
 @pytest.mark.parametrize("wish", [{"style": 0}, {"structure": 0.5}, {"color": 0}])
 def test_our_bundle_has_one_look(toonifier, wish):
     assert toonifier.preprocessing is OURS
-    with pytest.raises(VToonifyError, match=f"tiny has one look, .* drop --{next(iter(wish))}, or load studio-d or a"):
+    with pytest.raises(VToonifyError, match=f"tiny has one look, .* drop --{next(iter(wish))}, or load looks or a"):
         toonifier.image(photograph(), look=Look(**wish))
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..styles.request import Look
 
 USAGE_ERROR, INTERRUPTED = 2, 130
-STYLED = "studio-d"  # the bundle of ours that has styles
+STYLED = "looks"  # the bundle of ours that is used where a style is asked for
 OTHERS_SHOWN = 8
 
 
@@ -309,7 +309,7 @@ DEVICE = {"--device": _option("(default: %(default)s)", default="auto")}
 STYLED_BUNDLE = {"--bundle": _option("(default: %(default)s)", "NAME", default=STYLED)}
 COMMON = {
     "--bundle": _option("model bundle: a name from `vtoonify models`, or a folder (default: film; where a style is "
-                        "asked for, studio-d); a published one is fetched if need be", "NAME"),
+                        "asked for, looks); a published one is fetched if need be", "NAME"),
     "--device": _option("auto, cpu, cuda, cuda:1, mps; for a batch also several: cuda:0,cuda:1 (default: %(default)s)",
                         default="auto"),
     "--from": _option("where to get a published bundle from: a folder with its files, or an address (default: its "

@@ -104,7 +104,7 @@ class Stylizer:
 
     def _needs_styles(self) -> None:
         if self.styles is None:
-            raise VToonifyError(f"{self.bundle.name} cannot take the style of a picture; load studio-d", code="unable")
+            raise VToonifyError(f"{self.bundle.name} cannot take the style of a picture; load looks", code="unable")
 
     # ------------------------------------------------------------------ the networks
     def style_code(self, aligned: np.ndarray, look: Look | ResolvedLook = AS_TRAINED) -> torch.Tensor:

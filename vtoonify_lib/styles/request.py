@@ -152,7 +152,7 @@ class Look:
         for name in ("style", "structure", "color", "layers"):
             if getattr(self, name) is not None:
                 raise VToonifyError(f"{bundle.name} has one look, in one strength and in your colours; drop --{name}, "
-                                    "or load studio-d or a published style: `vtoonify models` lists them",
+                                    "or load looks or a published style: `vtoonify models` lists them",
                                     code="unable")
         return self
 

@@ -32,7 +32,7 @@ COLOURS = {"keep mine": 0.0, "half-way": 0.5, "the style's": 1.0}
 
 
 class Explorer:
-    """`Explorer(Toonifier.load("studio-d"), "me.jpg").view` is the panel, `.look` the choice, `.picture` the result.
+    """`Explorer(Toonifier.load("looks"), "me.jpg").view` is the panel, `.look` the choice, `.picture` the result.
 
     source  a portrait: path, array or Pillow picture; another one can be opened in the panel
     out     folder for clips and recipes
@@ -42,7 +42,7 @@ class Explorer:
     def __init__(self, toonifier: Toonifier, source: str | Path | np.ndarray | Image.Image = PORTRAIT,
                  out: str | Path = "out") -> None:
         if toonifier.styles is None:
-            raise VToonifyError(f"{toonifier.bundle.name} has no styles to explore; load studio-d")
+            raise VToonifyError(f"{toonifier.bundle.name} has no styles to explore; load looks")
         self.toonifier, self.out, self._quiet = toonifier, Path(out), False
         table = toonifier.styles
         self.parts: list[Part] = [(str(table.start["style"]), 1.0)]
