@@ -115,13 +115,6 @@ def test_degrees_that_go_back_are_not_monotone(trials, who):
     assert found["monotone"] == 0.5 and 0.4 < found["rank"] < 0.8
 
 
-def test_spearman():
-    x = np.arange(5.0)
-    assert report.spearman(x, x**3) == pytest.approx(1) and report.spearman(x, -x) == pytest.approx(-1)
-    assert report.spearman(x, np.ones(5)) == 0
-    assert report.spearman(x, np.array([0, 1, 2, 4, 3])) == pytest.approx(0.9)  # 1 − 6·2/(5·24)
-
-
 def test_people_without_a_shared_exemplar(trials, who):
     alone = replace(trials, number=np.arange(4))
     assert alone.same_exemplar() == [] and trials.same_exemplar() == [(1, 0), (3, 2)]

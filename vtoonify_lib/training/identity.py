@@ -203,12 +203,7 @@ def identity_report(net: StyleEncoder, views: np.ndarray, device: str | torch.de
 
 def auc(positive: np.ndarray, negative: np.ndarray) -> float:
     """Share of (positive, negative) pairs in which the positive value is larger, ties by half: the ROC curve's area."""
-    positive, negative = positive.ravel(), negative.ravel()
-    above = ranks(np.concatenate([positive, negative]))[: len(positive)].sum()
-    return float((above - len(positive) * (len(positive) + 1) / 2) / (len(positive) * len(negative)))
+    from scipy.stats import mannwhitneyu
 
-
-def ranks(values: np.ndarray) -> np.ndarray:
-    """Rank of each value [N], from 1; equal values share the mean of theirs."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[place]
+    above = mannwhitneyu(positive.ravel(), negative.ravel(), method="asymptotic").statistic
+    return float(above / (positive.size * negative.size))

@@ -31,7 +31,7 @@ from ..studio.people import person
 from ..studio.shards import Pairs
 from ..studio.styles import at
 from . import augment
-from .identity import embed, ranks
+from .identity import embed
 from .pairs import Pair, StyleCondition
 from .vtoonify import STYLE_IMAGE, DualVToonifyTask, stylise
 
@@ -173,6 +173,8 @@ def measure(task: DrawTask, parsing: ParsingNet, identity: StyleEncoder, held_ou
                   renders are; None where no two share an exemplar
     equivariance  flicker at degree 1 in grey levels, see `metrics.equivariance`
     """
+    from scipy.stats import spearmanr  # slow to load, and only this function needs it
+
     looks: dict[str, dict[str, dict[str, float]]] = {}
     steps, alike, grey, apart = [], [], [], partial(feature_distance, parsing)
     for j, look in enumerate(held_out.looks):
@@ -194,7 +196,7 @@ def measure(task: DrawTask, parsing: ParsingNet, identity: StyleEncoder, held_ou
     ours, true = np.mean(alike, (0, 2)) if alike else (0.0, 0.0)
     return {"people": len(held_out.photo), "looks": looks, "mean": mean,
             "monotone": float((np.diff(at_degrees) > 0).all(1).mean()),
-            "rank": float(np.mean([spearman(np.array(LADDER), row) for row in rises])),
+            "rank": float(np.nan_to_num([spearmanr(LADDER, row).statistic for row in rises]).mean()),  # nan: constant
             "two_people": float(ours / true) if true else None, "equivariance": float(np.mean(grey))}
 
 
@@ -219,13 +221,6 @@ def _scores(out: np.ndarray, truth: np.ndarray, photo: np.ndarray, parsing: Pars
         "identity_truth": float((who[0] * who[2]).sum(1).mean()),
         "identity_others": float(others.mean()) if len(others) else 0.0,
     }
-
-
-def spearman(a: np.ndarray, b: np.ndarray) -> float:
-    """Rank correlation of two series [N]; 0 where one of them is constant."""
-    a, b = (x - x.mean() for x in (ranks(a), ranks(b)))
-    length = np.sqrt((a * a).sum() * (b * b).sum())
-    return float((a * b).sum() / length) if length else 0.0
 
 
 def _drawn(task: DrawTask, parsing: ParsingNet, held_out: HeldOutPeople, look: int, degree: float,
