@@ -6,12 +6,10 @@ difference between people can be measured. Cosines are those of our own `identit
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,12 +46,11 @@ DrawTask = Callable[[Tensor, Pair], tuple[Tensor, list[Tensor]]]
 class HeldOutPeople:
     """Held-out people in FFHQ's framing.
 
-    entries   [N] in the data set;  number [N] of the exemplar that draws each of them, in every look
+    number    [N] of the exemplar that draws each of them, in every look
     photo     uint8 [N,S,S,3];  truth uint8 [N,looks,DEGREES,S,S,3], structure and colour at the same degree
     exemplar  uint8 [N,looks,STYLE_IMAGE,STYLE_IMAGE,3], the pictures that are shown
     """
 
-    entries: np.ndarray
     number: np.ndarray
     photo: np.ndarray
     truth: np.ndarray
@@ -61,35 +58,20 @@ class HeldOutPeople:
     looks: tuple[str, ...] = LOOKS
 
     @classmethod
-    def render(cls, pairs: Pairs, path: str | os.PathLike, people: int = 24, hold_out: int = 256,
-               number: Sequence[int] | None = None, kit: str | None = None, progress: bool = True) -> HeldOutPeople:
-        """The first even entries of `pairs`, which are framed as FFHQ frames; rendered once and kept in `path` (.npz).
+    def render(cls, pairs: Pairs, people: int = 24, hold_out: int = 256, kit: str | None = None,
+               progress: bool = True) -> HeldOutPeople:
+        """The first even entries of `pairs`, which are framed as FFHQ frames; two neighbours share an exemplar.
 
-        number  of everybody's exemplar; by default two neighbours share one: 0, 0, 1, 1, …
-        VToonifyError where fewer are held out, where `path` holds other trials, or without the kit.
+        24 people are 288 pictures, some twenty seconds. VToonifyError where fewer are held out, or without the kit.
         """
         entries = pairs.ready[(pairs.ready < hold_out) & (pairs.ready % 2 == 0)][:people]
-        number = np.arange(people) // 2 % EXEMPLARS if number is None else np.asarray(number)
-        if len(entries) < people or len(number) != people:
-            raise VToonifyError(f"{people} people with {len(number)} exemplars are asked for, and {len(entries)} are "
-                                "held out and framed as FFHQ; ask for fewer people and one exemplar each")
-        path = Path(path)
-        if path.is_file():
-            with np.load(path) as kept:
-                held_out = cls(**kept)
-            if not (np.array_equal(held_out.entries, entries) and np.array_equal(held_out.number, number)):
-                raise VToonifyError(f"{path} holds trials of other people or exemplars; remove it or choose another "
-                                    "file")
-            return held_out
+        number = np.arange(people) // 2 % EXEMPLARS
+        if len(entries) < people:
+            raise VToonifyError(f"{people} people are asked for, and {len(entries)} are held out and framed as FFHQ; "
+                                "ask for fewer")
         shown = np.stack([[shrunk(pairs.exemplars(look)[n]) for look in LOOKS] for n in number])
         truth = _truth(np.array(pairs["z"])[entries], number, pairs["photo"].shape[1], kit, progress)
-        kept = {"entries": entries, "number": number, "photo": np.array(pairs["photo"])[entries], "truth": truth,
-                "exemplar": shown}
-        part = path.with_suffix(".part")
-        with part.open("wb") as file:
-            np.savez(file, **kept)
-        part.replace(path)
-        return cls(**kept)
+        return cls(number, np.array(pairs["photo"])[entries], truth, shown)
 
     def pair(self, who: np.ndarray, look: int, degree: float, device: str | torch.device = "cpu") -> Pair:
         """Inputs of VToonify-D: people `who` in a look, structure and colour at one degree. y is the photograph."""

@@ -111,7 +111,7 @@ def train_studio_d(folder: str | Path, out: str | Path, plan: StudioDPlan | None
                       codes=style_codes(bundle.config.generator.style_dim))
     identity_net, identities = identity.train_identity(folder / "identity", plan.identities, iterations=plan.identity,
                                                        kit=kit, device=device)
-    held_out = report.HeldOutPeople.render(pairs, folder / "trials.npz", plan.trials, plan.hold_out, kit=kit)
+    held_out = report.HeldOutPeople.render(pairs, plan.trials, plan.hold_out, kit)
     numbers = measure(bundle, task, identity_net, held_out) | {
         "identities": identities,
         "dualstylegan": measure_dual(dual, pairs, plan.hold_out, bundle.network("parsing").to(device), exemplars)}
