@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-import torch
 from people import GREY, HOPPER, photograph, scene
 
 from vtoonify_lib.config import DATA, VToonifyError
@@ -252,17 +251,14 @@ def test_openness_falls_to_next_to_nothing_when_lids_are_shut():
     assert right > 0.2 and left < 0.1
 
 
-def test_training_goes_on_and_stops_in_time(tmp_path, monkeypatch, one_thread):
+def test_training_goes_on(tmp_path, monkeypatch, one_thread):
     monkeypatch.setattr(landmarks, "MINE_EVERY", 2)
     monkeypatch.setattr(landmarks, "MINED", 2)
     faces = landmarks.LandmarkExamples([example()], [example()], np.ones(1), [np.full((64, 64, 3), GREY, np.uint8)])
     first = landmarks.train(faces, tmp_path, iterations=3, batch=4)
     assert landmarks.train(faces, tmp_path, iterations=3, batch=4).face.mean.equal(first.face.mean)
     assert "nan" not in (tmp_path / "log.csv").read_text()
-    late = landmarks.train(faces, tmp_path, iterations=10**6, batch=4, seconds=0)
-    assert late.state_dict().keys() == LandmarkNet().state_dict().keys()
-    for a, b in zip(first.parameters(), late.parameters(), strict=True):
-        assert torch.equal(a, b)
+    assert first.state_dict().keys() == LandmarkNet().state_dict().keys()
 
 
 def test_command_line(tmp_path, monkeypatch, capsys, one_thread):

@@ -39,11 +39,10 @@ def task() -> vtoonify.VToonifyTask:
     return fresh(vtoonify.VToonifyTask, config=TINY, **SMALL)
 
 
-def train(task, source, parsing, folder, n, sample_pairs=None, make_adversary=None, criterion=None, seconds=None,
-          **how):
+def train(task, source, parsing, folder, n, sample_pairs=None, make_adversary=None, criterion=None, **how):
     """`vtoonify.train` for n iterations; how: its settings."""
     settings = vtoonify.TrainingSettings(n, **how)
-    return vtoonify.train(task, source, parsing, folder, settings, sample_pairs, make_adversary, criterion, seconds)
+    return vtoonify.train(task, source, parsing, folder, settings, sample_pairs, make_adversary, criterion)
 
 
 def distilled() -> stylegan.Distilled:

@@ -131,7 +131,7 @@ def eye_loss(net: nn.Module, samples: Sequence[Sample], device: torch.device) ->
 
 
 def train(faces: LandmarkExamples, folder: str | Path, iterations: int = 3400, batch: int = 64, seed: int = 3,
-          seconds: float | None = None, device: str | torch.device = "cpu") -> LandmarkNet:
+          device: str | torch.device = "cpu") -> LandmarkNet:
     """AdamW under a half cosine, resumable in `folder` → the moving average of the weights, in eval mode."""
     device = torch.device(device)
     torch.manual_seed(seed)
@@ -158,8 +158,7 @@ def train(faces: LandmarkExamples, folder: str | Path, iterations: int = 3400, b
                 mine_hard_negatives(copy.deepcopy(ema.model).cpu(), faces, np.random.default_rng([seed, i, 1]))
             return first | second
 
-        loop.run(folder, iterations, step, {"net": net, "ema": ema, "optimizer": optimizer}, seconds=seconds,
-                 title="landmarks")
+        loop.run(folder, iterations, step, {"net": net, "ema": ema, "optimizer": optimizer}, title="landmarks")
     return ema.model
 
 
@@ -197,7 +196,6 @@ class LandmarkPlan:
     hold_out: int = 300
     iterations: int = 3400
     batch: int = 64
-    seconds: float | None = None
     kit: str | None = None
     device: str | torch.device = "cpu"
 
@@ -214,7 +212,7 @@ def make(folder: str | Path, out: str | Path, plan: LandmarkPlan, photos: Sequen
     weights = np.array([weight for *_, weight in photos])
     weights = weights / weights.sum() if len(photos) else None
     faces = LandmarkExamples(drawn, [example for _, example, _ in photos], weights, list(empty))
-    net = train(faces, folder, plan.iterations, plan.batch, seconds=plan.seconds, device=plan.device).cpu()
+    net = train(faces, folder, plan.iterations, plan.batch, device=plan.device).cpu()
     save_tensors(net.state_dict(), Path(out), network="landmarks")
     return errors(NetworkLandmarks(net), held[: plan.hold_out])
 
@@ -230,7 +228,6 @@ def main() -> int:
     parser.add_argument("--empty", help="folder of pictures without people")
     parser.add_argument("--iterations", type=int, default=LandmarkPlan.iterations)
     parser.add_argument("--batch", type=int, default=LandmarkPlan.batch)
-    parser.add_argument("--seconds", type=float, help="stop after this long; the next call goes on")
     parser.add_argument("--kit", help="folder of another portrait kit (default: $VTOONIFY_PORTRAIT_KIT, or ours)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
     args = parser.parse_args()
@@ -239,8 +236,8 @@ def main() -> int:
         without = set(Path(args.without).read_text().split()) if args.without else set()
         photos = [row for path in args.labels for row in landmark_data.read_labels(path, args.photos, without)]
         empty = [path for path in sorted(Path(args.empty).rglob("*")) if path.is_file()] if args.empty else []
-        plan = LandmarkPlan(args.renders, iterations=args.iterations, batch=args.batch, seconds=args.seconds,
-                            kit=args.kit, device=pick_device(args.device))
+        plan = LandmarkPlan(args.renders, iterations=args.iterations, batch=args.batch, kit=args.kit,
+                            device=pick_device(args.device))
         out = args.out or Path(args.folder) / "landmarks.safetensors"
         return make(args.folder, out, plan, photos, [read_image(path) for path in empty])
 

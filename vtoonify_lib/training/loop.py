@@ -182,13 +182,12 @@ def iterations_done(folder: str | os.PathLike) -> int:
 
 def run(folder: str | os.PathLike, iterations: int, step: Callable[[int], dict[str, float]], parts: dict,
         sample: Callable[[int], object] | None = None, sample_every: int = 500, log_every: int = 20,
-        seconds: float | None = None, clock: Clock | None = None, title: str = "training") -> int:
+        clock: Clock | None = None, title: str = "training") -> int:
     """Call step(i) for i = start … iterations−1, where start is what the checkpoint in `folder` says.
 
     step      → named losses (floats, or tensors, which are not waited for); it does its own optimiser step
     parts     name → module, optimiser or EMA: what is saved and restored
     sample    sample(i) → a PIL picture, written to folder/samples
-    seconds   stop early after this long, checkpoint written; the next call goes on
     clock     stop when it has no time for another step, whichever call's time it was; one of the parts
     → iterations done so far
     """
@@ -200,7 +199,7 @@ def run(folder: str | os.PathLike, iterations: int, step: Callable[[int], dict[s
     took = 0.0  # by the last step
     window: dict[str, list[float | Tensor]] = {}  # losses since the last line of the log
     with tqdm(total=iterations, initial=i, desc=title, mininterval=5) as bar:
-        while i < iterations and (seconds is None or time.monotonic() - started < seconds) and not _over(clock, took):
+        while i < iterations and not _over(clock, took):
             before = time.monotonic()
             for name, value in step(i).items():
                 window.setdefault(name, []).append(value)

@@ -182,7 +182,7 @@ class TrainingSettings:
 def train(task: VToonifyTask, pairs: Callable[[int], Pair], parsing: ParsingNet, folder: str | os.PathLike,
           settings: TrainingSettings, sample_pairs: Pair | None = None,
           make_adversary: Callable[[], Adversary] | None = None, criterion: Criterion | None = None,
-          seconds: float | None = None, clock: loop.Clock | None = None) -> tuple[VToonifyTask, VToonifyTask]:
+          clock: loop.Clock | None = None) -> tuple[VToonifyTask, VToonifyTask]:
     """Train a copy of a VToonify → (the copy, its moving average), resumable in `folder`.
 
     task            what to begin with; the pairs must come to its device
@@ -191,7 +191,6 @@ def train(task: VToonifyTask, pairs: Callable[[int], Pair], parsing: ParsingNet,
     make_adversary  makes the adversary; None: no adversarial loss. Where the pairs have conditions, it is conditioned
                     on structure degree and style
     criterion       the losses of the pictures; None: ours. See `objectives` for the published ones
-    seconds         stop early after this long; the next call goes on
     clock           time limit of the run; shares of the run are then shares of its time instead of the iterations
     """
     start, how, iterations = task, settings, settings.iterations
@@ -225,8 +224,8 @@ def train(task: VToonifyTask, pairs: Callable[[int], Pair], parsing: ParsingNet,
 
     parts = {"task": task, "ema": ema, "optimizer": optimizer, **(adversary.parts() if adversary else {}),
              **({"clock": clock} if clock else {})}
-    loop.run(folder, iterations, step, parts, sample if sample_pairs else None, how.sample_every, seconds=seconds,
-             clock=clock, title=f"VToonify-{task.vtoonify.config.backbone[0].upper()}")
+    loop.run(folder, iterations, step, parts, sample if sample_pairs else None, how.sample_every, clock=clock,
+             title=f"VToonify-{task.vtoonify.config.backbone[0].upper()}")
     return task, ema.model
 
 
