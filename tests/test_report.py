@@ -85,7 +85,7 @@ def test_numbers_of_the_truth(trials, who):
     assert found["mean"]["0"]["input_psnr"] == pytest.approx(100) and found["mean"]["0"]["moved"] < 1e-6
     assert whole["input_psnr"] < half["input_psnr"] < 30 and whole["moved"] > half["moved"] > 0
     assert whole["input_feature"] == pytest.approx(whole["moved"], rel=1e-4)
-    assert found["monotone"] == 1 and found["rank"] == pytest.approx(1) and found["equivariance"] < 1e-3
+    assert found["monotone"] == 1 and found["equivariance"] < 1e-3
     assert found["two_people"] == pytest.approx(1)
 
 
@@ -94,7 +94,7 @@ def test_numbers_of_the_photograph(trials, who):
     for scores in found["mean"].values():
         assert scores["psnr"] == pytest.approx(scores["input_psnr"]) and scores["moved"] < 1e-6
         assert scores["identity"] == pytest.approx(1) and scores["identity_others"] < 0.999
-    assert found["mean"]["1"]["psnr"] < 30 and found["monotone"] == 0 and found["rank"] == 0
+    assert found["mean"]["1"]["psnr"] < 30 and found["monotone"] == 0
     assert found["two_people"] > 1.05  # its people differ more than the painted ones do
 
 
@@ -111,8 +111,7 @@ def test_degrees_that_go_back_are_not_monotone(trials, who):
         back = torch.where(pair.condition.index < EXEMPLARS, d, torch.where(d > 0.6, 1 - d, d))
         return toon(enlarged(x), pair.condition._replace(structure=back)), []
 
-    found = measured(wavers, trials, who)
-    assert found["monotone"] == 0.5 and 0.4 < found["rank"] < 0.8
+    assert measured(wavers, trials, who)["monotone"] == 0.5
 
 
 def test_people_without_a_shared_exemplar(trials, who):

@@ -34,7 +34,6 @@ from .pairs import Pair, StyleCondition
 from .vtoonify import STYLE_IMAGE, DualVToonifyTask, stylise
 
 DEGREES = (0.0, 0.5, 1.0)  # at which the truth is rendered
-LADDER = (0.0, 0.25, 0.5, 0.75, 1.0)  # at which the rise of the degree is followed
 BATCH = 8
 ASKED_FOR_CROPS = 4  # people per look for the equivariance, see `metrics.equivariance`
 OPEN = 20.0  # tanh of it is 1, to the last bit
@@ -150,35 +149,27 @@ def measure(task: DrawTask, parsing: ParsingNet, identity: StyleEncoder, held_ou
 
     looks         look → degree → `_scores`;  mean: degree → the same, over all looks
     monotone      share of (person, look) whose drawing moves away from the photograph from each of DEGREES to the next
-    rank          Spearman's correlation of degree and that distance along LADDER, mean over (person, look)
     two_people    how different two people are, drawn by one exemplar at degree 1, as a share of what their true
                   renders are; None where no two share an exemplar
     equivariance  flicker at degree 1 in grey levels, see `metrics.equivariance`
     """
-    from scipy.stats import spearmanr  # slow to load, and only this function needs it
-
     looks: dict[str, dict[str, dict[str, float]]] = {}
-    steps, alike, grey, apart = [], [], [], partial(feature_distance, parsing)
+    rises, alike, grey, apart = [], [], [], partial(feature_distance, parsing)
     for j, look in enumerate(held_out.looks):
         looks[look], moved = {}, []
-        for degree in LADDER:
-            out = _drawn(task, parsing, held_out, j, degree, device)
+        for k, degree in enumerate(DEGREES):
+            out, truth = _drawn(task, parsing, held_out, j, degree, device), held_out.truth[:, j, k]
             moved.append(_each(apart, out, held_out.photo, device))
-            if degree in DEGREES:
-                truth = held_out.truth[:, j, DEGREES.index(degree)]
-                looks[look][f"{degree:g}"] = _scores(out, truth, held_out.photo, parsing, identity, device)
-        steps.append(np.stack(moved, 1))  # [N,LADDER]
+            looks[look][f"{degree:g}"] = _scores(out, truth, held_out.photo, parsing, identity, device)
+        rises.append((np.diff(moved, axis=0) > 0).all(0))  # [N]
         i, k = np.array(held_out.same_exemplar(), int).reshape(-1, 2).T
         alike += [[_each(apart, p[i], p[k], device) for p in (out, held_out.truth[:, j, -1])]] if len(i) else []
         grey.append(_flicker(task, parsing, held_out, j, device))
     mean = {f"{d:g}": {name: float(np.mean([looks[look][f"{d:g}"][name] for look in looks])) for name in
                        looks[held_out.looks[0]][f"{d:g}"]} for d in DEGREES}
-    rises = np.concatenate(steps)
-    at_degrees = rises[:, [LADDER.index(d) for d in DEGREES]]
     ours, true = np.mean(alike, (0, 2)) if alike else (0.0, 0.0)
     return {"people": len(held_out.photo), "looks": looks, "mean": mean,
-            "monotone": float((np.diff(at_degrees) > 0).all(1).mean()),
-            "rank": float(np.nan_to_num([spearmanr(LADDER, row).statistic for row in rises]).mean()),  # nan: constant
+            "monotone": float(np.mean(rises)),
             "two_people": float(ours / true) if true else None, "equivariance": float(np.mean(grey))}
 
 
