@@ -99,7 +99,7 @@ def test_clip_keeps_frames_times_and_sound(toonifier, tmp_path):
     before, after = list(read_frames(src)), list(read_frames(result.path))
     assert [f.pts for f in before] == [f.pts for f in after] and result.frames == len(after) == 12
     assert sound_packets(src) == sound_packets(result.path)
-    assert result.faces_found == 12 and result.faces_missed == 0 and result.steady and result.warnings == ()
+    assert result.steady and result.warnings == ()
     assert result.size == (result.crop[0] * TINY.scale, result.crop[1] * TINY.scale) == after[0].rgb.shape[1::-1]
     assert 0 < result.tracking_seconds < result.seconds and "12 frames" in str(result)
     assert [p.name for p in sorted(tmp_path.iterdir())] == ["a.mp4", "b.mp4"]
@@ -163,14 +163,14 @@ def test_rotated_phone_video(toonifier, tmp_path):
     src = write_clip(tmp_path / "a.mp4", frames, rotation=90)
     assert (probe(src).width, probe(src).height) == (320, 240)
     result = toonify(toonifier, src, tmp_path / "b.mp4", frame="full")
-    assert result.faces_found == 3 and result.size == (320, 240)
+    assert result.warnings == () and result.size == (320, 240)
 
 
 def test_face_only_later(toonifier, tmp_path):
     src = write_clip(tmp_path / "a.mp4", walk([None] * 20 + [60] * 4))
     result = toonify(toonifier, src, tmp_path / "b.mp4")
     after = [f.rgb for f in read_frames(result.path)]
-    assert len(after) == result.frames == 24 and result.faces_missed == 20
+    assert len(after) == result.frames == 24
     assert abs(after[0].astype(int) - GREY).max() < 8, "shown as it was"
     assert after[22].std() > 8
     assert any("not found in 20 of 24 frames" in text for text in result.warnings)

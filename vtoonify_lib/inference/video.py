@@ -42,7 +42,6 @@ class VideoResult:
     size          width, height of the output in pixels
     crop          width, height of the region the network saw
     steady        one crop for the whole clip; False when it glides after the face
-    faces_found   frames in which the face was found;  faces_missed: the others
     seconds       for everything;  of which tracking_seconds to follow the face
     warnings      sentences for the user
     people        how many were drawn
@@ -54,8 +53,6 @@ class VideoResult:
     size: tuple[int, int]
     crop: tuple[int, int]
     steady: bool
-    faces_found: int
-    faces_missed: int
     seconds: float
     tracking_seconds: float
     warnings: tuple[str, ...] = ()
@@ -92,7 +89,7 @@ def animate(stylizer: Stylizer, src: Path, dst: Path, options: VideoOptions) -> 
         notes.append(f"{resumed} frames were drawn before; the quality card is of the others")
     plans, seconds, shown = subjects[0].plans, perf_counter() - start, probe(dst)
     return VideoResult(dst, writer.frames, (shown.width, shown.height), (plans.width, plans.height),
-                       plans.steady, int(found.sum()), int((~found).sum()), seconds, tracked - start,
+                       plans.steady, seconds, tracked - start,
                        (*notes, *left, *_notes(subjects, found, options)), len(subjects), card)
 
 
