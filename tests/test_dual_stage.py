@@ -21,7 +21,7 @@ from vtoonify_lib.weights.bundle import save_bundle
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LOOKS, PER_LOOK, D = ("storybook", "comic"), 2, TINY.generator.style_dim
-PLAN = dual_stage.DualPlan(HOLD_OUT, (Stage(32, 3, 2), Stage(64, 3, 2)), sample_every=2)
+STAGES = (Stage(32, 3, 2), Stage(64, 3, 2))
 FOLDERS = ("lessons-32", "lessons-64")
 
 
@@ -56,7 +56,7 @@ def train(styles, start, style, shown):
     codes = np.random.default_rng(0).normal(size=(5, 2, D)).astype(np.float32)
 
     def run(folder, **more):
-        return dual_stage.train_dual(styles, start, style, shown, folder, PLAN, codes=codes, **more)
+        return dual_stage.train_dual(styles, start, style, shown, folder, HOLD_OUT, STAGES, codes, **more)
 
     return run
 
@@ -75,7 +75,7 @@ def test_its_stages_teach_the_path_and_leave_base_and_codes_alone(train, style, 
     for name in ("generator.res.0.conv.0.weight", "generator.style.1.weight", "generator.res.7.weight"):
         values = [weights[name] for weights in kept]
         assert not torch.equal(*values) and torch.equal(values[1], model.state_dict()[name]), name
-    heights = [Image.open(tmp_path / name / "samples" / "0000002.jpg").size for name in FOLDERS]
+    heights = [Image.open(tmp_path / name / "samples" / "0000003.jpg").size for name in FOLDERS]
     assert heights == [(2 * 32, 4 * 32), (2 * 64, 4 * 64)]
 
 
@@ -90,7 +90,7 @@ def test_every_stage_can_be_stopped_and_ends_in_the_same_weights(train, tmp_path
 
 def test_a_finished_run_reads_no_portraits(train, tmp_path, monkeypatch):
     whole = train(tmp_path)
-    monkeypatch.setattr(dual_stage, "portrait_source", None)
+    monkeypatch.setattr(augment, "aligned", None)
     assert equal(state(whole), state(train(tmp_path)))
 
 
@@ -98,7 +98,7 @@ def test_half_of_the_orders_tell_the_code_of_their_style(styles, shown):
     codes, told = np.random.default_rng(0).normal(size=(5, 2, D)).astype(np.float32), []
 
     def source(known):
-        return dual_stage.style_examples(styles, shown, Stage(32, 0, 4), HOLD_OUT, known, 1, "cpu")
+        return exemplars.portrait_source(styles, shown, 4, 32, HOLD_OUT, 1, known)
 
     for i in range(16):
         _, target, condition = source(codes)(i)

@@ -23,7 +23,6 @@ from vtoonify_lib.studio.photo_looks import LOOKS as PHOTO_LOOKS
 from vtoonify_lib.studio.styles import PHOTO, at
 from vtoonify_lib.styles.request import Look
 from vtoonify_lib.training import dual_stage, identity, report, studio_d
-from vtoonify_lib.training.dual_stage import DualPlan
 from vtoonify_lib.training.loop import Stage
 from vtoonify_lib.training.style_fitting import fitter
 from vtoonify_lib.weights.bundle import load_bundle, save_bundle
@@ -97,7 +96,7 @@ def test_from_a_bundle_to_a_bundle(start, tmp_path, monkeypatch):
     monkeypatch.setattr(identity.train_identity, "__defaults__", (8, 3, 2, 2, 2, None, "cpu"))
     plan = studio_d.StudioDPlan(people=12, hold_out=HOLD_OUT, vtoonify=2, batch=2, window=24, identities=8,
                                 identity=2, trials=2, sharpen=2, square=32,
-                                dual=DualPlan(HOLD_OUT, (Stage(None, 2, 2),)))
+                                dual=(Stage(None, 2, 2),))
     out = tmp_path / "wide-d"
     studio_d.train_studio_d(tmp_path / "runs", out, plan, str(start.folder))
     made = load_bundle(out)

@@ -8,9 +8,8 @@ both networks. Every stage can be stopped and goes on where it was.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cache
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,20 +22,13 @@ from ..models.encoders import ParsingNet, StyleEncoder
 from ..studio.shards import Pairs
 from ..weights.bundle import Bundle
 from . import augment, loop
-from .dualstylegan import DualDistilled, StyleExample, StyleSettings, train_styles
+from .dualstylegan import DualDistilled, StyleSettings, train_styles
 from .exemplars import Exemplars, portrait_source
 from .loop import Stage
 from .stylegan import Distilled
 from .vtoonify import encoder_size
 
-
-@dataclass(frozen=True)
-class DualPlan:
-    """Sizes of all stages; the defaults are meant for 25 minutes on two CPU cores."""
-
-    hold_out: int = 256
-    lessons: tuple[Stage, ...] = (Stage(64, 1000), Stage(None, 600, 8))
-    sample_every: int = 100
+STAGES = (Stage(64, 1000), Stage(None, 600, 8))  # 25 minutes on two CPU cores
 
 
 def base_of(bundle: Bundle) -> Distilled:
@@ -55,8 +47,8 @@ def base_of(bundle: Bundle) -> Distilled:
 
 
 def train_dual(pairs: Pairs, start: Bundle, style: StyleEncoder, exemplars: Exemplars, folder: str | os.PathLike,
-               plan: DualPlan | None = None, codes: np.ndarray | None = None, device: str | torch.device = "cpu"
-               ) -> DualDistilled:
+               hold_out: int = 256, stages: Sequence[Stage] = STAGES, codes: np.ndarray | None = None,
+               device: str | torch.device = "cpu") -> DualDistilled:
     """All stages in `folder` → the moving average of the last one.
 
     start    bundle with a base StyleGAN, its person encoder as style encoder, and a parsing net
@@ -64,40 +56,18 @@ def train_dual(pairs: Pairs, start: Bundle, style: StyleEncoder, exemplars: Exem
     codes    table of the styles' codes, [N,2,D] or more (`studio.codes.style_codes`): half of the pictures are drawn by
              them; None: all by the style encoder's codes
     """
-    plan = plan or DualPlan()
     parsing = start.network("parsing").to(device)
     model = DualDistilled.from_base(base_of(start), style).to(device)
     full = start.config.generator.size
-    loop.check_stages(plan.lessons, full)
-    for number, stage in enumerate(plan.lessons, start=1):
+    loop.check_stages(stages, full)
+    for number, stage in enumerate(stages, start=1):
         until = stage.until(full)
         stage = replace(stage, size=until or full)
         where = Path(folder) / f"lessons-{stage.size}"
-        examples = style_examples(pairs, exemplars, stage, plan.hold_out, codes, 23 + number, device)
-        how = StyleSettings(stage.iterations, until, seed=13 + number, sample_every=plan.sample_every, fixed_style=True)
+        examples = portrait_source(pairs, exemplars, stage.batch, stage.size, hold_out, 23 + number, codes, device)
+        how = StyleSettings(stage.iterations, until, seed=13 + number, fixed_style=True)
         model = train_styles(model, examples, parsing, where, how)
     return model
-
-
-def style_examples(pairs: Pairs, exemplars: Exemplars, stage: Stage, hold_out: int, codes: np.ndarray | None, seed: int,
-                   device: str | torch.device) -> Callable[[int], StyleExample]:
-    """`exemplars.portrait_source`; half of the pictures are drawn by the table's codes where these are known.
-
-    The data is read at the first call: a finished stage makes none.
-    """
-    @cache
-    def source() -> Callable[[int], StyleExample]:
-        return portrait_source(pairs, exemplars, stage.batch, stage.size, hold_out, seed, device)
-
-    table = None if codes is None else torch.from_numpy(codes).to(device)
-
-    def example(i: int) -> StyleExample:
-        photo, target, condition = source()(i)
-        if table is not None:
-            condition = condition.coded(table, torch.rand(len(photo), generator=loop.rng_for(seed + 100, i)) < 0.5)
-        return photo, target, condition
-
-    return example
 
 
 @torch.no_grad()

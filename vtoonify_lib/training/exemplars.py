@@ -8,6 +8,7 @@ styles from pictures. The losses are those of `vtoonify`, and the mask loss.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import numpy as np
 import torch
@@ -99,13 +100,22 @@ def style_source(pairs: Pairs, exemplars: Exemplars, batch: int, hold_out: int =
 
 
 def portrait_source(pairs: Pairs, exemplars: Exemplars, batch: int, size: int, hold_out: int = 256, seed: int = 12,
-                    device: str | torch.device = "cpu") -> Callable[[int], StyleExample]:
-    """Examples for DualStyleGAN at `size` pixels: aligned portraits in front of calm backgrounds, by iteration."""
+                    codes: np.ndarray | None = None, device: str | torch.device = "cpu"
+                    ) -> Callable[[int], StyleExample]:
+    """Examples for DualStyleGAN at `size` pixels: aligned portraits in front of calm backgrounds, by iteration.
+
+    codes  as for `style_source`; half of the pictures are drawn by them
+    """
     index = augment.portrait_pool(pairs, max(size, STYLE_IMAGE), hold_out)
-    photos = augment.aligned(pairs, index, "photo", STYLE_IMAGE)
-    targets = np.stack([augment.aligned(pairs, index, look, size, calm=True) for look in exemplars.looks])
+    table = None if codes is None else torch.from_numpy(codes).to(device)
+
+    @cache  # a finished run never asks for them
+    def pictures() -> tuple[np.ndarray, np.ndarray]:
+        return (augment.aligned(pairs, index, "photo", STYLE_IMAGE),
+                np.stack([augment.aligned(pairs, index, look, size, calm=True) for look in exemplars.looks]))
 
     def source(i: int) -> StyleExample:
+        photos, targets = pictures()
         rng, g = np.random.default_rng([seed, i]), loop.rng_for(seed, i, device)
         who, look = rng.integers(0, len(index), batch), rng.integers(0, len(exemplars.looks), batch)
         condition = exemplars.condition(pairs, index[who], [exemplars.looks[k] for k in look], rng, device)
@@ -114,6 +124,8 @@ def portrait_source(pairs: Pairs, exemplars: Exemplars, batch: int, size: int, h
                     (to_tensor(photos[who], device), to_tensor(targets[look, who], device))]
         photo, target = augment.tint(untinted, g, strength=0.4)
         target = torch.lerp(target, untinted[1], condition.color.view(-1, 1, 1, 1))  # colours of a style are not tinted
+        if table is not None:
+            condition = condition.coded(table, torch.rand(batch, generator=loop.rng_for(seed + 100, i)) < 0.5)
         return photo, target, condition
 
     return source

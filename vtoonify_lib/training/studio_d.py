@@ -11,7 +11,7 @@ import argparse
 import copy
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +25,10 @@ from ..studio.exemplars import EXEMPLARS, LOOKS
 from ..studio.shards import Pairs, render_styles
 from ..weights.bundle import Bundle, load_bundle, save_bundle, save_tensors
 from . import default, identity, report, vtoonify
-from .dual_stage import DualPlan, measure_dual, train_dual
+from .dual_stage import STAGES, measure_dual, train_dual
 from .dualstylegan import DualDistilled, fit_sampler
 from .exemplars import Exemplars, style_source
+from .loop import Stage
 from .pairs import Pair, joined
 from .starting import initial_task
 from .vtoonify import TrainingSettings
@@ -53,7 +54,7 @@ class StudioDPlan:
     sharpen_weight: float = 0.05  # of the adversarial loss: its gradient is a fifth of the picture loss's
     sharpen_r1: float = 0.5  # 10, as at 1024 px, keeps a discriminator of 128 px from learning in so short a time
     square: int = 128  # side of the squares of its output that the discriminator sees
-    dual: DualPlan = field(default_factory=DualPlan)
+    dual: tuple[Stage, ...] = STAGES
     identities: int = 640  # people from whom the identity encoder learns
     identity: int = 700
     trials: int = 24  # held-out people who are drawn in every look for the numbers
@@ -107,7 +108,7 @@ def train_studio_d(folder: str | Path, out: str | Path, plan: StudioDPlan | None
     pairs = render_styles(folder / "looks", plan.people, size=bundle.config.out_size, kit=kit)
     task = train_vtoonify(pairs, bundle, folder, plan, device)
     exemplars = exemplar_pictures(pairs, plan.hold_out, task.style.image_size)
-    dual = train_dual(pairs, bundle, task.style, exemplars, folder / "dual", plan.dual, device=device,
+    dual = train_dual(pairs, bundle, task.style, exemplars, folder / "dual", plan.hold_out, plan.dual, device=device,
                       codes=style_codes(bundle.config.generator.style_dim))
     identity_net, identities = identity.train_identity(folder / "identity", plan.identities, iterations=plan.identity,
                                                        kit=kit, device=device)
