@@ -116,8 +116,7 @@ def mixing_layer(i: int, iterations: int) -> int:
 
 
 def pretrain(model: DualDistilled, bank: Tensor, folder: str | os.PathLike, iterations: int, batch: int = 32,
-             until: int | None = None, lr: float = 2e-3, seed: int = 12, sample_every: int = 250
-             ) -> DualDistilled:
+             until: int | None = None, lr: float = 2e-3, seed: int = 12) -> DualDistilled:
     """Train the extrinsic path to do StyleGAN's style mixing: a face in another's colours, later in its shape.
 
     bank   codes of faces [N,D] (see `stylegan.code_bank`), of which every picture takes two
@@ -152,7 +151,7 @@ def pretrain(model: DualDistilled, bank: Tensor, folder: str | os.PathLike, iter
         shown = (net.generator.synthesize(w, until=until) for w in people)
         return rows([p[:COLUMNS] for p in (*(p if until is None else p[1] for p in shown), out, target)])
 
-    loop.run(folder, iterations, step, {"model": model, "ema": ema, "optimizer": optimizer}, sample, sample_every,
+    loop.run(folder, iterations, step, {"model": model, "ema": ema, "optimizer": optimizer}, sample,
              title="DualStyleGAN, style mixing")
     return ema.model
 
@@ -174,7 +173,6 @@ class StyleSettings:
     until: int | None = None
     lr: float = 2e-3
     seed: int = 13
-    sample_every: int = 250
     fixed_style: bool = False
     norm: float | None = None
 
@@ -219,8 +217,7 @@ def train_styles(model: DualDistilled, examples: Callable[[int], StyleExample], 
         return rows([p[:COLUMNS] for p in (*shown, out, target)])
 
     kept = {"model": model, "ema": ema, "optimizer": optimizer, **(adversary.parts() if adversary else {})}
-    loop.run(folder, how.iterations, step, kept, sample, how.sample_every,
-             title=f"DualStyleGAN {until or dual.config.size} px")
+    loop.run(folder, how.iterations, step, kept, sample, title=f"DualStyleGAN {until or dual.config.size} px")
     return ema.model
 
 

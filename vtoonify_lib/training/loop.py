@@ -181,7 +181,7 @@ def iterations_done(folder: str | os.PathLike) -> int:
 
 
 def run(folder: str | os.PathLike, iterations: int, step: Callable[[int], dict[str, float]], parts: dict,
-        sample: Callable[[int], object] | None = None, sample_every: int = 500, log_every: int = 20,
+        sample: Callable[[int], object] | None = None, sample_every: int = 250, log_every: int = 20,
         clock: Clock | None = None, title: str = "training") -> int:
     """Call step(i) for i = start … iterations−1, where start is what the checkpoint in `folder` says.
 

@@ -59,8 +59,7 @@ def train_parsing(pairs: Pairs, folder: str | os.PathLike, iterations: int, batc
         rows = [to_image(x), *(PALETTE[classes.cpu().numpy()] for classes in (label, guess))]
         return Image.fromarray(np.concatenate([np.concatenate(list(row), 1) for row in rows], 0))
 
-    loop.run(folder, iterations, step, {"net": net, "optimizer": optimizer}, sample, sample_every=250,
-             title="parsing")
+    loop.run(folder, iterations, step, {"net": net, "optimizer": optimizer}, sample, title="parsing")
     return net.eval()
 
 

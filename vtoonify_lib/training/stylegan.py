@@ -115,7 +115,7 @@ def distill(start: Distilled, pairs: Pairs, parsing: ParsingNet, folder: str | o
         return rows((F.interpolate(x, y.shape[2:], mode="bilinear"), out, y))
 
     loop.run(folder, stage.iterations, step, {"model": model, "ema": ema, "optimizer": optimizer}, sample,
-             sample_every=250, title=f"StyleGAN {target} {until or config.size} px")
+             title=f"StyleGAN {target} {until or config.size} px")
     return ema.model
 
 
