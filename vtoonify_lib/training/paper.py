@@ -39,20 +39,14 @@ from .pairs import Pair
 EDIT = 0.3  # how far the random edit of synthetic codes goes on its way to another person
 
 
-def same_affine(pictures: list[Tensor], rng: torch.Generator) -> list[Tensor]:
-    """The paper's geometric augmentation: one mild random affine for all pictures of a pair."""
-    return list(random_affine(*pictures, rng=rng))
-
-
 def generator_source(base: Generator, stylised: Generator, style_encoder: Callable[[Tensor], Tensor],
                      config: VToonifyConfig, batch: int, truncation: float = 0.5, seed: int = 4,
-                     transform: Callable[[list[Tensor], torch.Generator], list[Tensor]] | None = same_affine
-                     ) -> Callable[[int], Pair]:
+                     transform: bool | None = True) -> Callable[[int], Pair]:
     """Synthetic pairs from two generators: x = G0(w'), y = G1([½·w'[:7], E_s(x)[7:]]), moved alike.
 
     style_encoder  picture [B,3,S,S] → w or w+
     truncation     of w' towards the mean code
-    transform      the geometric augmentation, of both pictures alike; None: none
+    transform      whether to do the paper's geometric augmentation: one mild random affine for both pictures
     → iteration → Pair, which depends on (seed, iteration) alone
     """
     device = base.input.input.device
@@ -64,8 +58,8 @@ def generator_source(base: Generator, stylised: Generator, style_encoder: Callab
         w = _edited_codes(base, batch, truncation, centre, g)
         photo = base.synthesize(w)
         images = [photo, stylised.synthesize(latents.with_color_of(w, base.to_w(style_encoder(photo), "w")))]
-        if transform is not None:
-            images = transform(images, g)
+        if transform:
+            images = random_affine(*images, rng=g)
         return Pair(_shrink(images[0], config.in_size).clamp(-1, 1), images[1].clamp(-1, 1), photo, None)
 
     return source
