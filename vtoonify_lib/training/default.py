@@ -114,15 +114,6 @@ def train_generators(pairs: Pairs, parsing: ParsingNet, folder: Path, plan: Defa
     return base, story
 
 
-def task_from_generator(story: stylegan.Distilled, config: VToonifyConfig, seed: int = 0) -> vtoonify.VToonifyTask:
-    """A task that starts from the fine-tuned generator and its style encoder."""
-    torch.manual_seed(seed)
-    task = vtoonify.VToonifyTask(config)
-    task.style.load_state_dict(story.encoder.state_dict())
-    task.vtoonify.generator.load_state_dict(story.generator.state_dict())
-    return task
-
-
 def held_out_pair(pairs: Pairs, index: np.ndarray, device: str | torch.device = "cpu", look: str = "storybook"
                   ) -> Pair:
     """Entries as they are, without augmentation."""
@@ -136,9 +127,12 @@ def train_vtoonify(pairs: Pairs, parsing: ParsingNet, story: stylegan.Distilled,
 
     The flicker loss rises from 0 twice: in the second half of the training, and all through the sharpening.
     """
-    _, trained = vtoonify.train(task_from_generator(story, config).to(device), _source(pairs, plan, 3, device), parsing,
-                                folder / "vtoonify", vtoonify.TrainingSettings(plan.vtoonify),
-                                held_out_pair(pairs, np.arange(8), device))
+    torch.manual_seed(0)
+    task = vtoonify.VToonifyTask(config)
+    task.style.load_state_dict(story.encoder.state_dict())
+    task.vtoonify.generator.load_state_dict(story.generator.state_dict())
+    _, trained = vtoonify.train(task.to(device), _source(pairs, plan, 3, device), parsing, folder / "vtoonify",
+                                vtoonify.TrainingSettings(plan.vtoonify), held_out_pair(pairs, np.arange(8), device))
     return sharpen(pairs, parsing, trained, folder, plan, device)
 
 
