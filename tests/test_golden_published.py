@@ -13,9 +13,9 @@ from vtoonify_lib.config import PUBLISHED, PUBLISHED_D
 from vtoonify_lib.faces.parsing_maps import network_input, parsing_logits
 from vtoonify_lib.models import latents
 from vtoonify_lib.models.bisenet import PublishedParser
-from vtoonify_lib.models.perceptual import LPIPS
 from vtoonify_lib.models.psp import PSP
 from vtoonify_lib.models.vtoonify_d import build_vtoonify
+from vtoonify_lib.training import objectives
 
 SMALL_D = "vtoonify_d_in64_out256_cm1"
 
@@ -152,9 +152,7 @@ def test_lpips_from_the_two_files_that_people_have():
     heads = {name: value for name, value in state.items() if name.startswith("lin")}
     published = json.loads((FOLDER / "lpips_v0.1_vgg_file_keys.json").read_text())
     assert {name: list(value.shape) for name, value in heads.items()} == published
-    net = LPIPS()
-    net.load_vgg(vgg | {"classifier.0.weight": torch.zeros(2, 2)})
-    net.load_heads(heads)
+    net = objectives.lpips_of(vgg | {"classifier.0.weight": torch.zeros(2, 2)}, heads)
     assert all(net.state_dict()[name].equal(value) for name, value in state.items())
 
 

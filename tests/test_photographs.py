@@ -195,9 +195,9 @@ def test_the_package_holds_a_vgg_that_sees():
         return float((found[there].mean() - found[away].mean()) / found.std())
 
     right = edges(net)
-    misread = VGGFeatures().load({k: v.flatten(1).reshape(len(v), 9, -1).mT.reshape(v.shape) if v.ndim == 4 else v
-                                  for k, v in net.net.state_dict().items()})
-    unscaled = VGGFeatures().load(net.net.state_dict())
+    misread = vgg.features_of({k: v.flatten(1).reshape(len(v), 9, -1).mT.reshape(v.shape) if v.ndim == 4 else v
+                               for k, v in net.net.state_dict().items()})
+    unscaled = vgg.features_of(net.net.state_dict())
     unscaled.scaling.scale.fill_(1.0)
     assert right > 1.5 and right > edges(misread) + 0.3 and right > edges(unscaled) + 0.3
     # a face and the same pixels shuffled look different, a face and itself a grey level brighter do not

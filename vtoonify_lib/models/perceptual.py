@@ -7,7 +7,7 @@ from the user's files; none is opened here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,6 @@ SHIFT = (-0.030, -0.088, -0.188)  # ImageNet's mean and deviation, for pictures 
 SCALE = (0.458, 0.448, 0.450)
 CAFFE_MEAN = (122.67892, 116.66877, 104.00699)  # RGB of 255; the original VGG-16 reads pictures less this, and no more
 EPSILON = 1e-10  # of the norm over channels
-CLASSIFIER = "classifier."  # of a whole VGG-16, which no feature needs
 
 
 class Scaling(nn.Module):
@@ -64,7 +63,7 @@ class VGG16(nn.Module):
 class VGGFeatures(nn.Module):
     """Pictures [B,3,H,W] in [−1,1], sides 8 or more → VGG-16's maps relu1_2, 2_2, 3_3 and 4_3 in its original scaling.
 
-    Random until `load` has filled it. Always in evaluation mode, and without gradients for its own weights.
+    Random until `training.vgg` has filled it. Always in evaluation mode, and without gradients for its own weights.
     """
 
     MAPS = 4
@@ -81,12 +80,6 @@ class VGGFeatures(nn.Module):
     def forward(self, image: Tensor) -> list[Tensor]:
         return self.net(self.scaling(channels_last(image)))
 
-    def load(self, kernels: Mapping[str, Tensor]) -> VGGFeatures:
-        """Fill it from {"slice1.0.weight": [O,I,3,3], …}, the names of `net`; the first kernel reads RGB."""
-        fill(dict(self.net.named_parameters()), kernels,
-             "VGG-16 from conv1_1 to conv4_3, as python -m vtoonify_lib.training.vgg writes it")
-        return self
-
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
         """Pictures [B,3,H,W] in [−1,1] → mean squared difference of unit features, averaged over the maps, [B]."""
         maps = zip(self(a), self(b), strict=True)
@@ -96,8 +89,8 @@ class VGGFeatures(nn.Module):
 class LPIPS(nn.Module):
     """Perceptual distance of two pictures [B,3,H,W] in [−1,1], sides 16 or more → [B,1,1,1], 0 when they are equal.
 
-    Random until `load_vgg` and `load_heads` have filled it (or a whole state dict has). Always in evaluation mode, and
-    without gradients for its own weights: it is a measure, not a model to train.
+    Random until `training.objectives.lpips_of` has filled it. Always in evaluation mode, and without gradients for its
+    own weights: it is a measure, not a model to train.
     """
 
     def __init__(self):
@@ -127,32 +120,10 @@ class LPIPS(nn.Module):
                                 "H and W 16 or more")
         return self.net(self.scaling_layer(channels_last(image)))
 
-    def load_vgg(self, state: Mapping[str, Tensor]) -> None:
-        """Fill VGG-16 from a state dict with torchvision's names, `features.0.weight`, …; passes over a classifier."""
-        wanted = {f"features.{name.partition('.')[2]}": value for name, value in self.net.named_parameters()}
-        fill(wanted, {k: v for k, v in state.items() if not k.startswith(CLASSIFIER)}, "VGG-16")
-
-    def load_heads(self, state: Mapping[str, Tensor]) -> None:
-        """Fill the linear heads from a state dict with the published names: `lin0.model.1.weight`, …"""
-        fill({k: v for k, v in self.named_parameters() if k.startswith("lin")}, state, "LPIPS heads")
-
 
 def linear_head(channels: int) -> nn.ModuleDict:
     """Non-negative weights of the channels, published as `model.1`; `model.0` is a dropout, which evaluation passes."""
     return nn.ModuleDict({"model": nn.Sequential(nn.Dropout(), nn.Conv2d(channels, 1, 1, bias=False))})
-
-
-@torch.no_grad()
-def fill(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], what: str) -> None:
-    """Copy these weights into the wanted ones, name by name; VToonifyError when names or shapes differ."""
-    shapes = [{name: list(value.shape) for name, value in each.items()} for each in (state, wanted)]
-    misfit = sorted(name for name in wanted.keys() | state.keys() if shapes[0].get(name) != shapes[1].get(name))
-    if misfit:
-        got, expected = (each.get(misfit[0], "nothing") for each in shapes)
-        raise VToonifyError(f"weights do not fit {what}: {len(misfit)} names or shapes differ, for example "
-                            f"{misfit[0]}: got {got}, expected {expected}")
-    for name, value in wanted.items():
-        value.copy_(state[name])
 
 
 def unit(x: Tensor) -> Tensor:

@@ -7,12 +7,12 @@ Ours need only the parsing net. The published ones compare features of VGG-16, w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..config import VToonifyError
 from ..evaluation.metrics import feature_distance
@@ -20,6 +20,7 @@ from ..models import losses
 from ..models.encoders import ParsingNet
 from ..models.paired_crop import Crop, crop
 from ..models.perceptual import LPIPS, VGGFeatures, unit
+from ..weights.bundle import fill
 from ..weights.unpickling import read_checkpoint
 from . import augment
 
@@ -168,10 +169,18 @@ def chroma_loss(out: Tensor, y: Tensor, mask: Tensor) -> Tensor:
 def load_lpips(vgg: str | Path, heads: str | Path, device: str | torch.device = "cpu") -> LPIPS:
     """LPIPS v0.1 from the files its users know: torchvision's VGG-16 (`vgg16-397923af.pth`) and LPIPS's heads
     (`vgg.pth`, v0.1). VToonifyError for a file that is missing or holds something else."""
-    net = LPIPS()
-    for path, fill in ((vgg, net.load_vgg), (heads, net.load_heads)):
+    for path in (vgg, heads):
         if not Path(path).is_file():
             raise VToonifyError(f"{path} does not exist; the published losses need torchvision's vgg16 weights and the "
                                 "linear heads of LPIPS v0.1")
-        fill(read_checkpoint(path))
-    return net.to(device)
+    return lpips_of(read_checkpoint(vgg), read_checkpoint(heads)).to(device)
+
+
+def lpips_of(vgg: Mapping[str, Tensor], heads: Mapping[str, Tensor]) -> LPIPS:
+    """LPIPS of state dicts with torchvision's names, `features.0.weight`, …, whose classifier no feature needs, and
+    with LPIPS's, `lin0.model.1.weight`, …"""
+    net = LPIPS()
+    named = {f"features.{name.partition('.')[2]}": name for name in net.net.state_dict()}
+    fill(net.net, {named.get(k, k): v for k, v in vgg.items() if not k.startswith("classifier.")}, "VGG-16")
+    fill(nn.ModuleDict({f"lin{i}": head for i, head in enumerate(net.heads())}), heads, "the file of LPIPS heads")
+    return net

