@@ -27,11 +27,11 @@ def layer_calls() -> dict[str, tuple[str | None, object, tuple, int | None]]:
     fusion = vtoonify_d.MaskedFusion(8, 6)
     return {
         "pixelnorm": (None, layers.PixelNorm(), ("z",), None),
-        "downsample_even": (None, layers.Blur((1, 1), down=2), ("x",), None),
-        "downsample_odd": (None, layers.Blur((1, 1), down=2), ("xo",), None),
+        "downsample_even": (None, layers.Blur(1, down=2), ("x",), None),
+        "downsample_odd": (None, layers.Blur(1, down=2), ("xo",), None),
         "upsample": (None, layers.Upsample(), ("x",), None),
-        "blur_11": (None, layers.Blur((1, 1), gain=4), ("x",), None),
-        "blur_22": (None, layers.Blur((2, 2)), ("x",), None),
+        "blur_11": (None, layers.Blur(1, gain=4), ("x",), None),
+        "blur_22": (None, layers.Blur(2), ("x",), None),
         "equal_linear": ("equal_linear", layers.EqualLinear(16, 24), ("s",), None),
         "equal_linear_mlp": ("equal_linear_mlp", layers.EqualLinear(16, 24, lr_mul=0.01, activate=True), ("s",), None),
         "modconv_plain": ("modconv_plain", mod(8, 6, 3, 16), ("x", "s"), None),

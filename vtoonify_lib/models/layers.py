@@ -31,26 +31,10 @@ def fir_kernel(gain: float = 1.0) -> Tensor:
     return k / k.sum() * gain
 
 
-def upfirdn(x: Tensor, kernel: Tensor, up: int = 1, down: int = 1, pad: tuple[int, int] = (0, 0)) -> Tensor:
-    """Up-sample by zero insertion, pad, convolve with `kernel`, keep every `down`-th sample.
-
-    x [B,C,H,W], kernel [k,k], pad (before, after) on both axes, negative to crop
-    → [B,C,(up·H + pad0 + pad1 − k)//down + 1, …].
-    """
-    channels, k = x.shape[1], kernel.shape[0]
-    kernel = kernel.to(x.dtype).expand(channels, 1, k, k)
-    if up == 1:
-        if pad[0] != pad[1] or pad[0] < 0:
-            x, pad = F.pad(x, [*pad, *pad]), (0, 0)
-        return F.conv2d(x, kernel.flip(2, 3), stride=down, padding=pad[0], groups=channels)
-    # A transposed convolution writes x[m]·kernel at up·m: zero insertion and filter at once, without the zeros.
-    crop = (k - 1 - pad[0], k - up - pad[1])
-    if crop[0] == crop[1] >= 0:
-        y = F.conv_transpose2d(x, kernel, stride=up, padding=crop[0], groups=channels)
-    else:
-        y = F.conv_transpose2d(x, kernel, stride=up, groups=channels)
-        y = F.pad(y, [-crop[0], -crop[1]] * 2)
-    return y if down == 1 else y[:, :, ::down, ::down]
+def filtered(x: Tensor, kernel: Tensor, pad: int = 0, down: int = 1) -> Tensor:
+    """Pad x [B,C,H,W], convolve each channel with `kernel` [k,k], keep every `down`-th sample."""
+    kernel = kernel.to(x.dtype).expand(x.shape[1], 1, *kernel.shape)
+    return F.conv2d(x, kernel.flip(2, 3), stride=down, padding=pad, groups=x.shape[1])
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -73,19 +57,21 @@ class Upsample(nn.Module):
         self.register_buffer("kernel", fir_kernel(gain=4))
 
     def forward(self, x: Tensor) -> Tensor:
-        return upfirdn(x, self.kernel, up=2, pad=(2, 1))
+        kernel = self.kernel.to(x.dtype).expand(x.shape[1], 1, *self.kernel.shape)
+        # A transposed convolution writes x[m]·kernel at 2·m: zero insertion and filter at once, without the zeros.
+        return F.conv_transpose2d(x, kernel, stride=2, padding=1, groups=x.shape[1])
 
 
 class Blur(nn.Module):
     """The filter alone, at a given padding; `down` keeps every second sample, `gain` 4 follows a zero insertion."""
 
-    def __init__(self, pad: tuple[int, int], gain: float = 1.0, down: int = 1):
+    def __init__(self, pad: int, gain: float = 1.0, down: int = 1):
         super().__init__()
         self.pad, self.down = pad, down
         self.register_buffer("kernel", fir_kernel(gain))
 
     def forward(self, x: Tensor) -> Tensor:
-        return upfirdn(x, self.kernel, down=self.down, pad=self.pad)
+        return filtered(x, self.kernel, self.pad, self.down)
 
 
 def leaky_relu_sqrt2(x: Tensor, bias: Tensor) -> Tensor:
@@ -121,18 +107,16 @@ class EqualLinear(nn.Module):
 
 
 class EqualConv2d(nn.Module):
-    """Convolution with equalised learning rate: weight N(0,1), scaled by 1/√fan_in at run time."""
+    """Convolution without bias, with equalised learning rate: weight N(0,1), scaled by 1/√fan_in at run time."""
 
-    def __init__(self, c_in: int, c_out: int, kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1,
-                 bias: bool = True):
+    def __init__(self, c_in: int, c_out: int, kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(c_out, c_in, kernel, kernel))
-        self.bias = nn.Parameter(torch.zeros(c_out)) if bias else None
         self.scale = 1 / math.sqrt(c_in * kernel**2)
         self.stride, self.padding, self.dilation = stride, padding, dilation
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.weight * self.scale, self.bias, self.stride, self.padding, self.dilation)
+        return F.conv2d(x, self.weight * self.scale, None, self.stride, self.padding, self.dilation)
 
 
 class ConvLayer(nn.Sequential):
@@ -142,12 +126,12 @@ class ConvLayer(nn.Sequential):
                  activate: bool = True):
         layers: list[nn.Module] = []
         if down and kernel == 1:  # sampling commutes with a 1x1 convolution, so blur only what is kept
-            layers += [Blur((1, 1), down=2), EqualConv2d(c_in, c_out, 1, bias=False)]
+            layers += [Blur(1, down=2), EqualConv2d(c_in, c_out, 1)]
         elif down:
-            layers += [Blur((2, 2)), EqualConv2d(c_in, c_out, kernel, stride=2, bias=False)]
+            layers += [Blur(2), EqualConv2d(c_in, c_out, kernel, stride=2)]
         else:
             pad = dilation * (kernel // 2)
-            layers += [EqualConv2d(c_in, c_out, kernel, padding=pad, dilation=dilation, bias=False)]
+            layers += [EqualConv2d(c_in, c_out, kernel, padding=pad, dilation=dilation)]
         super().__init__(*layers, *([FusedLeakyReLU(c_out)] if activate else []))
 
 
@@ -163,7 +147,7 @@ class ModulatedConv2d(nn.Module):
         self.scale = 1 / math.sqrt(c_in * kernel**2)
         self.weight = nn.Parameter(torch.randn(1, c_out, c_in, kernel, kernel))
         if up:
-            self.blur = Blur((1, 1), gain=4)
+            self.blur = Blur(1, gain=4)
         self.modulation = EqualLinear(style_dim, c_in, bias_init=1.0)
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import VToonifyError
-from .layers import channels_last, upfirdn
+from .layers import channels_last, filtered
 
 _LANCZOS_REACH = 4  # taps on either side at double density
 
@@ -99,7 +99,7 @@ def apply_affine(x: Tensor, matrix: Tensor) -> Tensor:
     grid = F.affine_grid(theta[:, :2], [b, c, 2 * h, 2 * w], align_corners=False)
     dense = F.grid_sample(x.float(), grid, mode="bicubic", padding_mode="reflection", align_corners=False)
     dense = F.pad(dense, [_LANCZOS_REACH - 1] * 4, mode="reflect")
-    y = upfirdn(channels_last(dense), _lanczos_kernel().to(x.device), down=2).to(x.dtype)
+    y = filtered(channels_last(dense), _lanczos_kernel().to(x.device), down=2).to(x.dtype)
     still = (matrix == torch.eye(3, device=matrix.device)).all((1, 2)).to(x.device)  # nothing drawn: keep every bit
     return torch.where(still[:, None, None, None], x, y)
 

@@ -67,7 +67,7 @@ def _filtered(x: Tensor, kernel: Tensor, pad: tuple[int, int]) -> Tensor:
 
 
 def _blur(self: Blur, x: Tensor) -> Tensor:
-    return _filtered(x, self.kernel, self.pad)
+    return _filtered(x, self.kernel, (self.pad, self.pad))
 
 
 def _upsample(self: Upsample, x: Tensor) -> Tensor:
