@@ -40,8 +40,8 @@ def search(model: NetworkLandmarks, rgb: np.ndarray) -> list[tuple[Box, float]]:
     return apart(found)
 
 
-def windows(model: NetworkLandmarks, rgb: np.ndarray, least: float = 0.0) -> list[tuple[Box, float]]:
-    """What looks like a face in any window: box, and logit above `least`."""
+def windows(model: NetworkLandmarks, rgb: np.ndarray) -> list[tuple[Box, float]]:
+    """What looks like a face in any window: box, and logit above 0."""
     height, width = rgb.shape[:2]
     side, out = LARGEST * min(height, width), []
     while side >= SMALLEST * max(height, width):
@@ -54,7 +54,7 @@ def windows(model: NetworkLandmarks, rgb: np.ndarray, least: float = 0.0) -> lis
         with torch.inference_mode():
             points, logits = _answers(model, _even_light(small))
         best = logits.flatten().topk(min(MOST, logits.numel()))
-        for place in best.indices[best.values > least].tolist():
+        for place in best.indices[best.values > 0].tolist():
             row, column = divmod(place, logits.shape[1])
             own = (points[:, row, column].numpy() + 1) * (FACE_SIDE / 2) + STRIDE * np.array([column, row]) - border
             own = own * [width / size[0], height / size[1]] - 0.5

@@ -50,17 +50,16 @@ def destylise(model: DualDistilled, picture: Tensor, parsing: ParsingNet, iterat
 
 
 def refine(model: DualDistilled, picture: Tensor, parsing: ParsingNet, iterations: int = 100, color_lr: float = 0.02,
-           structure_lr: float = 0.01, person: Tensor | None = None, active_dims: Tensor | None = None,
-           progress: bool = False) -> Tensor:
+           structure_lr: float = 0.01, *, person: Tensor, active_dims: Tensor | None = None, progress: bool = False
+           ) -> Tensor:
     """Fit structure code and colour code [1,2,D] of one aligned artwork [1,3,S,S] to it, colours faster.
 
     Learning rates are lower than the published ones: each dimension of our codes has a meaning of its own.
 
-    person       intrinsic code [1,D] of the person in it (default: `destylise`)
+    person       intrinsic code [1,D] of the person in it, see `destylise`
     active_dims  dimensions [2,D] of a code that may change, bool; some of our codes' are unused (`studio.codes`)
     → the codes of the lowest loss, which is at most that of the style encoder's codes
     """
-    person = destylise(model, picture, parsing, progress=progress) if person is None else person.detach()
     likeness, degree = _likeness(model, picture, parsing)
     with torch.no_grad():
         guess = model.style(picture)
@@ -70,7 +69,7 @@ def refine(model: DualDistilled, picture: Tensor, parsing: ParsingNet, iteration
     def loss(structure: Tensor, color: Tensor) -> Tensor:
         codes = torch.lerp(guess, torch.cat([structure, color], 1), free)
         near = STYLE_NEAR_WEIGHT * (codes - guess).square().sum() / free.sum()
-        return near + likeness(model.generator(person, model.extrinsic(codes), degree, space="w"))
+        return near + likeness(model.generator(person.detach(), model.extrinsic(codes), degree, space="w"))
 
     return torch.cat(_fitted(loss, {structure: structure_lr, color: color_lr}, iterations, progress, "its style"), 1)
 
