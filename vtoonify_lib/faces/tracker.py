@@ -75,7 +75,7 @@ class FaceTrack:
         self.following = False              # whether the last update found the face
         self._age = self._searches = 0      # frames since the detector looked; frames searched in vain
         self._looks = 0                     # of the detector in a row that were around the face alone
-        self._seen = -np.inf                # time at which the detector last confirmed the face
+        self.last_seen = -np.inf            # seconds at which the detector last confirmed the face
         self._contrast = 0.0                # of the last face
         self._filter = OneEuro()
 
@@ -89,12 +89,12 @@ class FaceTrack:
         if face is None or self._age + 1 >= self.every or seen:
             found = self._detect(rgb, self._look(rgb, face) if seen is None else seen)
             detected = found is not None or (face is not None and self.finder.confirm(rgb, face) is not None)
-            if not detected and (face is None or time - self._seen > PATIENCE):
+            if not detected and (face is None or time - self.last_seen > PATIENCE):
                 self.following = False
                 return None
             face = found or face
         self._age = 0 if detected else self._age + 1
-        self._seen = time if detected else self._seen
+        self.last_seen = time if detected else self.last_seen
         self._face, self.following, self._searches = face, True, 0
         self._contrast = _contrast(rgb, face)
         if self.jumped:
@@ -110,11 +110,6 @@ class FaceTrack:
     def still_there(self, rgb: np.ndarray) -> bool:
         """Whether the face that was followed is still where it was, in the next frame, uint8 RGB [H,W,3]."""
         return self.following and self._follow(rgb) is not None
-
-    @property
-    def last_seen(self) -> float:
-        """Seconds at which the detector last saw the face; −∞ if never."""
-        return self._seen
 
     def _follow(self, rgb: np.ndarray) -> Face | None:
         """Fit from the landmarks of the last frame; None when the result is not reliable."""

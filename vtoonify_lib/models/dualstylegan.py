@@ -74,7 +74,9 @@ class DualStyleGAN(nn.Module):
                 return x
             return self.res[layer](x, structure[:, layer], degree[:, layer])
 
-        return self.generator.synthesize(self._colored(w, extrinsic, degree), noise, until, modify)
+        first = latents.n_structure()
+        color = torch.lerp(w[:, first:], self.color_codes(extrinsic).to(w.dtype), degree[:, first:, None])
+        return self.generator.synthesize(torch.cat([w[:, :first], color], dim=1), noise, until, modify)
 
     def map(self, z: Tensor) -> Tensor:
         """Mapping network over the last axis: z → w, z+ → w+."""
@@ -92,12 +94,6 @@ class DualStyleGAN(nn.Module):
         """T_s of the colour layers: extrinsic [B,L,D] → [B,L−7,D]."""
         first = latents.n_structure()
         return torch.stack([self.res[i](extrinsic[:, i]) for i in range(first, self.n_latent)], dim=1)
-
-    def _colored(self, w: Tensor, extrinsic: Tensor, degree: Tensor) -> Tensor:
-        """w+ whose colour layers have moved towards the extrinsic code."""
-        first = latents.n_structure()
-        color = torch.lerp(w[:, first:], self.color_codes(extrinsic).to(w.dtype), degree[:, first:, None])
-        return torch.cat([w[:, :first], color], dim=1)
 
     def _checked(self, extrinsic: Tensor, degree: Degree, w: Tensor) -> tuple[Tensor, Tensor]:
         """Extrinsic code as [B,L,D], degree as [B,L]."""

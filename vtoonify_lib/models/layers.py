@@ -153,7 +153,11 @@ class ModulatedConv2d(nn.Module):
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         weight = self.weight[0] * self.scale  # [O,I,k,k]
         s = self.modulation(style)  # [B,I]
-        y = self._convolve(x * s.to(x.dtype)[:, :, None, None], weight)
+        x = x * s.to(x.dtype)[:, :, None, None]
+        if self.up:
+            y = self.blur(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2))
+        else:
+            y = F.conv2d(x, weight, padding=self.kernel // 2)
         if self.demodulate:
             y = y * self.demodulation(s).to(y.dtype)[:, :, None, None]
         return y
@@ -168,11 +172,6 @@ class ModulatedConv2d(nn.Module):
         s = self.modulation(style)  # [1,I]
         weight = self.weight[0] * self.scale * s.to(self.weight.dtype)[0, None, :, None, None]
         return weight * self.demodulation(s)[0, :, None, None, None] if self.demodulate else weight
-
-    def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
-        if self.up:
-            return self.blur(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2))
-        return F.conv2d(x, weight, padding=self.kernel // 2)
 
 
 class NoiseInjection(nn.Module):

@@ -92,7 +92,7 @@ class VToonify(nn.Module):
         self.generator = self._build_generator()
         self.encoder = build_encoder(config)
         self.fusion_out, self.fusion_skip = nn.ModuleList(), nn.ModuleList()
-        for r in self.fusion_resolutions():
+        for r in (r for r in resolutions(config.in_size) if r >= HANDOFF):  # where encoder and generator meet
             c = config.generator.width(r)
             self.fusion_out.append(self._build_fusion(c))
             self.fusion_skip.append(identity_fusion(3, c, 3))
@@ -111,10 +111,6 @@ class VToonify(nn.Module):
     def stylegan(self) -> Generator:
         """The StyleGAN2 whose fine layers draw the picture."""
         return self.get_submodule(self.STYLEGAN)
-
-    def fusion_resolutions(self) -> tuple[int, ...]:
-        """Nominal resolutions at which encoder and generator meet: HANDOFF … in_size."""
-        return tuple(r for r in resolutions(self.config.in_size) if r >= HANDOFF)
 
     def unread(self) -> list[str]:
         """Parts that drawing a frame never reads: StyleGAN's layers up to the hand-off and its noise maps.

@@ -63,18 +63,15 @@ class VToonifyD(VToonify):
                                 "be equal, because all its ModRes blocks work on the hand-off feature")
         super().__init__(config)
         self.res = nn.ModuleList(modres_blocks(config.generator, dilated=True))
-        self.copy_modres()
+        # DualStyleGAN's weights: where training starts, and where the published one stayed
+        for mine, its in zip(self.res, self.generator.res, strict=False):
+            mine.load_state_dict(its.state_dict())
 
     def _build_generator(self) -> nn.Module:
         return DualStyleGAN(self.config.generator)
 
     def _build_fusion(self, channels: int) -> nn.Module:
         return MaskedFusion(channels, channels)
-
-    def copy_modres(self) -> None:
-        """Take the ModRes weights of the DualStyleGAN: where training starts, and where the published one stayed."""
-        for mine, its in zip(self.res, self.generator.res, strict=False):
-            mine.load_state_dict(its.state_dict())
 
     def unread(self) -> list[str]:
         """As for VToonify-T, with DualStyleGAN's own ModRes blocks, and the first of ours, which no block precedes."""

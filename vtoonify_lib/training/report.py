@@ -79,10 +79,6 @@ class HeldOutPeople:
         condition = StyleCondition(to_tensor(self.exemplar[who, look], device), index, degrees, degrees)
         return Pair(augment.half(photo), photo, photo, None, condition)
 
-    def same_exemplar(self) -> list[tuple[int, int]]:
-        """All pairs of people whom one exemplar draws."""
-        return [(i, j) for i in range(len(self.number)) for j in range(i) if self.number[i] == self.number[j]]
-
 
 def shrunk(picture: np.ndarray, size: int = STYLE_IMAGE) -> np.ndarray:
     """uint8 [S,S,3] averaged to [size,size,3]: an exemplar as the style encoder reads it."""
@@ -162,9 +158,11 @@ def measure(task: DrawTask, parsing: ParsingNet, identity: StyleEncoder, held_ou
             moved.append(_each(apart, out, held_out.photo, device))
             looks[look][f"{degree:g}"] = _scores(out, truth, held_out.photo, parsing, identity, device)
         rises.append((np.diff(moved, axis=0) > 0).all(0))  # [N]
-        i, k = np.array(held_out.same_exemplar(), int).reshape(-1, 2).T
-        alike += [[_each(apart, p[i], p[k], device) for p in (out, held_out.truth[:, j, -1])]] if len(i) else []
-        grey.append(_flicker(task, parsing, held_out, j, device))
+        one, other = np.nonzero(np.tril(held_out.number[:, None] == held_out.number, -1))  # drawn by one exemplar
+        alike += [[_each(apart, p[one], p[other], device) for p in (out, truth)]] if len(one) else []
+        few = held_out.pair(np.arange(min(ASKED_FOR_CROPS, len(out))), j, 1.0, device)
+        grey.append(equivariance(lambda x, few=few: task(x, few)[0], few.input(parsing),
+                                 torch.Generator().manual_seed(j)))
     mean = {f"{d:g}": {name: float(np.mean([looks[look][f"{d:g}"][name] for look in looks])) for name in
                        looks[held_out.looks[0]][f"{d:g}"]} for d in DEGREES}
     ours, true = np.mean(alike, (0, 2)) if alike else (0.0, 0.0)
@@ -201,14 +199,6 @@ def _drawn(task: DrawTask, parsing: ParsingNet, held_out: HeldOutPeople, look: i
     """Everybody in a look at a degree, uint8 [N,S,S,3]."""
     return np.concatenate([to_image(stylise(task, parsing, held_out.pair(who, look, degree, device)))
                            for who in _split(np.arange(len(held_out.photo)))])
-
-
-def _flicker(task: DrawTask, parsing: ParsingNet, held_out: HeldOutPeople, look: int, device: str | torch.device
-             ) -> float:
-    """Equivariance at degree 1, everybody's style bound."""
-    pair = held_out.pair(np.arange(min(ASKED_FOR_CROPS, len(held_out.photo))), look, 1.0, device)
-    x = pair.input(parsing)
-    return equivariance(lambda part: task(part, pair)[0], x, torch.Generator().manual_seed(look))
 
 
 def _split(pictures: np.ndarray) -> list[np.ndarray]:
