@@ -72,7 +72,7 @@ START_DEGREE = 0.6  # of structure and colour where nothing is asked for: it fla
 # Of networks that carry detail over. On 14 people film had .77 of the photographs' sharpness (at 512 px of face .65),
 # its drawings 1.00 (.76). With .15 film has .88 (.77), with .3 1.00 (.92), at .06 and .14 dB less PSNR to the drawings
 # and a perceptual distance of .0432 and .0438 instead of .0430.
-SHARPEN = 0.2
+UNSHARP = 0.2
 SHOWN = 8      # held-out entries on the sheets
 
 
@@ -278,9 +278,11 @@ def _styles(looks: Sequence[str], codes: torch.Tensor) -> dict:
             "start": {"style": stands[looks[0]], "structure": START_DEGREE, "color": START_DEGREE}}
 
 
-def make_bundle(out: str | Path, folder: str | Path, start: str = "studio-t", title: str | None = None) -> Bundle:
+def make_bundle(out: str | Path, folder: str | Path, start: str = "studio-t", title: str | None = None,
+                unsharp: float = UNSHARP) -> Bundle:
     """A bundle from the files that a job wrote to `out`; parsing net, landmarks and styles are those of `start`.
 
+    unsharp: how much finest detail is amplified in use, where a network carries detail over (`config.sharpen`)
     VToonifyError where that one has no styles and the job was VToonify-D.
     """
     from safetensors.torch import load_file
@@ -307,7 +309,7 @@ def make_bundle(out: str | Path, folder: str | Path, start: str = "studio-t", ti
     return save_bundle(
         folder, name=Path(folder).name, title=title,
         config=replace(config, face_size=round(metrics["job"].get("eyes", 0) / EYE_FRACTION) or None,
-                       sharpen=SHARPEN if config.detail else None),
+                       sharpen=unsharp if config.detail else None),
         networks=networks,
         files=files, styles=styles,
         models={"vtoonify": {"inference": True}, "parsing": base.info["models"]["parsing"],
@@ -331,6 +333,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--detail", type=int, help="photograph's pixels per input pixel that reach the picture; the "
                         "picture then has as many (default: none)")
     parser.add_argument("--bundle", type=Path, help="train nothing: make this bundle of what --out has")
+    parser.add_argument("--unsharp", type=float, default=UNSHARP, help="how much the finest detail of a bundle's "
+                        "pictures is amplified (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
     defaults = {name: field.default for name, field in Job.__dataclass_fields__.items()}
     for name, kind, text in (
@@ -352,10 +356,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
                         "others (default: all alike)")
     parser.add_argument("--zoom", nargs=2, type=float, default=defaults["zoom"], help="least and largest")
     args = vars(parser.parse_args(arguments))
-    bundle, device, looks, size, detail = (args.pop(name) for name in ("bundle", "device", "look", "config", "detail"))
+    bundle, device, looks, size, detail, unsharp = (
+        args.pop(name) for name in ("bundle", "device", "look", "config", "detail", "unsharp"))
     try:
         if bundle:
-            made = make_bundle(args["out"], bundle, args["start"])
+            made = make_bundle(args["out"], bundle, args["start"], unsharp=unsharp)
             print(f"{made.folder}: {made.bytes / 1e6:.1f} MB")
             return
         if not args["data"]:
