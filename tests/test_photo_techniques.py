@@ -84,3 +84,19 @@ def test_eyes_and_mouth_keep_the_films_own_tones():
     kept.region = {**kept.region, "mouth": np.ones((SIZE, SIZE), np.float32)}
     kept.look = SimpleNamespace(tones=4, ink=0.0)
     assert np.allclose(photo_techniques.comic(film, kept), film, atol=1e-4)
+
+
+def test_pores_and_stubble_are_not_shaded_one_by_one():
+    """Speckles of a few pixels, dark enough to lie in the shade by themselves: the skin keeps one tone."""
+    rng = np.random.default_rng(0)
+    speckled = np.full((SIZE, SIZE), 0.6, np.float32)
+    speckled[np.repeat(np.repeat(rng.random((SIZE // 4, SIZE // 4)) < 0.1, 4, 0), 4, 1)] = 0.45
+    tone = photo_techniques._cel(speckled, pen(speckled)) - 0.35 * speckled  # without the photograph's own share
+    assert tone.std() < 0.005
+
+
+def test_hardly_a_difference_is_not_inked_even_at_the_nose():
+    marks = np.full((68, 2), -500.0)
+    marks[31:36] = np.stack([np.full(5, SIZE / 2), np.linspace(40, 120, 5)], 1)
+    light = parts(0.600, 0.588)
+    assert np.abs(drawn(light, points=marks) - drawn(light)).max() < 0.02
