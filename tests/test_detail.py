@@ -121,3 +121,6 @@ def test_pictures_are_sharpened_as_the_bundle_says(detailed):
     assert sharp.config.sharpen == 0.5
     assert np.array_equal(sharp.image(photograph()), sharpened(plain.image(photograph())[None], 0.5)[0])
     assert initial_task(sharp.bundle, detailed.config).vtoonify.config == sharp.config
+    versions = [toonifier.bundle.version("vtoonify") for toonifier in (plain, sharp)]
+    assert len(set(versions)) == 2, "a recipe, or a clip half drawn, of the one would go on with the other"
+    assert plain.bundle.version("parsing") == sharp.bundle.version("parsing")

@@ -48,6 +48,11 @@ def test_a_bundle_that_keeps_the_photograph_and_one_that_draws_noise(folder, det
         assert sheet.height == 3 * 384 and sheet.width == 2 * 384
 
 
+def test_a_look_that_a_bundle_lacks_is_said_at_once(folder, capsys):
+    assert main([str(folder), "--bundle", "looks", "--look", "clay", "--no-studio"]) == 2
+    assert "looks has no style 'clay'" in capsys.readouterr().err
+
+
 def test_contact_sheet_breaks_lines():
     tiles = [np.full((10, width, 3), 200, np.uint8) for width in (30, 20, 30, 40)]
     sheet = contact_sheet(tiles, 60)

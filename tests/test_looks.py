@@ -25,7 +25,7 @@ from vtoonify_lib.models.vtoonify_d import VToonifyD
 from vtoonify_lib.styles import table
 from vtoonify_lib.styles.recipe import Recipe
 from vtoonify_lib.styles.request import Keyframes, Look, ResolvedLook
-from vtoonify_lib.styles.table import StyleCode, load_style, normalised, parse_blend, save_style
+from vtoonify_lib.styles.table import StyleCode, StyleTable, load_style, normalised, parse_blend, save_style
 from vtoonify_lib.weights.bundle import save_bundle, save_tensors
 
 D = TINY.generator.style_dim
@@ -346,3 +346,13 @@ def test_a_picture_becomes_a_style(named, tmp_path, capsys):
     for steps, message in ((-1, "refine is -1; it must be 0 or more"), (3, "styled has no DualStyleGAN to fit styles")):
         code, _, err = run(capsys, "style", art, tmp_path / "fit.safetensors", "--refine", steps, "--device", "cpu")
         assert code == 2 and message in err and not (tmp_path / "fit.safetensors").exists()
+
+
+def test_a_bundle_says_where_its_styles_pictures_are(bundle):
+    def styled(**more):
+        return StyleTable(replace(bundle, info={**bundle.info, "styles": {**bundle.styles, **more}}))
+
+    assert styled().picture("comic-01") == table.PICTURES / "comic" / "01.jpg"
+    assert styled(pictures="photographs").picture("comic-01") == table.PICTURES / "photographs" / "comic" / "01.jpg"
+    with refuses("unreadable", "styled"):
+        styled(pictures=3)

@@ -27,6 +27,7 @@ INPUT_CHANNELS = 3 + PARSING_CLASSES
 BACKBONES = ("toonify", "dualstylegan")
 
 MOST_SHARPENED = 2.0
+"""Beyond it a picture is noise: what a damaged description may ask for."""
 
 MOST_LAYERS = 64
 """Of a mapping network; published ones have 8. A damaged description must not keep us busy making layers."""

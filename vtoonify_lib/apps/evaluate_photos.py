@@ -28,7 +28,7 @@ from ..inference.toonifier import DEFAULT_BUNDLE, Toonifier
 from ..media.images import read_image, to_tensor
 from ..models.perceptual import VGGFeatures
 from ..studio.portraits import Portraitist, as_bytes
-from ..styles.request import AS_TRAINED, Look
+from ..styles.request import AS_TRAINED, Look, ResolvedLook
 from ..training.photo_pairs import photographs
 from ..training.vgg import load_vgg
 from ..weights.bundle import load_bundle
@@ -73,17 +73,28 @@ class Measured(NamedTuple):
 class PhotoEvaluator:
     """Evaluates photographs one by one, see `evaluate`.
 
-    style  a look, or one of its exemplars: the studio's, and that of bundles with styles
+    style  a look, or one of its exemplars: the studio's, and that of bundles with styles; None: film, and what a bundle
+           starts with
     structure, color  degrees; structure None: what suits the person in the studio, what a bundle starts with
+    VToonifyError where a bundle with styles does not have this one.
     """
 
     toonifiers: dict[str, Toonifier]
     studio: Portraitist | None
-    style: str = "film"
+    style: str | None = None
     structure: float | None = None
     color: float = 0.5
     vgg: VGGFeatures | None = None
     identity: Identity | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.toonifiers:
+            self._look(name)
+
+    def _look(self, name: str) -> ResolvedLook:
+        toonifier = self.toonifiers[name]
+        asked = self.style is not None and toonifier.bundle.styles
+        return toonifier.resolve(Look(self.style, self.structure, self.color) if asked else AS_TRAINED)
 
     def measure(self, path: Path) -> Measured | str:
         """A photograph's numbers, or why there are none."""
@@ -94,7 +105,7 @@ class PhotoEvaluator:
         rows, shown = [], []  # shown: pictures below each other, with their faces
         for name, toonifier in self.toonifiers.items():
             try:
-                drawn = self._draw(toonifier, canvas, target)
+                drawn = _draw(toonifier, self._look(name), canvas, target)
             except VToonifyError as error:
                 return str(error)
             rows.append({"bundle": name, **self._row(drawn, drawn.picture, drawn.drawn_face),
@@ -114,21 +125,8 @@ class PhotoEvaluator:
         read = self.studio.reader(path, CANVAS)
         if isinstance(read, str):
             return read
-        drawing = self.studio.drawing(*read, self.style, self.structure, self.color)
+        drawing = self.studio.drawing(*read, self.style or "film", self.structure, self.color)
         return as_bytes(read[0].photo), as_bytes(drawing.picture)
-
-    def _draw(self, toonifier: Toonifier, canvas: np.ndarray, target: np.ndarray | None) -> DrawnPhoto:
-        """A photograph by one bundle. VToonifyError where there is no face."""
-        face, scale = toonifier.face_in(canvas), toonifier.config.scale
-        look = toonifier.resolve(
-            Look(self.style, self.structure, self.color) if toonifier.bundle.styles else AS_TRAINED)
-        picture = toonifier.painter(toonifier.style_code(face.aligned, look), look)(face.crop[None])[0]
-        crop = cut(canvas, face.plan, grow=scale)
-        wanted = None if target is None else cut(target, face.plan, grow=scale)
-        faces = [None if p is None else next(iter(toonifier.finder.faces(p)), None) for p in (crop, picture, wanted)]
-        if faces[0] is None:
-            raise VToonifyError("the face is lost in the crop")
-        return DrawnPhoto(crop, picture, wanted, *faces)
 
     def _row(self, drawn: DrawnPhoto, picture: np.ndarray, face: Face | None) -> dict[str, float]:
         row = {"found": float(face is not None)}
@@ -229,6 +227,18 @@ def our_identity(bundle: str = "studio-d") -> Identity:
     return code
 
 
+def _draw(toonifier: Toonifier, look: ResolvedLook, canvas: np.ndarray, target: np.ndarray | None) -> DrawnPhoto:
+    """A photograph by one bundle. VToonifyError where there is no face."""
+    face, scale = toonifier.face_in(canvas), toonifier.config.scale
+    picture = toonifier.painter(toonifier.style_code(face.aligned, look), look)(face.crop[None])[0]
+    crop = cut(canvas, face.plan, grow=scale)
+    wanted = None if target is None else cut(target, face.plan, grow=scale)
+    faces = [None if p is None else next(iter(toonifier.finder.faces(p)), None) for p in (crop, picture, wanted)]
+    if faces[0] is None:
+        raise VToonifyError("the face is lost in the crop")
+    return DrawnPhoto(crop, picture, wanted, *faces)
+
+
 def contact_sheet(tiles: list[np.ndarray], width: int) -> Image.Image:
     """Pictures of one height, set in lines of at most `width` pixels."""
     lines: list[list[np.ndarray]] = [[]]
@@ -254,8 +264,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                                      description=__doc__.splitlines()[0])
     parser.add_argument("source", type=Path, help="folder of photographs, or a text file with one a line")
     parser.add_argument("--bundle", nargs="+", default=[DEFAULT_BUNDLE], help="one or several")
-    parser.add_argument("--look", default="film", help="of the studio's drawing and of bundles with styles: a look, or "
-                        "one of its exemplars such as comic-07 (default: %(default)s)")
+    parser.add_argument("--look", help="of the studio's drawing and of bundles with styles: a look, or one of its "
+                        "exemplars such as comic-07 (default: film, and what a bundle starts with)")
     parser.add_argument("--structure", type=float, help="structure degree (default: what suits the person)")
     parser.add_argument("--color", type=float, default=0.5, help="colour degree (default: %(default)s)")
     parser.add_argument("--no-studio", action="store_true", help="hold nothing against the studio's own drawing")

@@ -57,10 +57,13 @@ class StyleTable:
     def __init__(self, bundle: Bundle):
         self.bundle, described = bundle, bundle.styles
         names, looks, start = (described.get(part) for part in ("names", "looks", "start"))
-        texts = [*names, *looks, *looks.values()] if isinstance(names, list) and isinstance(looks, dict) else [None]
+        folder = described.get("pictures", "")
+        whole = isinstance(names, list) and isinstance(looks, dict)
+        texts = [*names, *looks, *looks.values(), folder] if whole else [None]
         if not all(isinstance(text, str) for text in texts) or not isinstance(start, dict) or not START <= start.keys():
             raise VToonifyError(f"bundle {bundle.name} does not describe its styles: they need names, looks, and a "
                                 f"start with {', '.join(sorted(START))}", code="unreadable")
+        self.pictures = PICTURES / folder
         self.names: list[str] = names
         self.looks: Mapping[str, str] = looks  # look → the exemplar that stands for it
         self.start: Mapping[str, object] = start  # what is drawn when nothing is asked for
@@ -90,7 +93,7 @@ class StyleTable:
 
     def picture(self, name: str) -> Path:
         """The picture that shows a named style."""
-        return picture_of(name, PICTURES / self.bundle.styles.get("pictures", ""))
+        return picture_of(name, self.pictures)
 
     def blend(self, parts: Sequence[Part]) -> Tensor:
         """Code of named styles and codes, weighed, [1,2,D]."""

@@ -8,6 +8,7 @@ published ones, a network plays the same role. Nothing here downloads or convert
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
@@ -102,8 +103,12 @@ class Bundle:
         return sum(entry["bytes"] for entry in self.info["files"].values())
 
     def version(self, key: str) -> str:
-        """Identifies the version of a file: the start of its sha256."""
-        return str(self.info["files"][key]["sha256"])[:16]
+        """Identifies the version of a file: the start of its sha256; of the network that draws, with how its pictures
+        are sharpened, for what it drew before that was changed cannot be drawn again."""
+        found = str(self.info["files"][key]["sha256"])
+        if key == "vtoonify" and self.config.sharpen:
+            found = hashlib.sha256(f"{found} {self.config.sharpen}".encode()).hexdigest()
+        return found[:16]
 
     @cached_property
     def config(self) -> VToonifyConfig:
