@@ -103,7 +103,7 @@ def camera_studio(photo_studio):
 def sit(photo_studio, camera_studio):
     """Somebody's render as a fitted photograph, prepared; changes of `Person` as keywords."""
     def prepared(**changes):
-        posed = person(Z).with_(**{"hair": "none", "glasses": None, "pose": np.array([0.1, 0.0, 0.05]), **changes})
+        posed = person(Z).with_(**{"hair": None, "glasses": None, "pose": np.array([0.1, 0.0, 0.05]), **changes})
         fit, parsing = photographed(camera_studio, posed)
         return photo_studio.prepare(fit, np.eye(19, dtype=np.float32)[parsing])
 

@@ -108,5 +108,5 @@ def photographed(camera, who, bald: bool = False) -> tuple:
     scene = camera.sculptor.scene(who)
     scene = replace(scene, camera=canvas_camera(scene.camera, camera.height))
     drawn = camera.draw(scene, who)
-    fitted = who.with_(hair="none") if bald else who
+    fitted = who.with_(hair=None) if bald else who
     return fitting.exact(scene, fitted, drawn.image, drawn.landmarks), drawn.parsing

@@ -17,7 +17,7 @@ FFHQ = np.array([1.0, 0, 0, 0])
 
 def easy(who: Person) -> Person:
     """The person with nothing before the face, looking more or less into the camera, eyes open."""
-    return clips.calm(who).with_(hair="none", glasses=None, pose=who.pose * [0.5, 0.5, 1.0])
+    return clips.calm(who).with_(hair=None, glasses=None, pose=who.pose * [0.5, 0.5, 1.0])
 
 
 def same(a: object, b: object) -> bool:

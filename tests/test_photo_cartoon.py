@@ -18,6 +18,7 @@ from vtoonify_lib.studio.geometry import project
 from vtoonify_lib.studio.people import person, unit_target
 from vtoonify_lib.studio.photo_looks import FILM, LOOKS, exemplar, flattering, photo_look
 from vtoonify_lib.studio.photo_warp import carried, fetch_at
+from vtoonify_lib.studio.strands import HairStyle
 
 
 def test_no_degree_is_the_photograph(photo_studio, plain):
@@ -127,7 +128,8 @@ def test_gloss_on_skin_becomes_no_grey_spot(photo_studio, sit):
 
 def test_hair_gets_strands_and_spectacles_stay(photo_studio, sit):
     plain = sit()
-    dressed = sit(hair="hair/short02", glasses={"round": 0.5, "color": np.array([0.02, 0.02, 0.02]), "thick": 0.03})
+    dressed = sit(hair=HairStyle(length=0.5),
+                  glasses={"round": 0.5, "color": np.array([0.02, 0.02, 0.02]), "thick": 0.03})
     assert plain.masks["glasses"].max() == 0 and dressed.masks["glasses"].max() > 0.9
     assert dressed.masks["hair"].mean() > plain.masks["hair"].mean() + 0.02
     drawing = photo_studio.draw(dressed, FILM, 0.6, 0)

@@ -10,6 +10,7 @@ from people import SIZE
 
 from vtoonify_lib.studio.filters import luma
 from vtoonify_lib.studio.photo_masks import GLASSES, HAIR, SIDE, _glasses, _hanging_together, _odds, masks_of
+from vtoonify_lib.studio.strands import HairStyle
 
 
 def test_trees_far_above_the_head_are_no_hair(plain):
@@ -21,7 +22,7 @@ def test_trees_far_above_the_head_are_no_hair(plain):
 
 
 def test_foliage_that_the_net_takes_for_hair_is_none(sit):
-    ready = sit(hair="hair/short02")
+    ready = sit(hair=HairStyle(length=0.5))
     backdrop = ready.labels == 0
     rng = np.random.default_rng(0)
     leaves = cv2.resize(rng.random((48, 48, 1), np.float32), (SIZE, SIZE))[..., None] * np.float32([0.5, 0.9, 0.2])

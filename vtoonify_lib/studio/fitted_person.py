@@ -18,7 +18,7 @@ MARGIN = 1.5
 class FittedPerson:
     """A photograph in a square canvas around a face, and the studio's person in it.
 
-    person     hair "none", no spectacles: those are the photograph's own
+    person     no hair, no spectacles: those are the photograph's own
     camera     [4,4] of the canvas
     photo      float32 [S,S,3] in [0,1]
     covered    float32 [S,S]: 1 where the photograph has pixels, 0 beyond its edges, where its rim goes on

@@ -13,8 +13,9 @@ from scipy.optimize import least_squares
 
 from ..config import VToonifyError
 from ..faces.crop import eye_centres
+from .brows import MARKS
 from .fitted_person import FittedPerson, canvas
-from .geometry import OFF_SKIN, VIEWPOINT, Scene, Sculptor, plain_camera, project, rotation, turn_head
+from .geometry import VIEWPOINT, Scene, Sculptor, plain_camera, project, rotation, turn_head
 from .kit import Kit, macro_weights
 from .people import ASYMMETRY, SHAPE, Z_SIZE, Person, person, unit_target
 
@@ -102,9 +103,8 @@ class Fitter:
     def _marks(self, flesh: np.ndarray) -> np.ndarray:
         """Landmarks [68,3] on vertices [6357,3] in the pose of rest; the brows' lie on their hairs."""
         regions = self.sculptor.regions
-        corners, shares = regions.brow_marks(self._brow)
         points = flesh[regions.landmarks].astype(np.float64)
-        points[17:27] = ((self.kit.props[self._brow].place(flesh) + OFF_SKIN)[corners] * shares[..., None]).sum(1)
+        points[17:27] = self.sculptor.brow_hairs(self._brow, flesh)[MARKS]
         return points
 
     def _column(self, target: str) -> np.ndarray:
@@ -252,7 +252,7 @@ class Fitter:
         expression = {n: float(w) for n, w in zip(self._units[0], units, strict=True) if w > 0}
         return person(np.zeros(Z_SIZE)).with_(
             shape=shape, expression=expression, age=macro["age"], male=macro["gender"], ethnicity=macro["ethnicity"],
-            pose=x[:3].copy(), hair="none", glasses=None)
+            pose=x[:3].copy(), hair=None, glasses=None)
 
 
 def _check_landmarks(landmarks: np.ndarray) -> None:

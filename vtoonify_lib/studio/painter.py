@@ -9,23 +9,23 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from ..config import VToonifyError
-from . import shaders
+from . import shaders, strands
 from .geometry import Part
 from .kit import Kit
 from .techniques import INK_FRAGMENT
 
-ATTRIBUTES = {"in_position": 3, "in_normal": 3, "in_rest": 3, "in_uv": 2, "in_mask0": 4, "in_mask1": 4, "in_mask2": 3}
+ATTRIBUTES = {"in_position": 3, "in_normal": 3, "in_rest": 3, "in_uv": 2, "in_mask0": 4, "in_mask1": 4, "in_mask2": 4}
 """What a vertex carries: name in the shaders → how many floats."""
 
+COARSEST = 3  # level of the strands' texture: beyond it, neighbouring strips run together
 VERTEX_BYTES = 4 * sum(ATTRIBUTES.values())
 PROGRAMS = ("depth", "cut_out", "skin", "eye", "hair", "plain", "label", "tag", "flow")
 SHADED = ("skin", "eye", "hair", "plain")
 FORMS = {"": (), "_flat": ("DRAWN",), "_hand": ("DRAWN", "HAND")}
 """Forms of the shaded programs: with no technique of drawing, with flat tones, with clay and paint as well."""
-NO_MASKS = np.float32([0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0])
+NO_MASKS = np.float32([0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0])
 """Masks of what is not the base mesh: no region of the skin, not occluded."""
 
 
@@ -49,22 +49,33 @@ def _context() -> Any:
     return context
 
 
+class _Vertices:
+    """Vertices on the graphics side, and whose positions they were last."""
+
+    def __init__(self, painter: Painter, count: int):
+        self.buffer = painter.gl.buffer(reserve=count * VERTEX_BYTES)
+        self.positions: np.ndarray | None = None
+
+
 class _Buffers:
     """A part's vertices on the graphics side, and where they are going (for the flow pass alone)."""
 
-    def __init__(self, painter: Painter, part: Part):
+    def __init__(self, painter: Painter, part: Part, vertices: _Vertices):
         gl = painter.gl
-        self.count = len(part.positions)
-        self.part: Part | None = None
-        self.vertices = gl.buffer(reserve=self.count * VERTEX_BYTES)
-        self.following = gl.buffer(reserve=self.count * 12)
+        self.triangles_of, self.shared, self.vertices = part.triangles, vertices, vertices.buffer
+        self.following = gl.buffer(reserve=len(part.positions) * 12)
         self.triangles = gl.buffer(np.ascontiguousarray(part.triangles, "i4"))
-        self.arrays = {}
-        for name, program in painter.programs.items():
+        self._arrays: dict[str, Any] = {}
+
+    def array(self, painter: Painter, name: str) -> Any:
+        """What a program reads, laid out for it at its first use: hair is another with every person."""
+        if name not in self._arrays:
+            program = painter.programs[name]
             content = [(self.vertices, *_layout(program))]
             if "in_next" in program:
                 content.append((self.following, "3f", "in_next"))
-            self.arrays[name] = gl.vertex_array(program, content, self.triangles)
+            self._arrays[name] = painter.gl.vertex_array(program, content, self.triangles)
+        return self._arrays[name]
 
 
 class Painter:
@@ -78,6 +89,7 @@ class Painter:
         self.gl = _context()
         self.kit, self.masks = kit, masks
         self._buffers: dict[str, _Buffers] = {}
+        self._mesh = _Vertices(self, len(masks))  # parts of the base mesh share its vertices
         self._textures: dict[str | None, tuple[Any, float]] = {}
         self.programs = {name: self._program(name) for name in PROGRAMS}
         self.programs |= {name + form: self._program(name, FORMS[form]) for name in SHADED for form in FORMS if form}
@@ -104,17 +116,22 @@ class Painter:
         """
         _set(self.programs[program], uniforms)
         buffers = self._buffers.get(name)
-        if buffers is None or buffers.count != len(part.positions):
-            buffers = self._buffers[name] = _Buffers(self, part)
-        if buffers.part is not part:
-            own = len(part.positions) == len(self.masks)
-            masks = self.masks if own else np.tile(NO_MASKS, (len(part.positions), 1))
+        own = len(part.positions) == len(self.masks)
+        if buffers is None or buffers.triangles_of is not part.triangles:
+            vertices = self._mesh if own else _Vertices(self, len(part.positions))
+            buffers = self._buffers[name] = _Buffers(self, part, vertices)
+        if buffers.shared.positions is not part.positions:
+            masks = np.tile(NO_MASKS, (len(part.positions), 1))
+            if own:
+                masks[:, : self.masks.shape[1]] = self.masks
+            if part.own is not None:
+                masks[:, -part.own.shape[1]:] = part.own
             columns = [part.positions, part.normals, part.rest, part.uv, masks]
-            buffers.vertices.write(np.concatenate(columns, 1).astype("f4").tobytes())
-            buffers.part = part
+            buffers.vertices.write(np.concatenate(columns, 1, dtype=np.float32).tobytes())
+            buffers.shared.positions = part.positions
         if following is not None:
             buffers.following.write(np.ascontiguousarray(following, "f4").tobytes())
-        buffers.arrays[program].render()
+        buffers.array(self, program).render()
 
     def draw_screen(self, name: str, uniforms: dict[str, Any]) -> None:
         """All over the framebuffer: "backdrop", before which what was drawn is put (texture unit `u_drawn`), or "ink",
@@ -124,36 +141,37 @@ class Painter:
         corners.render()
 
     def texture(self, name: str | None) -> dict[str, Any]:
-        """Uniforms that bind a prop's texture; `u_mean` is the mean luminance of its opaque part, for tinting."""
+        """Uniforms that bind a texture ("strands", or None: opaque); `u_mean` is its opaque part's mean luminance."""
         if name not in self._textures:
-            self._textures[name] = self._load(name)
+            self._textures[name] = self._strands() if name else self._opaque
         texture, mean = self._textures[name]
         texture.use(1)
         return {"u_texture": 1, "u_mean": mean}
 
-    def _load(self, name: str | None) -> tuple[Any, float]:
-        path = self.kit.texture(name) if name else None
-        if path is None:
-            return self._opaque
-        pixels = np.asarray(Image.open(path).convert("RGBA").transpose(Image.Transpose.FLIP_TOP_BOTTOM))
-        opaque = pixels[pixels[..., 3] > 128]
+    def _strands(self) -> tuple[Any, float]:
+        pixels = strands.texture()
         texture = self.gl.texture(pixels.shape[1::-1], 4, np.ascontiguousarray(pixels))
-        texture.build_mipmaps()
+        texture.repeat_x = texture.repeat_y = False
+        texture.build_mipmaps(max_level=COARSEST)
+        texture.filter = 0x2701, 0x2601  # GL_LINEAR_MIPMAP_NEAREST, GL_LINEAR: half the taps of the usual filter
+        opaque = pixels[pixels[..., 3] > 128]
         return texture, float((opaque[:, :3] @ [0.3, 0.59, 0.11]).mean() / 255)
 
 
 def _layout(program: Any) -> list[str]:
     """Buffer layout for a program: attributes it does not read become padding."""
-    layout = " ".join(f"{n}f" if name in program else f"{n}x4" for name, n in ATTRIBUTES.items())
-    return [layout, *(name for name in ATTRIBUTES if name in program)]
+    members = set(program)
+    layout = " ".join(f"{n}f" if name in members else f"{n}x4" for name, n in ATTRIBUTES.items())
+    return [layout, *(name for name in ATTRIBUTES if name in members)]
 
 
 def _set(program: Any, uniforms: dict[str, Any]) -> None:
     """Hand over the uniforms that a program has; a matrix [4,4] maps column vectors."""
     for name, value in uniforms.items():
-        if name not in program:
+        member = program.get(name, None)  # `name in program` would go through all of them
+        if member is None:
             continue
         if isinstance(value, np.ndarray):
-            program[name].write((value.T if value.shape == (4, 4) else value).astype("f4").tobytes())
+            member.write((value.T if value.shape == (4, 4) else value).astype("f4").tobytes())
         else:
-            program[name].value = value
+            member.value = value

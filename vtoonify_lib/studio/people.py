@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from . import looks
+from .brows import Brow
 from .kit import ETHNICITIES, macro_weights
+from .strands import HairStyle
 
 # Shape factors: (target of negative values, target of positive values, standard deviation); {s} stands for both sides.
 SHAPE = (
@@ -88,6 +90,7 @@ class Person:
     age, male          0 = young, female … 1 = old, male; ethnicity [3] sums to 1 (caucasian, african, asian)
     gaze               yaw, pitch relative to the head
     pose               yaw (+ = to the subject's left), pitch (+ = down), roll
+    hair, lash         hair None = bald; length of the lashes 0 … 1
     iris_size, pupil   radius of the iris as a share of the eyeball's, of the pupil as a share of the iris
     framing            zoom, shift right, shift down (in picture widths), roll; 1, 0, 0, 0 is exact FFHQ framing
     skin, clothes, light, backdrop, glasses  what the shaders read; made in `looks`
@@ -100,11 +103,11 @@ class Person:
     ethnicity: np.ndarray
     gaze: np.ndarray
     pose: np.ndarray
-    hair: str
+    hair: HairStyle | None
     hair_color: np.ndarray
-    brow: str
+    brow: Brow
     brow_color: np.ndarray
-    lash: str
+    lash: float
     skin: dict[str, object]
     iris: np.ndarray
     iris2: np.ndarray
@@ -141,16 +144,16 @@ def person(z: np.ndarray, wide: bool = False) -> Person:
     male = float(looks.uniform(3.0 * m[3]))
     age = float(np.clip(0.05 + 0.95 * looks.uniform(m[4]) ** 1.6, 0, 1))
     dark = float(np.clip(ethnicity @ [0.12, 0.78, 0.30] + 0.13 * part["skin"][0], 0, 1))
-    hair, hair_color = looks.hair(part["hair"], male, age, dark)
+    hair_color = looks.hair_color(part["hair"], age, dark)
     return Person(
         shape=_shape(part, macro_weights(ethnicity, male, age, float(np.clip(0.4 * m[5], -1, 1)))),
         expression=_expression(part, ethnicity), age=age, male=male, ethnicity=ethnicity,
         gaze=np.clip(part["gaze"], -2, 2) * [0.16, 0.08],
         pose=np.clip(part["pose"], -2.2, 2.2) * [0.30, 0.13, 0.08],
-        hair=hair, hair_color=hair_color,
-        brow=looks.brow(part["face_hair"][0], male),
+        hair=looks.hair(part["hair"], male, age, ethnicity), hair_color=hair_color,
+        brow=looks.brow(part["face_hair"], male),
         brow_color=np.minimum(hair_color * 0.7, 0.16) * (1 - 0.3 * dark),
-        lash=looks.pick(("eyelashes01", "eyelashes02", "eyelashes03"), looks.uniform(part["eyes"][3])),
+        lash=looks.uniform(part["eyes"][3]) * (1.0 if male < 0.5 else 0.7),
         skin=looks.skin(part["skin"], part["face_hair"], dark, male, age, hair_color),
         iris=looks.iris(part["eyes"], dark), iris2=looks.iris(part["eyes"], dark) * [1.5, 1.25, 0.9],
         iris_size=0.455 + 0.02 * float(np.clip(part["eyes"][1], -2, 2)),

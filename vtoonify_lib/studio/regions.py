@@ -8,16 +8,12 @@ from __future__ import annotations
 from functools import cached_property
 
 import numpy as np
-from PIL import Image
 
+from .brows import MARKS, Brow, BrowRidge
 from .filters import smoothstep as _smooth
 from .kit import Kit, VertexNormals
 
 MOUTH_CORNER = (0.222, 6.64)  # |x|, y of the corners on the average head, read off a frontal render
-
-PLAIN_BROW = "eyebrows/eyebrow001"
-BROW_OPACITY, TEXELS = 0.4, 6
-"""A brow is where its label is: where its texture is so opaque, so many texels across in a pixel of a usual picture."""
 
 MOUTH_DEPTH = ((("helper-upper-teeth", "helper-lower-teeth"), 1.12, 1.40), (("helper-tongue",), 0.75, 1.40))
 """Groups in the mouth, and z on the average head where they are dark and where light falls on them freely."""
@@ -36,7 +32,6 @@ class Regions:
         self.on_body = np.zeros(len(self.rest), bool)
         self.on_body[np.unique(self._body)] = True
         self.rest_normals = VertexNormals(self._body, len(self.rest))(self.rest)
-        self._brow_marks: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
     @cached_property
     def masks(self) -> np.ndarray:
@@ -67,15 +62,19 @@ class Regions:
         return self.kit.mask(target.format(s="l"), target.format(s="r"))
 
     @cached_property
+    def brow_ridge(self) -> BrowRidge:
+        """Places brows."""
+        return BrowRidge(self.kit, self.rest, self.rest_normals)
+
+    @cached_property
     def landmarks(self) -> np.ndarray:
         """Vertex of each of the 68 iBUG landmarks, [68]; the subject's right comes first (0–16 jaw, 17–26 brows, …).
 
-        The brows' are those of a plain brow, on the skin; where the brow that is worn has them, say `brow_marks`.
+        The brows' are those of a plain brow, on the skin; where a brow that is worn has them, says `brows.MARKS`.
         """
         jaw, eye, mouth = self._jaw(), self._lids, self._lips()
-        corners, shares = self.brow_marks(PLAIN_BROW)
-        hairs = self.kit.props[PLAIN_BROW].place(self.rest)[corners]
-        brows = [self._nearest(point) for point in (hairs * shares[..., None]).sum(1)]
+        hairs = self.brow_ridge(Brow()).place(self.rest)
+        brows = [self._nearest(point) for point in hairs[MARKS]]
         left_eye = np.array(eye(1))[[3, 2, 1, 0, 5, 4]]
         return np.array([*jaw, *brows, *self._nose(), *eye(-1), *left_eye, *mouth])
 
@@ -101,39 +100,6 @@ class Regions:
             off = np.abs((angle - a + np.pi) % (2 * np.pi) - np.pi)
             out.append(int(face[np.argmax(radius - 1.5 * np.maximum(off - 0.05, 0) * 4)]))
         return out
-
-    def brow_marks(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Landmarks 17–26, along the middle of a brow prop's hairs: its vertices and their shares, [10,3] each."""
-        if name not in self._brow_marks:
-            self._brow_marks[name] = self._mark_brow(name)
-        return self._brow_marks[name]
-
-    def _mark_brow(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        prop = self.kit.props[name]
-        grid = np.array([(i, j, 8 - i - j) for i in range(9) for j in range(9 - i)]) / 8  # over every triangle
-        triangles = np.repeat(prop.mesh.triangles, len(grid), 0)
-        shares = np.tile(grid, (len(prop.mesh.triangles), 1))
-        opacity = self._alpha(name, (prop.mesh.uv[triangles] * shares[..., None]).sum(1))
-        hairy = opacity >= min(BROW_OPACITY, 0.6 * opacity.max())
-        corners, shares = prop.mesh.source[triangles[hairy]], shares[hairy]
-        points = (prop.place(self.rest)[corners] * shares[..., None]).sum(1)
-        marks = []
-        for side, ends in ((-1, (0.97, 0.03)), (1, (0.03, 0.97))):  # the right brow from outside, the left from inside
-            own = np.flatnonzero(points[:, 0] * side > 0)
-            first, last = np.quantile(points[own, 0] * side, ends)
-            for x in np.linspace(first, last, 5) * side:
-                near = own[np.argsort(np.abs(points[own, 0] - x))[: max(5, len(own) // 25)]]
-                marks.append(near[np.argmin(np.linalg.norm(points[near] - points[near].mean(0), axis=1))])
-        return corners[marks], shares[marks]
-
-    def _alpha(self, name: str, uv: np.ndarray) -> np.ndarray:
-        """Opacity at uv [n,2] of a prop's texture as coarse as pictures show it → [n] in [0,1]; 1 without a texture."""
-        path = self.kit.texture(name)
-        if path is None:
-            return np.ones(len(uv))
-        alpha = np.asarray(Image.open(path).convert("RGBA").getchannel("A").reduce(TEXELS)) / 255
-        column, row = (np.stack([uv[:, 0], 1 - uv[:, 1]], 1) % 1.0 * alpha.shape[::-1]).astype(int).T
-        return alpha[row, column]
 
     def _lids(self, side: int) -> list[int]:
         """6 points of an eye: outer corner, upper lid outer and inner, inner corner, lower lid inner and outer."""

@@ -125,8 +125,7 @@ class Studio:
         self.gl.enable_only(self.gl.DEPTH_TEST)
         self._painter.draw("depth", "body", scene.body, {"u_camera": matrix})
         if scene.hair is not None:
-            self._painter.draw("cut_out", person.hair, scene.hair, {
-                "u_camera": matrix, "u_cut": 0.5, **self._painter.texture(person.hair)})
+            self._painter.draw("depth", "hair", scene.hair, {"u_camera": matrix})
         return matrix
 
     def _draw_picture(self, scene: Scene, person: Person, style: Style, shadow: np.ndarray) -> np.ndarray:
@@ -140,7 +139,7 @@ class Studio:
         gl.enable(gl.DEPTH_TEST)
         lights = ("key_dir", "key", "fill_dir", "fill", "sky", "ground", "rim")
         common = {
-            **{f"u_{name}": person.light[name] for name in lights}, **_garment(person),
+            **{f"u_{name}": person.light[name] for name in lights}, **_garment(person), **_scalp(person),
             "u_shadow_strength": person.light["shadow"], "u_shadow_map": 7, "u_noise": 6, **_technique(style),
             "u_camera": scene.camera, "u_shadow": shadow, "u_eye": VIEWPOINT,
         }
@@ -148,7 +147,7 @@ class Studio:
         self._lay_strands(strands)
         self._draw_flesh(scene, person, common)
         self._draw_strands(strands, 0)
-        self._draw_strands(strands, 1)
+        self._draw_strands(strands[:2], 1)
         if style.ink > 0:
             self._draw_ink(scene, person, style)
         gl.enable_only(gl.NOTHING)
@@ -187,11 +186,11 @@ class Studio:
         """Brows, lashes and hair: part, prop and uniforms."""
         made_up = (0.85 if person.male < 0.5 else 0.45) * (1 - 0.55 * common["u_matte"])  # clay has few lashes
         strands = [  # part, prop, colour, contrast of the texture, shine, opacity
-            (scene.brow, person.brow, person.brow_color, 0.25, 0.1, 0.9),
-            (scene.lashes, f"eyelashes/{person.lash}", LASH, 0.2, 0.1, made_up),
+            (scene.brow, "brow", person.brow_color, 0.25, 0.1, 0.45 + 0.55 * person.brow.density),
+            (scene.lashes, "lashes", LASH, 0.2, 0.1, made_up),
         ]
         if scene.hair is not None:
-            strands.append((scene.hair, person.hair, person.hair_color, 0.9, 1.0, 1.0))
+            strands.append((scene.hair, "hair", person.hair_color, 0.8, 1.0, 1.0))
         return [(part, name, {**common, "u_colour": color, "u_contrast": contrast, "u_shine": shine,
                               "u_opacity": opacity, "u_solid": SOLID_STRAND})
                 for part, name, color, contrast, shine, opacity in strands]
@@ -201,7 +200,7 @@ class Studio:
         self._canvas.color_mask = (False,) * 4
         for part, name, uniforms in strands:
             cut = SOLID_STRAND / uniforms["u_opacity"]
-            self._painter.draw("cut_out", name, part, {**uniforms, **self._painter.texture(name), "u_cut": cut})
+            self._painter.draw("cut_out", name, part, {**uniforms, **self._painter.texture("strands"), "u_cut": cut})
         self._canvas.color_mask = (True,) * 4
 
     def _draw_strands(self, strands: list[tuple[Part, str, dict[str, Any]]], layer: int) -> None:
@@ -214,7 +213,7 @@ class Studio:
             gl.blend_func = (gl.SRC_ALPHA, gl.ONE_MINUS_SRC_ALPHA, gl.ONE, gl.ONE_MINUS_SRC_ALPHA)
         for part, name, uniforms in strands:
             self._painter.draw("hair" + uniforms["form"], name, part, {
-                **uniforms, **self._painter.texture(name), "u_pass": layer})
+                **uniforms, **self._painter.texture("strands"), "u_pass": layer})
         gl.disable(gl.BLEND)
         gl.depth_func = "<="
         self._canvas.depth_mask = True
@@ -241,7 +240,7 @@ class Studio:
         target.use()
         target.clear(depth=1.0)
         self.gl.enable_only(self.gl.DEPTH_TEST)
-        common = {"u_camera": scene.camera, **_garment(person)}
+        common = {"u_camera": scene.camera, **_garment(person), **_scalp(person)}
         for name, part, label, texture in _parts(scene, person):
             program = "label" if part is scene.body else "tag"
             self._painter.draw(program, name, part, {**common, "u_label": label, **self._painter.texture(texture)})
@@ -285,12 +284,12 @@ def _parts(scene: Scene, person: Person) -> list[tuple[str, Part, int, str | Non
         ("body", scene.body, LABEL["skin"], None),
         ("l_eye", left.part, LABEL["l_eye"], None), ("r_eye", right.part, LABEL["r_eye"], None),
         ("teeth", scene.teeth, LABEL["mouth"], None), ("tongue", scene.tongue, LABEL["mouth"], None),
-        (person.brow, scene.brow, LABEL["brow"], person.brow),
+        ("brow", scene.brow, LABEL["brow"], "strands"),
     ]
     if scene.glasses is not None:
         parts.append(("glasses", scene.glasses, LABEL["glasses"], None))
     if scene.hair is not None:
-        parts.append((person.hair, scene.hair, LABEL["hair"], person.hair))
+        parts.append(("hair", scene.hair, LABEL["hair"], "strands"))
     return parts
 
 
@@ -316,6 +315,12 @@ def _orthographic(direction: np.ndarray, center=(0.0, 6.6, 0.2), radius: float =
 
 def _garment(person: Person) -> dict[str, float]:
     return {f"u_{name}": person.clothes[name] for name in ("neckline", "vneck", "vwidth", "jacket")}
+
+
+def _scalp(person: Person) -> dict[str, Any]:
+    """Uniforms of the scalp under the hair: its colour, and how much of the skin it covers."""
+    cover = 0.0 if person.hair is None else float(np.interp(person.hair.length, [0, 0.05, 0.2], [0.55, 0.8, 1.0]))
+    return {"u_scalp": person.hair_color, "u_cover": cover}
 
 
 def _technique(style: Style) -> dict[str, Any]:

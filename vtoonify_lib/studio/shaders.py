@@ -14,10 +14,10 @@ from .techniques import HAND
 VERTEX = """
 #version 330
 in vec3 in_position; in vec3 in_normal; in vec3 in_rest; in vec2 in_uv;
-in vec4 in_mask0; in vec4 in_mask1; in vec3 in_mask2;
+in vec4 in_mask0; in vec4 in_mask1; in vec4 in_mask2;
 uniform mat4 u_camera; uniform mat4 u_shadow; uniform sampler3D u_noise;
 out vec3 v_position; out vec3 v_normal; out vec3 v_rest; out vec2 v_uv; out vec3 v_shadow; out vec2 v_slow;
-out vec4 v_mask0; out vec4 v_mask1; out vec3 v_mask2;
+out vec4 v_mask0; out vec4 v_mask1; out vec4 v_mask2;
 invariant gl_Position;  // passes that compare depths must agree on them
 void main() {
     gl_Position = u_camera * vec4(in_position, 1.0);
@@ -42,8 +42,9 @@ void main() { if (texture(u_texture, v_uv).a < u_cut) discard; }
 _COMMON = """
 #version 330
 in vec3 v_position; in vec3 v_normal; in vec3 v_rest; in vec2 v_uv; in vec3 v_shadow; in vec2 v_slow;
-// 0: upper lip, lower lip, cheek, nose   1: ear, neck, mouth cavity, occlusion   2: beard, moustache, eyelid
-in vec4 v_mask0; in vec4 v_mask1; in vec3 v_mask2;
+// 0: upper lip, lower lip, cheek, nose   1: ear, neck, mouth cavity, occlusion   2: beard, moustache, eyelid, hairline;
+// of strands, 2 is their direction, and how light they are
+in vec4 v_mask0; in vec4 v_mask1; in vec4 v_mask2; uniform float u_cover;
 uniform vec3 u_eye; uniform vec3 u_key_dir; uniform vec3 u_key; uniform vec3 u_fill_dir;
 uniform vec3 u_fill; uniform vec3 u_sky; uniform vec3 u_ground; uniform vec3 u_rim;
 uniform float u_toon; uniform float u_shadow_strength; uniform sampler2DShadow u_shadow_map;
@@ -107,7 +108,7 @@ float garment() {
 SKIN_FRAGMENT = _COMMON + """
 uniform vec3 u_skin; uniform vec3 u_blush; uniform vec3 u_lip; uniform vec3 u_lid; uniform vec3 u_beard_colour;
 uniform float u_freckles; uniform float u_mottle; uniform float u_stubble; uniform float u_moustache;
-uniform float u_wrinkles; uniform float u_gloss;
+uniform float u_wrinkles; uniform float u_gloss; uniform vec3 u_scalp;
 uniform vec3 u_cloth; uniform vec3 u_shirt; uniform vec3 u_tie; uniform float u_stripes;
 out vec4 f_colour;
 void main() {
@@ -115,14 +116,14 @@ void main() {
     float ao = mix(v_mask1.w, 1.0, 0.15 * u_toon), real = 1.0 - u_toon, g = garment();
     bool cloth = g > 0.5, cavity = v_mask1.z > 0.5;
     float low = v_slow.x, mid = v_slow.y;
-    vec2 high = noise(v_rest * 45.0).rg;
+    vec3 high = noise(v_rest * 45.0).rgb;
     float fine = noise(v_rest * (cloth ? vec3(40, 90, 40) : vec3(75, 38, 75))).r;  // weave of cloth, beards
 
     float lip = smoothstep(0.15, 0.75, clamp(max(v_mask0.x, v_mask0.y) * 1.9 - 0.35, 0.0, 1.0));
     float rosy = 0.85 * v_mask0.z + 0.75 * v_mask0.w * (0.4 + 0.6 * real) + 0.5 * v_mask1.x;
     vec3 c = u_skin * mix(vec3(1.0), u_blush, clamp(rosy, 0.0, 1.0));
     c *= 1.0 + real * u_mottle * vec3(0.16, 0.24, 0.26) * ((low - 0.5) + 0.8 * (mid - 0.5) + 0.6 * (high.x - 0.5));
-    float spots = smoothstep(0.74, 0.80, noise(v_rest * 27.0).r) * smoothstep(0.1, 0.5, v_mask0.z + v_mask0.w);
+    float spots = smoothstep(0.74, 0.80, high.b) * smoothstep(0.1, 0.5, v_mask0.z + v_mask0.w);
     c *= mix(vec3(1.0), vec3(0.72, 0.58, 0.45), u_freckles * spots * (0.35 + 0.65 * real));
     float fore = smoothstep(7.55, 7.75, v_rest.y) * (1.0 - smoothstep(8.0, 8.15, v_rest.y));
     fore *= smoothstep(0.9, 1.3, v_rest.z);
@@ -134,7 +135,9 @@ void main() {
     float upper = clamp(u_moustache * v_mask2.y, 0.0, 0.95) * grain;
     c = mix(c, u_lip * (1.0 + 0.14 * real * (high.x - 0.5)), lip);
     c = mix(c, u_beard_colour, clamp(max(hairy, upper), 0.0, 0.95) * (1.0 - lip));
-    vec3 bumps = vec3(high - 0.5, mid - 0.5);
+    float scalp = u_cover * smoothstep(-0.03, 0.09, v_mask2.w + 0.10 * (fine - 0.5) + 0.05 * (high.y - 0.5));
+    c = mix(c, u_scalp * (0.65 + 0.3 * grain), scalp);
+    vec3 bumps = vec3(high.xy - 0.5, mid - 0.5);
     vec3 rough = normalize(n + real * (0.10 * u_mottle * bumps - vec3(0, 0.05, 0) * u_wrinkles * line));
     float spec = mix(0.035, 0.10, lip) * u_gloss * mix(1.0, 0.75, u_toon), gloss = mix(18.0, 40.0, lip);
     vec3 wrap = mix(vec3(0.30, 0.14, 0.09), vec3(0.55, 0.40, 0.34), u_toon);
@@ -204,17 +207,24 @@ void main() {
     float lum = dot(t.rgb, vec3(0.3, 0.59, 0.11)) / u_mean;
     float strand = pow(clamp(lum, 0.05, 2.6), u_contrast);
     strand = mix(strand, 0.5 + 0.5 * strand, 0.7 * u_toon);
-    vec3 c = u_colour * strand;
-    vec3 tangent = normalize(vec3(0, 1, 0) - n * n.y + 1e-3);
-    float th = dot(tangent, normalize(u_key_dir + view));
-    float band = pow(clamp(1.0 - th * th, 0.0, 1.0), mix(40.0, 22.0, u_toon));
-    band *= max(dot(n, u_key_dir) * 0.7 + 0.3, 0.0);
+    float tone = v_mask2.w;
+    vec3 c = u_colour * strand * tone;
+    // two lobes about the hair (Kajiya and Kay 1989, shifted as Marschner et al. 2003 found): light off the surface,
+    // and, towards the tips, light that has been inside and takes the hair's colour
+    vec3 along = normalize(v_mask2.xyz + 1e-4), half_way = normalize(u_key_dir + view);
+    float shift = 0.10 * (lum - 1.0);
+    float first = dot(normalize(along - (0.06 - shift) * n), half_way);
+    float second = dot(normalize(along + (0.14 + shift) * n), half_way);
+    vec2 lobe = sqrt(max(1.0 - vec2(first * first, second * second), 0.0));
+    lobe = pow(lobe, mix(vec2(90.0, 18.0), vec2(40.0, 14.0), u_toon));
+    lobe *= clamp(dot(n, u_key_dir) * 0.8 + 0.35, 0.0, 1.0);
 #ifdef DRAWN
-    band = mix(band, smoothstep(0.40, 0.46, band), u_flat) * (1.0 - 0.75 * u_matte);
+    lobe = mix(lobe, smoothstep(0.40, 0.46, lobe), u_flat) * (1.0 - 0.75 * u_matte);
 #endif
     float visible = shadow();
-    vec3 lit = shade(c, n, vec3(0.35), 12.0, 0.01, mix(0.75, 0.9, u_toon), visible)
-               + u_shine * band * visible * u_key * (0.3 * u_colour + 0.05) * strand;
+    vec3 spec = (0.035 + 0.12 * u_colour) * lobe.x + 0.55 * u_colour * lobe.y;
+    vec3 lit = shade(c, n, vec3(0.35), 12.0, 0.005, mix(0.8, 0.9, u_toon) * tone, visible)
+               + u_shine * spec * visible * u_key * strand * tone;
     f_colour = vec4(finish(lit), u_pass == 0 ? 1.0 : a);
 }
 """
@@ -240,6 +250,7 @@ out vec4 f_colour;
 void main() {  // the base mesh: skin and what is marked on it
     float lip_u = v_mask0.x * 1.9 - 0.35, lip_l = v_mask0.y * 1.9 - 0.35, label = 1.0;
     if (garment() > 0.5) label = 16.0;
+    else if (v_mask2.w > 0.03 && u_cover > 0.3) label = 17.0;
     else if (v_mask1.z > 0.5) label = 11.0;
     else if (max(lip_u, lip_l) > 0.42) label = lip_u > lip_l ? 12.0 : 13.0;
     else if (v_mask1.x > 0.35) label = v_rest.x > 0.0 ? 7.0 : 8.0;
