@@ -1,8 +1,8 @@
 """The portrait kit: CC0 head geometry, morphed and bound on the CPU.
 
 Takes MakeHuman's base mesh and morph targets from `base_mesh` (CC0), and turns target weights into vertices. It knows
-geometry only: who a person is lives in `people`, what grows on the head in `hair` and `brows`, what a picture looks like
-in `render` and `styles`.
+geometry only: who a person is lives in `people`, what grows on the head in `hair` and `brows`, what a picture looks
+like in `render` and `styles`.
 """
 from __future__ import annotations
 

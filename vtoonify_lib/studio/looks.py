@@ -61,7 +61,7 @@ def hair(h: np.ndarray, male: float, age: float, ethnicity: np.ndarray) -> HairS
     u = [uniform(x) for x in h]
     long = u[0]
     curl = float(np.clip(ethnicity @ [0.18, 0.85, 0.05] + 0.22 * h[5], 0, 1))
-    receding = float(np.clip((age - 0.4) + 0.16 * h[6], 0, 1)) if male > 0.5 else 0.0
+    receding = float(np.clip(0.9 * (age - 0.42) + 0.14 * h[6], 0, 1)) if male > 0.5 else 0.0
     parting = (None, -0.32, 0.0, 0.32, -0.15)[min(int(u[7] * 5), 4)]
     if male > 0.5:
         if long < 0.06:

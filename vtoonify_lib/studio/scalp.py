@@ -40,9 +40,9 @@ def above_hairline(points: np.ndarray, receding: float) -> np.ndarray:
     inside = np.minimum(inside, off_ears(points))
     for side in (-1, 1):  # temples first
         temple = np.linalg.norm(points - [side * 0.50, 8.02, 1.22], axis=1)
-        inside = np.minimum(inside, temple - 0.06 - 0.55 * min(receding, 0.5))
+        inside = np.minimum(inside, temple - 0.06 - 0.45 * min(receding, 0.5))
     top = np.linalg.norm((points - [0, 8.45, 1.40]) * [0.85, 1, 1], axis=1)
-    return np.minimum(inside, top - 0.25 - 1.0 * receding**1.3)
+    return np.minimum(inside, top - 0.25 - 1.05 * receding)
 
 
 def off_ears(points: np.ndarray) -> np.ndarray:
