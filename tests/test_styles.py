@@ -117,10 +117,9 @@ def test_what_is_not_there_is_explained(look, index, message):
         exemplar(look, index)
 
 
-def test_the_command_says_what_is_missing(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("VTOONIFY_PORTRAIT_KIT", str(tmp_path))
-    assert exemplars.main([str(tmp_path / "out")]) == 2
-    assert "VTOONIFY_PORTRAIT_KIT" in capsys.readouterr().err and not (tmp_path / "out").exists()
+def test_the_command_says_what_is_not_read(tmp_path, capsys):
+    assert exemplars.main([str(tmp_path / "out"), "--kit", str(tmp_path)]) == 2
+    assert "is not read" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_every_exemplar_has_its_picture():

@@ -211,7 +211,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--size", type=int, nargs=2, default=(480, 640), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--square", type=float, nargs=3, metavar=("LEFT", "TOP", "SIDE"),
                         help="where in the picture the FFHQ square of the face is (default: the largest in the middle)")
-    parser.add_argument("--kit", help="folder of another portrait kit (default: $VTOONIFY_PORTRAIT_KIT, or ours)")
+    parser.add_argument("--kit", help="refused: heads come from a package")
     args = parser.parse_args(arguments)
 
     def work() -> None:

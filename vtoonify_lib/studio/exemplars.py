@@ -260,7 +260,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m vtoonify_lib.studio.exemplars",
                                      description="Write the pictures of all exemplars of all looks.")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--kit", help="folder of another portrait kit (default: $VTOONIFY_PORTRAIT_KIT, or ours)")
+    parser.add_argument("--kit", help="refused: heads come from a package")
     args = parser.parse_args(arguments)
     return exit_code(lambda: f"{len(write_pictures(args.out, args.kit))} pictures in {args.out}")
 

@@ -53,11 +53,11 @@ class Hair:
 def size(style: HairStyle) -> tuple[int, int]:
     """How many ribbons and rows a style has: short hair has many short ones, curls need many rows."""
     if style.curl > 0.55 and style.length > 0.15:
-        return 360, 12
+        return 330, 12
     if style.length < 0.45:
-        return 900, 4
+        return 760, 4
     if style.length < 0.95 and style.curl < 0.3:
-        return 360, 7
+        return 330, 7
     return (220, 10) if style.curl < 0.2 else (250, 14)
 
 
@@ -94,7 +94,7 @@ def _loose(style: HairStyle, scalp: Scalp) -> Guides:
     path, layer, n = path[seen], layer[seen], seen.sum()
     t = np.linspace(0, 1, rows)
     reach = np.linalg.norm(np.diff(path, axis=1), axis=-1).sum(1)
-    full = np.interp(style.length, [0.1, 0.4, 0.8, 1.1], [0.024, 0.040, 0.055, 0.088])
+    full = np.interp(style.length, [0.1, 0.4, 0.8, 1.1], [0.027, 0.043, 0.058, 0.088])
     full = full * (1 - 0.4 * smoothstep(style.curl, 0.1, 0.6))
     width = full * rng.uniform(0.7, 1.3, (n, 1)) * (0.75 + 0.5 * np.sin(np.pi * np.minimum(t, 0.6) / 1.2))
     width = width * (1 - 0.45 * t**3)

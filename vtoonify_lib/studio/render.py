@@ -44,9 +44,9 @@ class Portrait:
 
 
 class Studio:
-    """`Studio(kit_folder, size=256).portrait(person, style) → Portrait`.
+    """`Studio(size=256).portrait(person, style) → Portrait`.
 
-    kit      folder, loaded Kit, or None for the one that comes along (see `kit.find_kit`)
+    kit      loaded Kit, or None (see `kit.find_kit`)
     size     side of a square picture, or (height, width)
     fine     2: the picture is drawn twice as large, and averaged; 1: with hard edges, in half the time
     VToonifyError without the kit, moderngl or EGL.

@@ -276,7 +276,7 @@ def main(arguments: list[str] | None = None) -> int:
     kinds.add_argument("--styles", nargs="+", help=f"(default: {' '.join(DEFAULTS['styles'])})")
     kinds.add_argument("--looks", nargs="*", help=f"photo and looks at degrees drawn by lot ({' '.join(LOOKS)})")
     parser.add_argument("--seed", type=int, help=f"(default: {DEFAULTS['seed']})")
-    parser.add_argument("--kit", help="folder of another portrait kit (default: $VTOONIFY_PORTRAIT_KIT, or ours)")
+    parser.add_argument("--kit", help="refused: heads come from a package")
     parser.add_argument("--processes", type=int, help="(default: one per core)")
 
     def work() -> str:

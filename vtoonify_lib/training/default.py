@@ -253,7 +253,7 @@ def main() -> int:
                                          "--start runs/further)")
     parser.add_argument("--out", default="data/models/studio-t", help="the bundle to write")
     parser.add_argument("--start", help="a bundle whose VToonify-T is sharpened further, instead of all from nothing")
-    parser.add_argument("--kit", help="folder of another portrait kit (default: $VTOONIFY_PORTRAIT_KIT, or ours)")
+    parser.add_argument("--kit", help="refused: heads come from a package")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
     args = parser.parse_args()
 

@@ -228,7 +228,6 @@ def main() -> int:
     parser.add_argument("--empty", help="folder of pictures without people")
     parser.add_argument("--iterations", type=int, default=LandmarkPlan.iterations)
     parser.add_argument("--batch", type=int, default=LandmarkPlan.batch)
-    parser.add_argument("--kit", help="folder of another portrait kit (default: $VTOONIFY_PORTRAIT_KIT, or ours)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
     args = parser.parse_args()
 

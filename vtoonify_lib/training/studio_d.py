@@ -172,7 +172,7 @@ def main() -> int:
     parser.add_argument("--folder", default="runs/studio-d", help="where the runs live (resumed when they exist)")
     parser.add_argument("--out", default="data/models/studio-d", help="the bundle to write")
     parser.add_argument("--start", default="studio-t", help="the bundle to begin with (default: %(default)s)")
-    parser.add_argument("--kit", help="folder of another portrait kit (default: $VTOONIFY_PORTRAIT_KIT, or ours)")
+    parser.add_argument("--kit", help="refused: heads come from a package")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
     args = parser.parse_args()
     return exit_code(lambda: train_studio_d(args.folder, args.out, start=args.start, kit=args.kit,
