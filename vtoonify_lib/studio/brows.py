@@ -22,6 +22,7 @@ MARKS = np.concatenate([LEFT_MARKS[::-1] + COLUMNS * ACROSS, LEFT_MARKS])
 """Vertices of a brow prop that are landmarks 17–26: the right brow from outside, the left one from inside."""
 
 LASH_ROWS = 9
+OFF_LID = np.array([0, 0, 0.02])  # straight lashes start in front of the lid, round which those of the mesh bend
 CELL, RIDGE = 0.012, (-0.72, 0.72, 7.25, 7.62)  # of a grid over the skin around brows: x from … to, y from … to
 
 
@@ -120,32 +121,37 @@ def lash_ends(kit: Kit, rest: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     for side in "lr":
         ball = rest[np.unique(kit.group(f"helper-{side}-eye"))]
         center = (ball.min(0) + ball.max(0)) / 2
-        ends += [_lid(np.unique(kit.group(f"helper-{side}-eyelashes-{lid}")), rest, center, side) for lid in (2, 1)]
+        ends += [_lid(kit.group(f"helper-{side}-eyelashes-{lid}"), rest, center, side) for lid in (2, 1)]
     return np.array([root for root, _ in ends]), np.array([tip for _, tip in ends])
 
 
 def lash_prop(length: float, roots: np.ndarray, tips: np.ndarray) -> Prop:
     """Lashes of both eyes; length 0 … 1, 0.5 plain. They go from the lids' edges to, or beyond, the mesh's tips."""
-    long = np.array([1.0, 0.75, 1.0, 0.75]) * (0.45 + 0.9 * length)
+    long = np.array([1.0, 0.75, 1.0, 0.75]) * (0.6 + 1.2 * length)
     bind = np.repeat(np.stack([roots, tips], -1)[:, :, None], 2, 2).reshape(-1, 2)
     reach = (long[:, None, None] * np.array([0.0, 1.0]) * np.ones((1, LASH_ROWS, 1))).reshape(-1)
     uv = strands.strip_uv(np.full(4, strands.LASH), LASH_ROWS)
     mesh = Mesh(np.arange(len(bind)), uv, strands.ribbon_mesh(4, LASH_ROWS))
-    return Prop(mesh, bind, np.stack([1 - reach, reach], 1), np.zeros((len(bind), 3)))
+    return Prop(mesh, bind, np.stack([1 - reach, reach], 1), np.tile(OFF_LID, (len(bind), 1)))
 
 
-def _lid(index: np.ndarray, rest: np.ndarray, center: np.ndarray, side: str) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices [LASH_ROWS] at the roots and at the tips of a lid's lashes, from the inner corner outwards."""
-    away = rest[index] - center
-    outwards = away[:, 0] * (1 if side == "l" else -1)
-    angle = np.arctan2(np.abs(away[:, 1] - away[np.argmax(outwards), 1]) + 1e-3, -outwards)
-    reach = np.linalg.norm(away, axis=1)
-    inner, outer = np.quantile(angle, 0.02), np.quantile(angle, 0.98)
-    places = np.linspace(inner, outer, LASH_ROWS)
-    step = abs(outer - inner) / (LASH_ROWS - 1)
-    roots, tips = [], []
-    for place in places:
-        off = np.maximum(np.abs(angle - place) - 0.25 * step, 0)
-        roots.append(index[np.argmin(reach + 0.3 * off)])
-        tips.append(index[np.argmax(reach - 0.3 * off)])
-    return np.array(roots), np.array(tips)
+def _lid(triangles: np.ndarray, rest: np.ndarray, center: np.ndarray, side: str) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices [LASH_ROWS] at the roots and at the tips of a lid's lashes, from the inner corner outwards.
+
+    The triangles [t,3] are a grid five vertices deep: what is nearest to the eyeball all along its rim are roots.
+    """
+    edges = np.sort(triangles[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
+    edges, count = np.unique(edges, axis=0, return_counts=True)
+    edges = edges[count == 1]
+    rim = list(edges[0])
+    while len(rim) < len(edges):
+        rim += [v for v in edges[(edges == rim[-1]).any(1)].ravel() if v not in rim[-2:]]
+    n = (len(rim) - 6) // 2
+    turns = np.array([np.roll(rim, k) for k in range(len(rim))])
+    reach = np.linalg.norm(rest[turns] - center, axis=-1)
+    best = turns[np.argmax(reach[:, n + 3:-3].sum(1) - reach[:, :n].sum(1))]
+    roots, tips = best[:n], best[n + 3:-3][::-1]
+    order = np.linspace(0, n - 1, LASH_ROWS).round().astype(int)
+    if (rest[roots[-1], 0] < rest[roots[0], 0]) == (side == "l"):
+        order = order[::-1]
+    return roots[order], tips[order]

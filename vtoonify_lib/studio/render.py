@@ -144,9 +144,9 @@ class Studio:
             "u_camera": scene.camera, "u_shadow": shadow, "u_eye": VIEWPOINT,
         }
         strands = self._strands(scene, person, common)
-        self._lay_strands(strands)
+        self._lay_strands(strands[2:])
         self._draw_flesh(scene, person, common)
-        self._draw_strands(strands, 0)
+        self._draw_strands(strands[2:], 0)
         self._draw_strands(strands[:2], 1)
         if style.ink > 0:
             self._draw_ink(scene, person, style)
@@ -185,15 +185,15 @@ class Studio:
     def _strands(self, scene: Scene, person: Person, common: dict[str, Any]) -> list[tuple[Part, str, dict[str, Any]]]:
         """Brows, lashes and hair: part, prop and uniforms."""
         made_up = (0.85 if person.male < 0.5 else 0.45) * (1 - 0.55 * common["u_matte"])  # clay has few lashes
-        strands = [  # part, prop, colour, contrast of the texture, shine, opacity
-            (scene.brow, "brow", person.brow_color, 0.25, 0.1, 0.45 + 0.55 * person.brow.density),
-            (scene.lashes, "lashes", LASH, 0.2, 0.1, made_up),
+        strands = [  # part, prop, colour, contrast of the texture, shine, opacity, opacity from which it is solid
+            (scene.brow, "brow", person.brow_color, 0.25, 0.1, 0.45 + 0.55 * person.brow.density, 2.0),
+            (scene.lashes, "lashes", LASH, 0.2, 0.1, made_up, 2.0),
         ]
         if scene.hair is not None:
-            strands.append((scene.hair, "hair", person.hair_color, 0.8, 1.0, 1.0))
+            strands.append((scene.hair, "hair", person.hair_color, 0.8, 1.0, 1.0, SOLID_STRAND))
         return [(part, name, {**common, "u_colour": color, "u_contrast": contrast, "u_shine": shine,
-                              "u_opacity": opacity, "u_solid": SOLID_STRAND})
-                for part, name, color, contrast, shine, opacity in strands]
+                              "u_opacity": opacity, "u_solid": solid})
+                for part, name, color, contrast, shine, opacity, solid in strands]
 
     def _lay_strands(self, strands: list[tuple[Part, str, dict[str, Any]]]) -> None:
         """Depth alone of solid strands, first of all: what they hide, and hair behind hair, is then never shaded."""
