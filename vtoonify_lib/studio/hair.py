@@ -101,7 +101,7 @@ def _loose(style: HairStyle, scalp: Scalp) -> Guides:
     deep = smoothstep(style.length, 0.2, 0.8)
     tone = (1 - 0.38 * (0.3 + 0.7 * deep) * (1 - layer[:, None]))
     tone = tone * (1 - 0.4 * deep * (1 - smoothstep(t * reach[:, None], 0.0, 0.25)))
-    tone = tone * (1 + 0.11 * rng.normal(size=(n, 1)))
+    tone = tone * (1 + 0.05 * rng.normal(size=(n, 1)))
     return Guides(path, width, tone, rng.choice(strands.HAIR, n), rng.normal(0, 0.30, n))
 
 
@@ -159,9 +159,9 @@ def _path(style: HairStyle, scalp: Scalp, root: np.ndarray, out: np.ndarray, len
     coil = smoothstep(style.curl, 0.6, 0.9)
     comb = _comb(style, scalp, root, fringed)
     comb = comb + (0.12 + 0.9 * coil) * rng.normal(size=(n, 3))
-    high = 0.02 + layer * (0.03 + 0.16 * style.volume * min(1.0, style.length / 0.5) * (1 + style.curl))
+    high = 0.02 + layer * (0.03 + 0.09 * style.volume * min(1.0, style.length / 0.5) * (1 + style.curl))
     high = np.where(fringed, np.minimum(high, 0.10), high)
-    lift = (0.08 + 0.55 * style.volume) * (1 - 0.8 * smoothstep(style.length, 0.5, 1.2)) + 2.0 * coil
+    lift = (0.04 + 0.25 * style.volume) * (1 - 0.8 * smoothstep(style.length, 0.5, 1.2)) + 2.0 * coil
     ahead = unit(along(comb, out) + (lift * smoothstep(inside, -0.05, 0.30))[:, None] * out)
     weight = (0.25 + 1.2 * smoothstep(style.length, 0.3, 1.2)) * (1 - 0.85 * coil)
     side = np.where(root[:, 0] > (style.parting or 0.0) + 0.02 * rng.normal(size=n), 1.0, -1.0)

@@ -319,8 +319,10 @@ def _garment(person: Person) -> dict[str, float]:
 
 def _scalp(person: Person) -> dict[str, Any]:
     """Uniforms of the scalp under the hair: its colour, and how much of the skin it covers."""
-    cover = 0.0 if person.hair is None else float(np.interp(person.hair.length, [0, 0.05, 0.2], [0.55, 0.8, 1.0]))
-    return {"u_scalp": person.hair_color, "u_cover": cover}
+    length = 0.0 if person.hair is None else person.hair.length
+    cover = 0.0 if person.hair is None else float(np.interp(length, [0, 0.04, 0.1], [0.55, 0.8, 1.0]))
+    shade = float(np.interp(length, [0.04, 0.08, 0.2, 0.4], [1.0, 0.7, 0.8, 1.0]))  # lighter, it shows as dots
+    return {"u_scalp": person.hair_color * shade, "u_cover": cover}
 
 
 def _technique(style: Style) -> dict[str, Any]:
