@@ -1,4 +1,4 @@
-"""Portrait pairs without the portrait kit: flat faces of ellipses, in the studio's folder format."""
+"""Portrait pairs without a renderer: flat faces of ellipses, in the studio's folder format."""
 
 from __future__ import annotations
 

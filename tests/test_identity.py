@@ -71,14 +71,13 @@ class Camera:
 
 
 @pytest.fixture
-def camera(monkeypatch, tmp_path):
+def camera(monkeypatch):
     def use(patience: int = 10**6) -> Camera:
         made = Camera(patience)
-        monkeypatch.setattr(identity, "studio_of", lambda kit, size: made)
+        monkeypatch.setattr(identity, "studio_of", lambda size: made)
         return made
 
     monkeypatch.setattr(identity, "CHUNK", 2)
-    monkeypatch.setattr(identity, "find_kit", lambda kit: tmp_path)
     return use
 
 

@@ -181,7 +181,7 @@ def data_set(folder, size: int = 64) -> Pairs:
 def test_who_is_held_out(tmp_path, monkeypatch):
     pairs, asked = data_set(tmp_path / "pairs"), []
 
-    def truth(z, number, size, kit, progress):
+    def truth(z, number, size, progress):
         asked.append((z, number, size))
         return np.full((len(z), len(LOOKS), 3, size, size, 3), 9, np.uint8)
 

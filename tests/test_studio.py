@@ -1,4 +1,4 @@
-"""Renders and data sets of the portrait studio; skipped without the portrait kit and EGL."""
+"""Renders and data sets of the portrait studio; skipped without EGL."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def test_the_truth_does_not_depend_on_how_finely_a_picture_is_drawn(studio):
 # -- data sets ----------------------------------------------------------------------------------------------------
 def test_an_interrupted_data_set_ends_in_the_same_bytes(studio, tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "CHUNK", 8)
-    whole = shards.render_pairs(tmp_path / "a", 20, size=32, kit=studio.kit.folder, processes=1, progress=False)
+    whole = shards.render_pairs(tmp_path / "a", 20, size=32, processes=1, progress=False)
     assert list(whole.ready) == list(range(20)) and list(whole["wide"][:3]) == [False, True, False]
     kept = {name: np.array(array) for name, array in whole.arrays.items()}
     assert kept["photo"].shape == (20, 32, 32, 3) and kept["photo"].std() > 10 and (kept["z"] != 0).all()
@@ -199,12 +199,12 @@ def test_an_interrupted_data_set_ends_in_the_same_bytes(studio, tmp_path, monkey
     for name in whole.arrays:
         np.load(tmp_path / "a" / f"{name}.npy", mmap_mode="r+")[8:16] = 0
     assert list(shards.Pairs.open(tmp_path / "a").ready) == [*range(8), *range(16, 20)]
-    again = shards.render_pairs(tmp_path / "a", kit=studio.kit.folder, processes=1, progress=False)
+    again = shards.render_pairs(tmp_path / "a", processes=1, progress=False)
     assert all(np.array_equal(kept[name], again[name]) for name in kept)
 
 
 def test_a_data_set_keeps_its_settings(tmp_path, monkeypatch):
-    monkeypatch.setattr(shards, "find_kit", lambda kit: kit)
+    monkeypatch.setattr(shards, "find_package", lambda: None)
     monkeypatch.setattr(shards, "in_processes", lambda work, jobs, processes: iter([]))
     shards.render_pairs(tmp_path / "a", 10, size=32, seed=3, progress=False)
     assert json.loads((tmp_path / "a" / "meta.json").read_text())["seed"] == 3

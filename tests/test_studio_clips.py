@@ -1,4 +1,4 @@
-"""Speech, acting and clips of the portrait studio. What needs the kit and EGL is skipped without them."""
+"""Speech, acting and clips of the portrait studio. What needs EGL is skipped without it."""
 
 from __future__ import annotations
 

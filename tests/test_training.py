@@ -1,4 +1,4 @@
-"""Training: runs resume to the bit, and change only what they should. Tiny networks, no portrait kit."""
+"""Training: runs resume to the bit, and change only what they should. Tiny networks, no renderer."""
 
 from __future__ import annotations
 

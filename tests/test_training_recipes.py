@@ -1,4 +1,4 @@
-"""Recipes of training: they learn, their pairs are pairs, and their losses weigh what they say. No portrait kit."""
+"""Recipes of training: they learn, their pairs are pairs, and their losses weigh what they say. No renderer."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ MOST_LAYERS = 64
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE / "data" if (HERE / "data").is_dir() else HERE.parent / "data"
-"""Bundles, samples, styles and the portrait kit: in the package where it was installed from a wheel, else beside it."""
+"""Bundles, samples and styles: in the package where it was installed from a wheel, else beside it."""
 
 
 CODES = {

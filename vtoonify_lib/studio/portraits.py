@@ -77,7 +77,7 @@ def read_labels(path: str | Path) -> dict[Path, tuple[np.ndarray, np.ndarray] | 
 class Portraitist:
     """Draws photographs: `Portraitist().draw("me.jpg", "film") → uint8 [H,W,3]`.
 
-    VToonifyError without the portrait kit, moderngl or EGL.
+    VToonifyError without the base mesh, moderngl or EGL.
     """
 
     def __init__(self, bundle: str = "studio-t"):

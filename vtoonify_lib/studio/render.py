@@ -6,7 +6,6 @@ people or styles.
 """
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -46,14 +45,14 @@ class Portrait:
 class Studio:
     """`Studio(size=256).portrait(person, style) → Portrait`.
 
-    kit      loaded Kit, or None (see `kit.find_kit`)
+    kit      a Kit that is loaded already
     size     side of a square picture, or (height, width)
     fine     2: the picture is drawn twice as large, and averaged; 1: with hard edges, in half the time
-    VToonifyError without the kit, moderngl or EGL.
+    VToonifyError without the base mesh, moderngl or EGL.
     """
 
-    def __init__(self, kit: str | os.PathLike | Kit | None = None, size: int | tuple[int, int] = 256, fine: int = 2):
-        self.kit = kit if isinstance(kit, Kit) else Kit(kit)
+    def __init__(self, kit: Kit | None = None, size: int | tuple[int, int] = 256, fine: int = 2):
+        self.kit = kit or Kit()
         self.sculptor = Sculptor(self.kit)
         self._painter = Painter(self.kit, self.sculptor.regions.masks.copy())
         self.gl = gl = self._painter.gl

@@ -25,8 +25,8 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..config import VToonifyError, exit_code
+from .base_mesh import find_package
 from .exemplars import EXEMPLARS, LOOKS, PICTURE, exemplar, pictures
-from .kit import find_kit
 from .people import Z_SIZE, person, sample_z
 
 CHUNK = 64
@@ -137,18 +137,18 @@ def draw_style(look: str, seed: int, index: int) -> tuple[int, float, float]:
 
 
 @lru_cache(maxsize=1)
-def studio_of(kit: str, size: int) -> Any:
+def studio_of(size: int) -> Any:
     """One studio a process; it takes a second or two to make."""
     from .render import Studio
 
-    return Studio(kit, size)
+    return Studio(size=size)
 
 
-def _render_chunk(folder: str, start: int, meta: dict[str, Any], kit: str) -> int:
+def _render_chunk(folder: str, start: int, meta: dict[str, Any]) -> int:
     """Render one chunk, mark it as done → how many people."""
     from .styles import STYLES, at
 
-    studio, arrays = studio_of(kit, meta["size"]), open_arrays(Path(folder), meta, "r+")
+    studio, arrays = studio_of(meta["size"]), open_arrays(Path(folder), meta, "r+")
     rng = np.random.default_rng([meta["seed"], start])
     stop = min(start + CHUNK, meta["count"])
     for i, z in zip(range(start, stop), sample_z(rng, stop - start), strict=True):
@@ -196,26 +196,27 @@ def in_processes(work: Callable[..., int], jobs: list[tuple], processes: int | N
 
 
 def render_pairs(folder: str | os.PathLike, count: int | None = None, size: int | None = None,
-                 styles: tuple[str, ...] | None = None, seed: int | None = None, kit: str | None = None,
+                 styles: tuple[str, ...] | None = None, seed: int | None = None,
                  processes: int | None = None, progress: bool = True) -> Pairs:
     """Render `count` people in every style into `folder`, or finish a data set that was begun there.
 
     Entries depend on (seed, index) alone, so an interrupted run ends in the same data as an uninterrupted one.
     Settings left out are those of the data set begun, or DEFAULTS. VToonifyError if others are given than it was begun
-    with, if the disk is too small, or without the kit.
+    with, if the disk is too small, or without the base mesh.
     """
     given = {"count": count, "size": size, "styles": styles and list(styles), "seed": seed}
-    return _render(Path(folder), given, str(find_kit(kit)), processes, progress)
+    find_package()
+    return _render(Path(folder), given, processes, progress)
 
 
 def render_styles(folder: str | os.PathLike, count: int | None = None, size: int | None = None,
-                  looks: tuple[str, ...] | None = None, seed: int | None = None, kit: str | None = None,
+                  looks: tuple[str, ...] | None = None, seed: int | None = None,
                   processes: int | None = None, progress: bool = True) -> Pairs:
     """Render `count` people as photos and in every look, or finish such a data set; otherwise as `render_pairs`.
 
     looks  by default all of them; each by the exemplar and at the degrees that `draw_style` says.
     """
-    folder, kit = Path(folder), str(find_kit(kit))
+    folder, _ = Path(folder), find_package()
     if looks is None and _read_meta(folder) is None:
         looks = LOOKS
     for look in looks or ():
@@ -225,16 +226,16 @@ def render_styles(folder: str | os.PathLike, count: int | None = None, size: int
         path = exemplars_path(folder, look)
         if not path.is_file():
             path.parent.mkdir(exist_ok=True)
-            np.save(path.with_name("part.npy"), pictures(look, studio_of(kit, PICTURE)))
+            np.save(path.with_name("part.npy"), pictures(look, studio_of(PICTURE)))
             path.with_name("part.npy").replace(path)
-    return _render(folder, given, kit, processes, progress)
+    return _render(folder, given, processes, progress)
 
 
-def _render(folder: Path, given: dict[str, Any], kit: str, processes: int | None, progress: bool) -> Pairs:
+def _render(folder: Path, given: dict[str, Any], processes: int | None, progress: bool) -> Pairs:
     meta = _begin(folder, {name: value for name, value in given.items() if value is not None})
     starts = todo(folder, meta)
     left = sum(min(CHUNK, meta["count"] - start) for start in starts)
-    jobs = [(str(folder), start, meta, kit) for start in starts]
+    jobs = [(str(folder), start, meta) for start in starts]
     with tqdm(total=meta["count"], initial=meta["count"] - left, desc="people", unit="", smoothing=0,
               disable=not progress) as bar:
         for people in in_processes(_render_chunk, jobs, processes):
@@ -276,7 +277,6 @@ def main(arguments: list[str] | None = None) -> int:
     kinds.add_argument("--styles", nargs="+", help=f"(default: {' '.join(DEFAULTS['styles'])})")
     kinds.add_argument("--looks", nargs="*", help=f"photo and looks at degrees drawn by lot ({' '.join(LOOKS)})")
     parser.add_argument("--seed", type=int, help=f"(default: {DEFAULTS['seed']})")
-    parser.add_argument("--kit", help="refused: heads come from a package")
     parser.add_argument("--processes", type=int, help="(default: one per core)")
 
     def work() -> str:

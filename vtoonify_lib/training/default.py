@@ -54,15 +54,15 @@ class DefaultPlan:
 
 
 def train_default(folder: str | Path, out: str | Path, plan: DefaultPlan | None = None, config: VToonifyConfig = STUDIO,
-                  kit: str | None = None, device: str | torch.device = "cpu") -> None:
+                  device: str | torch.device = "cpu") -> None:
     """Train everything in `folder` and write the bundle to `out`."""
     plan, folder = plan or DefaultPlan(), Path(folder)
-    pairs = render_pairs(folder / "pairs", plan.people, size=config.out_size, kit=kit)
+    pairs = render_pairs(folder / "pairs", plan.people, size=config.out_size)
     parsing = perception.train_parsing(pairs, folder / "parsing", plan.parsing, hold_out=plan.hold_out, device=device)
     marks = folder / "landmarks.safetensors"
     if not marks.exists():
-        report = landmarks.make(folder / "landmarks", marks, landmarks.LandmarkPlan(iterations=plan.landmarks, kit=kit,
-                                                                                    device=device))
+        task = landmarks.LandmarkPlan(iterations=plan.landmarks, device=device)
+        report = landmarks.make(folder / "landmarks", marks, task)
         marks.with_suffix(".json").write_text(json.dumps(report))
     base, story = train_generators(pairs, parsing, folder, plan, config, device)
     task = train_vtoonify(pairs, parsing, story, folder, plan, config, device)
@@ -70,7 +70,7 @@ def train_default(folder: str | Path, out: str | Path, plan: DefaultPlan | None 
 
 
 def train_further(folder: str | Path, out: str | Path, start: str = "studio-t", plan: DefaultPlan | None = None,
-                  kit: str | None = None, device: str | torch.device = "cpu") -> None:
+                  device: str | torch.device = "cpu") -> None:
     """Sharpen the VToonify-T of the bundle `start` in `folder` and write the bundle to `out`; see `sharpen`.
 
     VToonifyError for a bundle of VToonify-D.
@@ -79,7 +79,7 @@ def train_further(folder: str | Path, out: str | Path, start: str = "studio-t", 
     if bundle.config.backbone != "toonify":
         raise VToonifyError(f"{bundle.name} is a VToonify-D; train it further with python -m "
                             "vtoonify_lib.training.studio_d --start")
-    pairs = render_pairs(folder / "pairs", plan.people, size=bundle.config.out_size, kit=kit)
+    pairs = render_pairs(folder / "pairs", plan.people, size=bundle.config.out_size)
     parsing, marks = bundle.network("parsing").to(device), bundle.path("landmarks")
     task = sharpen(pairs, parsing, task_from_bundle(bundle).to(device), folder, plan, device).cpu()
     others = {key: bundle.network(key) for key in ("style_encoder", "base", "stylized") if key in bundle.info["files"]}
@@ -253,16 +253,15 @@ def main() -> int:
                                          "--start runs/further)")
     parser.add_argument("--out", default="data/models/studio-t", help="the bundle to write")
     parser.add_argument("--start", help="a bundle whose VToonify-T is sharpened further, instead of all from nothing")
-    parser.add_argument("--kit", help="refused: heads come from a package")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
     args = parser.parse_args()
 
     def work() -> None:
-        more = {"kit": args.kit, "device": pick_device(args.device)}
+        device = pick_device(args.device)
         if args.start:
-            train_further(args.folder or "runs/further", args.out, args.start, **more)
+            train_further(args.folder or "runs/further", args.out, args.start, device=device)
         else:
-            train_default(args.folder or "runs/default", args.out, **more)
+            train_default(args.folder or "runs/default", args.out, device=device)
 
     return exit_code(work)
 

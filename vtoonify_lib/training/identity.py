@@ -24,7 +24,6 @@ from ..media.images import to_tensor
 from ..models.devices import autocast
 from ..models.encoders import StyleEncoder
 from ..studio.exemplars import EXEMPLARS, LOOKS, exemplar
-from ..studio.kit import find_kit
 from ..studio.people import LAYOUT, Person, person, sample_z
 from ..studio.shards import in_processes, studio_of
 from ..studio.styles import PHOTO, Style, at
@@ -54,18 +53,18 @@ def views_of(seed: int, index: int, count: int) -> list[tuple[Person, Style]]:
     return seen
 
 
-def render_views(folder: str | os.PathLike, people: int, views: int, seed: int = 0, kit: str | None = None,
+def render_views(folder: str | os.PathLike, people: int, views: int, seed: int = 0,
                  processes: int | None = None, progress: bool = True) -> np.ndarray:
     """Render everybody into `folder`, or finish what was begun there → uint8 [people,views,SIZE,SIZE,3].
 
     A person depends on (seed, index) alone. VToonifyError for other settings than it was begun with, fewer than
-    PHOTOS + 1 views, or without the kit.
+    PHOTOS + 1 views, or without the base mesh.
     """
     folder = Path(folder)
     _begin(folder, {"people": people, "views": views, "size": SIZE, "seed": seed})
     chunks = {folder / f"{start:06d}.npy": range(start, min(start + CHUNK, people))
               for start in range(0, people, CHUNK)}
-    jobs = [(path, who, views, seed, str(find_kit(kit))) for path, who in chunks.items() if not path.is_file()]
+    jobs = [(path, who, views, seed) for path, who in chunks.items() if not path.is_file()]
     with tqdm(total=people, initial=people - sum(len(who) for _, who, *_ in jobs), desc="identities", unit="",
               smoothing=0, disable=not progress) as bar:
         for done in in_processes(_render_chunk, jobs, processes):
@@ -85,9 +84,9 @@ def _begin(folder: Path, asked: dict[str, int]) -> None:
     path.write_text(json.dumps(asked))
 
 
-def _render_chunk(path: Path, people: range, views: int, seed: int, kit: str) -> int:
+def _render_chunk(path: Path, people: range, views: int, seed: int) -> int:
     """Render some people; the file appears under its name only when complete → how many."""
-    studio, out = studio_of(kit, DRAWN), np.empty((len(people), views, SIZE, SIZE, 3), np.uint8)
+    studio, out = studio_of(DRAWN), np.empty((len(people), views, SIZE, SIZE, 3), np.uint8)
     for i, index in enumerate(people):
         for n, (who, style) in enumerate(views_of(seed, index, views)):
             picture = Image.fromarray(studio.portrait(who, style, truth=False).image)
@@ -125,13 +124,13 @@ def info_nce(a: Tensor, b: Tensor, temperature: float = TEMPERATURE) -> Tensor:
 
 # -- training ---------------------------------------------------------------------------------------------------------
 def train_identity(folder: str | os.PathLike, people: int = 1280, views: int = 6, iterations: int = 1600,
-                   batch: int = 64, hold_out: int = 128, kit: str | None = None, device: str | torch.device = "cpu"
+                   batch: int = 64, hold_out: int = 128, device: str | torch.device = "cpu"
                    ) -> tuple[StyleEncoder, dict[str, float]]:
     """Render and learn, both resumable in `folder` → the trained net and its `identity_report` on the held out people.
 
     people, views  how many are rendered, and how often each; the first `hold_out` are never trained on
     """
-    seen = render_views(Path(folder) / "views", people, views, kit=kit)
+    seen = render_views(Path(folder) / "views", people, views)
     net = identity_net(size=seen.shape[2]).to(device)
     net = fit_encoder(net, seen, Path(folder) / "net", iterations, batch, hold_out)
     return net, identity_report(net, seen[:hold_out], device)

@@ -92,7 +92,7 @@ def _lids(who: Person, rng: np.random.Generator) -> dict[str, float]:
     return out
 
 
-def render(folder: str | os.PathLike, count: int, kit: str | None = None, seed: int = 0) -> list[Path]:
+def render(folder: str | os.PathLike, count: int, seed: int = 0) -> list[Path]:
     """Draw `count` people into chunks in `folder`, those that are missing → the files, for `renders`."""
     from ..studio.render import Studio
 
@@ -103,7 +103,7 @@ def render(folder: str | os.PathLike, count: int, kit: str | None = None, seed: 
     for start, path in zip(range(0, count, CHUNK), paths, strict=True):
         if path.exists():
             continue
-        studio = studio or Studio(kit, SIZE, fine=1)
+        studio = studio or Studio(size=SIZE, fine=1)
         rng = np.random.default_rng([seed, start])
         drawn = [_drawn(studio, draw_lot(rng), draw_style(rng)) for _ in range(min(CHUNK, count - start))]
         part = path.with_suffix(".part.npz")

@@ -196,7 +196,6 @@ class LandmarkPlan:
     hold_out: int = 300
     iterations: int = 3400
     batch: int = 64
-    kit: str | None = None
     device: str | torch.device = "cpu"
 
 
@@ -207,8 +206,8 @@ def make(folder: str | Path, out: str | Path, plan: LandmarkPlan, photos: Sequen
     photos  as `landmark_data.read_labels` gives them;  empty  pictures without people, uint8 RGB
     """
     folder = Path(folder)
-    drawn = landmark_data.renders(landmark_data.render(folder / "renders", plan.renders, plan.kit))
-    held = landmark_data.renders(landmark_data.render(folder / "held_out", plan.hold_out, plan.kit, HELD_OUT_SEED))
+    drawn = landmark_data.renders(landmark_data.render(folder / "renders", plan.renders))
+    held = landmark_data.renders(landmark_data.render(folder / "held_out", plan.hold_out, HELD_OUT_SEED))
     weights = np.array([weight for *_, weight in photos])
     weights = weights / weights.sum() if len(photos) else None
     faces = LandmarkExamples(drawn, [example for _, example, _ in photos], weights, list(empty))
@@ -235,7 +234,7 @@ def main() -> int:
         without = set(Path(args.without).read_text().split()) if args.without else set()
         photos = [row for path in args.labels for row in landmark_data.read_labels(path, args.photos, without)]
         empty = [path for path in sorted(Path(args.empty).rglob("*")) if path.is_file()] if args.empty else []
-        plan = LandmarkPlan(args.renders, iterations=args.iterations, batch=args.batch, kit=args.kit,
+        plan = LandmarkPlan(args.renders, iterations=args.iterations, batch=args.batch,
                             device=pick_device(args.device))
         out = args.out or Path(args.folder) / "landmarks.safetensors"
         return make(args.folder, out, plan, photos, [read_image(path) for path in empty])

@@ -222,7 +222,7 @@ def _density(colors: np.ndarray, sample: np.ndarray, spread: np.ndarray, unknown
 def label(photos: Sequence[Path], out: Path, size: int = 768, bundle: str = "studio-t") -> dict[str, str]:
     """Canvases of photographs and, where `pseudo_labels` has seen them, their classes → names and why some have none.
 
-    Files that are there stay. VToonifyError without the portrait kit, moderngl or EGL.
+    Files that are there stay. VToonifyError without the base mesh, moderngl or EGL.
     """
     out.mkdir(parents=True, exist_ok=True)
     reader, refused = PhotoReader(bundle), {}

@@ -26,7 +26,6 @@ from ..studio.exemplars import EXEMPLARS, PICTURE, sitters
 from ..studio.filters import use_one_thread
 from ..studio.fitted_person import MARGIN, FittedPerson, canvas_camera
 from ..studio.fitting import exact
-from ..studio.kit import find_kit
 from ..studio.packing import HOLD_OUT
 from ..studio.people import Person, person, sample_z
 from ..studio.photo_cartoon import PhotoStudio
@@ -146,7 +145,7 @@ def _draw_exemplars(folder: Path, settings: Settings) -> None:
 def exemplar_picture(look: str, number: int, bundle: str = "studio-t") -> np.ndarray:
     """Somebody pleasant drawn by an exemplar at full degrees: the FFHQ square, uint8 [256,256,3]."""
     _, studio = _tools(bundle, None)
-    fit, parsing = render(sitters()[number], shards.studio_of(str(find_kit()), round(MARGIN * PICTURE)))
+    fit, parsing = render(sitters()[number], shards.studio_of(round(MARGIN * PICTURE)))
     drawing = studio.draw(studio.prepare(fit, parsing), exemplar(look, number), 1.0, 1.0)
     border = (fit.size - PICTURE) // 2
     return as_bytes(drawing.picture[border:border + PICTURE, border:border + PICTURE])
@@ -189,7 +188,7 @@ def _draw_one(folder: str, index: int) -> int:
     reader, studio = _tools(settings.bundle, settings.labels)
     name = meta["people"][index]
     if name.startswith(RENDER):
-        camera = shards.studio_of(str(find_kit()), settings.size)
+        camera = shards.studio_of(settings.size)
         seed = [settings.seed, int(name.removeprefix(RENDER)), 77]
         read = render(person(sample_z(np.random.default_rng(seed), 1)[0]), camera)
     else:

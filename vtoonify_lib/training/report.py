@@ -57,11 +57,12 @@ class HeldOutPeople:
     looks: tuple[str, ...] = LOOKS
 
     @classmethod
-    def render(cls, pairs: Pairs, people: int = 24, hold_out: int = 256, kit: str | None = None,
+    def render(cls, pairs: Pairs, people: int = 24, hold_out: int = 256,
                progress: bool = True) -> HeldOutPeople:
         """The first even entries of `pairs`, which are framed as FFHQ frames; two neighbours share an exemplar.
 
-        24 people are 288 pictures, some twenty seconds. VToonifyError where fewer are held out, or without the kit.
+        24 people are 288 pictures, some twenty seconds. VToonifyError where fewer are held out, or without the base
+        mesh.
         """
         entries = pairs.ready[(pairs.ready < hold_out) & (pairs.ready % 2 == 0)][:people]
         number = np.arange(people) // 2 % EXEMPLARS
@@ -69,7 +70,7 @@ class HeldOutPeople:
             raise VToonifyError(f"{people} people are asked for, and {len(entries)} are held out and framed as FFHQ; "
                                 "ask for fewer")
         shown = np.stack([[shrunk(pairs.exemplars(look)[n]) for look in LOOKS] for n in number])
-        truth = _truth(np.array(pairs["z"])[entries], number, pairs["photo"].shape[1], kit, progress)
+        truth = _truth(np.array(pairs["z"])[entries], number, pairs["photo"].shape[1], progress)
         return cls(number, np.array(pairs["photo"])[entries], truth, shown)
 
     def pair(self, who: np.ndarray, look: int, degree: float, device: str | torch.device = "cpu") -> Pair:
@@ -85,11 +86,11 @@ def shrunk(picture: np.ndarray, size: int = STYLE_IMAGE) -> np.ndarray:
     return np.asarray(Image.fromarray(np.array(picture)).resize((size, size), Image.Resampling.BOX))
 
 
-def _truth(z: np.ndarray, number: np.ndarray, size: int, kit: str | None, progress: bool) -> np.ndarray:
+def _truth(z: np.ndarray, number: np.ndarray, size: int, progress: bool) -> np.ndarray:
     """People z [N,·] drawn by their exemplars: uint8 [N,looks,DEGREES,size,size,3]."""
     from ..studio.render import Studio
 
-    studio = Studio(kit, size)
+    studio = Studio(size=size)
     truth = np.empty((len(z), len(LOOKS), len(DEGREES), size, size, 3), np.uint8)
     for i in tqdm(range(len(z)), desc="trials", disable=not progress):
         who = person(z[i])

@@ -102,17 +102,17 @@ def train_vtoonify(pairs: Pairs, start: Bundle, folder: Path, plan: StudioDPlan,
 
 
 def train_studio_d(folder: str | Path, out: str | Path, plan: StudioDPlan | None = None, start: str = "studio-t",
-                   kit: str | None = None, device: str | torch.device = "cpu") -> None:
+                   device: str | torch.device = "cpu") -> None:
     """Train everything in `folder` and write the bundle to `out`."""
     plan, folder, bundle = plan or StudioDPlan(), Path(folder), load_bundle(start)
-    pairs = render_styles(folder / "looks", plan.people, size=bundle.config.out_size, kit=kit)
+    pairs = render_styles(folder / "looks", plan.people, size=bundle.config.out_size)
     task = train_vtoonify(pairs, bundle, folder, plan, device)
     exemplars = exemplar_pictures(pairs, plan.hold_out, task.style.image_size)
     dual = train_dual(pairs, bundle, task.style, exemplars, folder / "dual", plan.hold_out, plan.dual, device=device,
                       codes=style_codes(bundle.config.generator.style_dim))
     identity_net, identities = identity.train_identity(folder / "identity", plan.identities, iterations=plan.identity,
-                                                       kit=kit, device=device)
-    held_out = report.HeldOutPeople.render(pairs, plan.trials, plan.hold_out, kit)
+                                                       device=device)
+    held_out = report.HeldOutPeople.render(pairs, plan.trials, plan.hold_out)
     numbers = measure(bundle, task, identity_net, held_out) | {
         "identities": identities,
         "dualstylegan": measure_dual(dual, pairs, plan.hold_out, bundle.network("parsing").to(device), exemplars)}
@@ -172,11 +172,9 @@ def main() -> int:
     parser.add_argument("--folder", default="runs/studio-d", help="where the runs live (resumed when they exist)")
     parser.add_argument("--out", default="data/models/studio-d", help="the bundle to write")
     parser.add_argument("--start", default="studio-t", help="the bundle to begin with (default: %(default)s)")
-    parser.add_argument("--kit", help="refused: heads come from a package")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
     args = parser.parse_args()
-    return exit_code(lambda: train_studio_d(args.folder, args.out, start=args.start, kit=args.kit,
-                                            device=pick_device(args.device)))
+    return exit_code(lambda: train_studio_d(args.folder, args.out, start=args.start, device=pick_device(args.device)))
 
 
 if __name__ == "__main__":
