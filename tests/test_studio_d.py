@@ -93,7 +93,7 @@ def test_from_a_bundle_to_a_bundle(start, tmp_path, monkeypatch):
     monkeypatch.setattr(identity, "render_views", lambda *a, **k: views)
     monkeypatch.setattr(report, "_truth", lambda z, number, size, progress: np.random.default_rng(1).integers(
         0, 255, (len(z), len(LOOKS), 3, size, size, 3), dtype=np.uint8))
-    monkeypatch.setattr(identity.train_identity, "__defaults__", (8, 3, 2, 2, 2, None, "cpu"))
+    monkeypatch.setattr(identity.train_identity, "__defaults__", (8, 3, 2, 2, 2, "cpu"))
     plan = studio_d.StudioDPlan(people=12, hold_out=HOLD_OUT, vtoonify=2, batch=2, window=24, identities=8,
                                 identity=2, trials=2, sharpen=2, square=32,
                                 dual=(Stage(None, 2, 2),))

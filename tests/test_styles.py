@@ -173,7 +173,7 @@ def test_ink_is_dark_and_stays_within_the_person(studio):
     who, style = person(PEOPLE[0]), exemplar("comic", 0)[1]
     inked, plain = (studio.portrait(who, s) for s in (style, replace(style, ink=0.0)))
     change = inked.image.astype(int) - plain.image
-    assert (change.min(-1) < -60).mean() > 0.01 and change.max() < 15, "lines darken, but for what is darker"
+    assert (change.min(-1) < -60).mean() > 0.01 and change.max() < 25, "lines darken, but for what is darker"
     there = Image.fromarray(np.uint8(255 * (plain.parsing > 0)))
     there = there.filter(ImageFilter.MaxFilter(9))  # loose hair reaches a little further
     assert not change[np.asarray(there) == 0].any()
