@@ -74,7 +74,7 @@ def test_configs_round_trip(config):
     (lambda: VToonifyConfig(GeneratorConfig.published(64), 32, "stylegan3"), "one of toonify, dualstylegan"),
     (lambda: replace(TINY, face_size=8), "face_size is 8"),
     (lambda: replace(TINY, sharpen=-0.1), "sharpen is -0.1"),
-    (lambda: GeneratorConfig.from_dict({"size": 64}), "incomplete"),
+    (lambda: VToonifyConfig.from_dict({"generator": {"size": 64}, "in_size": 32}), "incomplete"),
     (lambda: VToonifyConfig.from_dict({"in_size": 32}), "incomplete"),
 ])
 def test_impossible_sizes_are_refused(make, message):

@@ -127,18 +127,6 @@ class GeneratorConfig:
         """Channels of the feature map at `resolution`."""
         return dict(self.channels)[resolution]
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> GeneratorConfig:
-        """Reverse of `dataclasses.asdict`, also after JSON."""
-        try:
-            return cls(int(data["size"]), int(data["style_dim"]), int(data["n_mlp"]),
-                       tuple((int(r), int(c)) for r, c in data["channels"]))
-        except VToonifyError:
-            raise
-        except (KeyError, OverflowError, TypeError, ValueError) as error:
-            raise VToonifyError(f"generator description is incomplete ({error!r}); expected size, style_dim, n_mlp "
-                                "and channels") from error
-
 
 @dataclass(frozen=True)
 class VToonifyConfig:
@@ -210,15 +198,17 @@ class VToonifyConfig:
     def from_dict(cls, data: Mapping[str, Any]) -> VToonifyConfig:
         """Reverse of :meth:`to_dict`."""
         try:
-            sizes = (None if data.get(name) is None else int(data[name]) for name in ("face_size", "detail"))
-            sharpen = None if data.get("sharpen") is None else float(data["sharpen"])
-            return cls(GeneratorConfig.from_dict(data["generator"]), int(data["in_size"]), data["backbone"], *sizes,
-                       sharpen)
+            generator = data["generator"]
+            sizes = (int(generator[name]) for name in ("size", "style_dim", "n_mlp"))
+            widths = tuple((int(r), int(c)) for r, c in generator["channels"])
+            kinds = {"face_size": int, "detail": int, "sharpen": float}
+            more = {name: kind(data[name]) for name, kind in kinds.items() if data.get(name) is not None}
+            return cls(GeneratorConfig(*sizes, widths), int(data["in_size"]), data["backbone"], **more)
         except VToonifyError:
             raise
         except (KeyError, OverflowError, TypeError, ValueError) as error:
-            raise VToonifyError(f"VToonify description is incomplete ({error!r}); expected generator, in_size and "
-                                "backbone") from error
+            raise VToonifyError(f"VToonify description is incomplete ({error!r}); expected generator (size, "
+                                "style_dim, n_mlp, channels), in_size and backbone") from error
 
 
 def published_widths(size: int, multiplier: int) -> dict[int, int]:
