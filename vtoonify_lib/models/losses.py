@@ -66,23 +66,6 @@ def temporal_weight(iteration: int, total: int, maximum: float = 1.0) -> float:
     return maximum * max(0.0, 2 * iteration / total - 1)
 
 
-def contextual(a: Tensor, b: Tensor, bandwidth: float = 0.2) -> Tensor:
-    """−log mean_j max_i CX_ij of feature maps [B,C,h,w], [B,C,k,l]: each feature of b should have a like one in a,
-    wherever it is (Mechrez et al. 2018, arXiv 1803.02077). Distances are cosine, of features around b's mean.
-    """
-    mean = b.float().mean((2, 3), keepdim=True)
-    x, y = (F.normalize((f.float() - mean).flatten(2), dim=1) for f in (a, b))
-    distance = 1 - x.transpose(1, 2) @ y                                           # [B, of a, of b]
-    relative = distance / (distance.amin(2, keepdim=True) + 1e-5)
-    similar = ((1 - relative) / bandwidth).softmax(2)
-    return -similar.amax(1).mean(1).log().mean()
-
-
-def feature_means(a: Tensor, b: Tensor) -> Tensor:
-    """‖mean(a) − mean(b)‖² over the channels of feature maps [B,C,·,·]: equal means, wherever the features are."""
-    return F.mse_loss(a.float().mean((2, 3)), b.float().mean((2, 3)))
-
-
 def mask_budget(masks: Sequence[Tensor], degree: Tensor) -> Tensor:
     """Σ relu(mean m_E − (0.9·(1 − d_s)² + 0.1)): the more style, the less of the photograph may pass.
 

@@ -27,8 +27,7 @@ from ..models.encoders import ParsingNet, StyleEncoder
 from ..models.sampler import style_sampler
 from ..weights.bundle import Bundle
 from . import loop
-from .adversary import Adversary
-from .objectives import Criterion, OurLosses, picture_loss
+from .objectives import OurLosses, picture_loss
 from .pairs import StyleCondition
 from .stylegan import Distilled, fit_mapping
 from .vtoonify import STYLE_IMAGE, detail_mask, encoder_size, rows
@@ -166,7 +165,6 @@ class StyleSettings:
 
     until        resolution to train at; None: full size
     fixed_style  freeze the style encoder, whose codes another network reads too
-    norm         weight of Σ‖ModRes weights‖; None: ours, NORM_WEIGHT times the mean square of each kernel
     """
 
     iterations: int
@@ -174,40 +172,30 @@ class StyleSettings:
     lr: float = 2e-3
     seed: int = 13
     fixed_style: bool = False
-    norm: float | None = None
 
 
 def train_styles(model: DualDistilled, examples: Callable[[int], StyleExample], parsing: ParsingNet,
-                 folder: str | os.PathLike, how: StyleSettings, criterion: Criterion | None = None,
-                 make_adversary: Callable[[], Adversary] | None = None) -> DualDistilled:
+                 folder: str | os.PathLike, how: StyleSettings) -> DualDistilled:
     """Train the extrinsic path and the style encoder on styles → the moving average, resumable in `folder`.
 
-    examples        iteration → photograph [B,3,·,·], its render in the condition's style and degrees [B,3,S,S],
-                    condition; see `exemplars.portrait_source`
-    criterion       the losses of the pictures; None: ours. The published stage: `objectives.PublishedStyleLosses`, an
-                    adversary (its loss weighs 1), and norm 0.01
-    make_adversary  makes the adversary, which sees whole pictures; None: no adversarial loss
+    examples  iteration → photograph [B,3,·,·], its render in the condition's style and degrees [B,3,S,S], condition;
+              see `exemplars.portrait_source`
     """
     dual, until = model.generator, how.until
     optimizer, ema = _learner([dual.style, dual.res, *([] if how.fixed_style else [model.style])], model, how.lr)
     kernels = [p for p in dual.res.parameters() if p.ndim == 4]
-    criterion = criterion or OurLosses(parsing.eval().requires_grad_(False), whole=128)
-    adversary = make_adversary() if make_adversary else None
+    criterion = OurLosses(parsing.eval().requires_grad_(False), whole=128)
 
     def step(i: int) -> dict[str, float]:
         photo, target, condition = examples(i)
         with autocast(photo.device):
             out = model(photo, condition, until)
-            parts = criterion(out, target, detail_mask(None, target), condition.exemplar)
-            parts["norm"] = (NORM_WEIGHT * torch.stack([p.float().square().mean() for p in kernels]).mean()
-                             if how.norm is None else how.norm * sum(p.float().norm() for p in dual.res.parameters()))
-        if adversary:
-            parts["sharp"] = adversary.generator_loss(out.float())
+            parts = criterion(out, target, detail_mask(None, target))
+            parts["norm"] = NORM_WEIGHT * torch.stack([p.float().square().mean() for p in kernels]).mean()
         rate = loop.warm_cosine(how.lr, i, how.iterations, warmup=100, floor=0.03)
         loop.optimizer_step(sum(parts.values()), optimizer, rate, clip=1.0)
         ema.update(model, i)
-        values = {name: float(value.detach()) for name, value in parts.items()}
-        return values | ({"adversary": adversary.step(target, out.float(), i)} if adversary else {})
+        return {name: float(value.detach()) for name, value in parts.items()}
 
     @torch.no_grad()
     def sample(_: int) -> Image.Image:
@@ -216,8 +204,8 @@ def train_styles(model: DualDistilled, examples: Callable[[int], StyleExample], 
         shown = (F.interpolate(p, out.shape[2:], mode="bilinear") for p in (photo, condition.exemplar))
         return rows([p[:COLUMNS] for p in (*shown, out, target)])
 
-    kept = {"model": model, "ema": ema, "optimizer": optimizer, **(adversary.parts() if adversary else {})}
-    loop.run(folder, how.iterations, step, kept, sample, title=f"DualStyleGAN {until or dual.config.size} px")
+    loop.run(folder, how.iterations, step, {"model": model, "ema": ema, "optimizer": optimizer}, sample,
+             title=f"DualStyleGAN {until or dual.config.size} px")
     return ema.model
 
 

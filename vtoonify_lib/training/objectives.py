@@ -1,4 +1,4 @@
-"""Reconstruction losses: ours, or the published ones (arXiv 2209.11224, 2203.13248).
+"""Reconstruction losses: ours, or the published ones (arXiv 2209.11224).
 
 A criterion maps an output and its target to weighted terms; adversarial, flicker and mask losses are added elsewhere.
 Ours need only the parsing net. The published ones compare features of VGG-16, whose weights are files of the user's:
@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from ..config import VToonifyError
 from ..evaluation.metrics import feature_distance
-from ..models import losses
 from ..models.encoders import ParsingNet
 from ..models.paired_crop import Crop, crop
 from ..models.perceptual import LPIPS, VGGFeatures, unit
@@ -29,11 +28,10 @@ CHROMA_WEIGHT, CHROMA_PIXELS = 1.0, 8  # of colours without their brightness; px
 VGG_WEIGHT = 0.1  # pulls at a drawing blurred by 4 px as hard as colours and edges do (gradients' L1: 1.5 each)
 DETAIL_SHARE = 0.6  # of the squares for VGG and the adversary that lie around small facial features
 SEEN = 512  # px: largest side that LPIPS and VGG compare
-RELU2, RELU3 = 1, 2  # of VGG's five feature maps
 
 Criterion = Callable[..., dict[str, Tensor]]
-"""(out, y, mask, exemplar=None, rng=None) → parts: out, y [B,3,H,W] in [−1,1]; mask [B,1,H,W], how much pixels count;
-exemplar [B,3,·,·], a picture in the wanted style; rng: random numbers of the iteration, for those that need some.
+"""(out, y, mask, rng=None) → parts: out, y [B,3,H,W] in [−1,1]; mask [B,1,H,W], how much pixels count; rng: random
+numbers of the iteration, for those that need some.
 `.flicker`: weight of the flicker loss beside it, None: that of `vtoonify`."""
 
 
@@ -45,8 +43,8 @@ class OurLosses:
     def __init__(self, parsing: ParsingNet, whole: int = 0) -> None:
         self.parsing, self.whole = parsing, whole
 
-    def __call__(self, out: Tensor, y: Tensor, mask: Tensor, exemplar: Tensor | None = None,
-                 rng: torch.Generator | None = None) -> dict[str, Tensor]:
+    def __call__(self, out: Tensor, y: Tensor, mask: Tensor, rng: torch.Generator | None = None
+                 ) -> dict[str, Tensor]:
         a, b = (augment.half(p) if p.shape[-1] > self.whole else p for p in (out, y.to(out.dtype)))  # half: for speed
         return {"picture": picture_loss(out.float(), y, mask),
                 "feature": FEATURE_WEIGHT * feature_distance(self.parsing, a, b).mean()}
@@ -68,8 +66,8 @@ class SharpLosses:
     def __init__(self, parsing: ParsingNet, vgg: VGGFeatures, square: int = 256, weight: float = VGG_WEIGHT) -> None:
         self.ours, self.vgg, self.square, self.weight = OurLosses(parsing), vgg, square, weight
 
-    def __call__(self, out: Tensor, y: Tensor, mask: Tensor, exemplar: Tensor | None = None,
-                 rng: torch.Generator | None = None) -> dict[str, Tensor]:
+    def __call__(self, out: Tensor, y: Tensor, mask: Tensor, rng: torch.Generator | None = None
+                 ) -> dict[str, Tensor]:
         drawn, wanted = squares((out, y), mask, min(self.square, *out.shape[2:]), rng)
         with torch.no_grad():
             wanted = self.vgg(wanted)
@@ -88,38 +86,10 @@ class PublishedLosses:
     def __init__(self, lpips: LPIPS) -> None:
         self.lpips = lpips
 
-    def __call__(self, out: Tensor, y: Tensor, mask: Tensor, exemplar: Tensor | None = None,
-                 rng: torch.Generator | None = None) -> dict[str, Tensor]:
+    def __call__(self, out: Tensor, y: Tensor, mask: Tensor, rng: torch.Generator | None = None
+                 ) -> dict[str, Tensor]:
         return {"picture": 0.1 * F.mse_loss(out.float(), y),
                 "feature": 0.01 * self.lpips(seen(out.float()), seen(y)).mean()}
-
-
-class PublishedStyleLosses:
-    """DualStyleGAN's third stage: L1 on relu2 (0.5) and relu3 (1) of the pair; to the exemplar, contextual loss and
-    matching of mean features (0.25 each); and the person must stay (1).
-
-    identity  identity encoder, picture [B,3,·,·] → code; None: no identity loss
-    """
-
-    flicker = None
-
-    def __init__(self, lpips: LPIPS, identity: Callable[[Tensor], Tensor] | None = None) -> None:
-        self.lpips, self.identity = lpips, identity
-
-    def __call__(self, out: Tensor, y: Tensor, mask: Tensor, exemplar: Tensor | None = None,
-                 rng: torch.Generator | None = None) -> dict[str, Tensor]:
-        drawn, wanted = self.lpips.features(out.float()), self.lpips.features(y)
-        parts = {"feature": sum(weight * F.l1_loss(drawn[i], wanted[i]) for i, weight in ((RELU2, 0.5), (RELU3, 1.0)))}
-        if exemplar is not None:
-            size = min(out.shape[-1], 64)  # contextual similarity is quadratic in the number of pixels
-            small, style = (self.lpips.features(F.interpolate(p.float(), (size, size), mode="area"))[RELU3]
-                            for p in (out, exemplar))
-            parts["contextual"] = 0.25 * losses.contextual(small, style)
-            parts["mean feature"] = 0.25 * losses.feature_means(small, style)
-        if self.identity is not None:
-            who = (F.normalize(self.identity(p).flatten(1), dim=1) for p in (out.float(), y))
-            parts["identity"] = (1 - torch.linalg.vecdot(*who)).mean()
-        return parts
 
 
 def seen(picture: Tensor) -> Tensor:
