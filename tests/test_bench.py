@@ -14,7 +14,7 @@ from vtoonify_lib.apps import bench
 from vtoonify_lib.apps.bench import forms, report, steps
 from vtoonify_lib.apps.bench.textbook import textbook
 from vtoonify_lib.apps.cli import main
-from vtoonify_lib.config import PUBLISHED_D, TINY, VToonifyError
+from vtoonify_lib.config import PUBLISHED_D, TINY
 from vtoonify_lib.models.bisenet import PublishedParser
 from vtoonify_lib.models.layers import ModulatedConv2d, StyledConv, ToRGB
 from vtoonify_lib.models.vtoonify_d import VToonifyD
@@ -44,26 +44,6 @@ def test_report_has_every_form_and_small_errors(name, tiny):
     rows = [line.split() for line in text.splitlines() if line.startswith("  ")]
     assert [" ".join(row[:2]) for row in rows] == FORMS * 3
     assert "40×40 → 80×80" in text and "allocator: " in text
-
-
-def test_compiled_forms_are_held_against_the_same_first_one(tiny, monkeypatch):
-    monkeypatch.setattr(report, "peak_memory", lambda *_: None)
-    compiled = []
-    monkeypatch.setattr(torch, "compile", lambda network, **_: compiled.append(network) or network)
-    told = bench.run("tiny", side=40, rounds=1, device="cpu", compiled=True)
-    assert list(told["forms"]) == [*FORMS, "compiled float32", "compiled bfloat16"] and len(compiled) == 4
-    assert told["forms"]["compiled float32"]["error"] < 1e-4
-
-
-def test_a_compiler_that_is_missing_is_said(tiny, monkeypatch):
-    def broken(network, **_):
-        def call(*_):
-            raise RuntimeError("InvalidCxxCompiler: no working C++ compiler found\nmore")
-        return call
-
-    monkeypatch.setattr(torch, "compile", broken)
-    with pytest.raises(VToonifyError, match=r"\(InvalidCxxCompiler: no working C\+\+ compiler found\); install a C"):
-        bench.run("tiny", side=40, rounds=1, device="cpu", compiled=True)
 
 
 @pytest.mark.parametrize("backbone", ["toonify", "dualstylegan"])

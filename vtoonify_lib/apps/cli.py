@@ -276,7 +276,7 @@ def _bench(arguments: argparse.Namespace) -> None:
     if arguments.rounds < 1:
         raise VToonifyError(f"--rounds is {arguments.rounds}; it must be at least 1")
     path = check_output(arguments.json) if arguments.json else None  # before the work is done
-    report = bench.run(arguments.bundle, arguments.side, arguments.rounds, arguments.device, arguments.compile)
+    report = bench.run(arguments.bundle, arguments.side, arguments.rounds, arguments.device)
     print(bench.as_text(report))
     if path:
         path.write_text(json.dumps(report, indent=1) + "\n")
@@ -378,7 +378,6 @@ COMMANDS: tuple[tuple[Any, ...], ...] = (  # function, what it does, options
                             "(default: %(default)s)", "NAME", default="studio-t"),
         "--side": _option("side of the crop (default: head and shoulders)", "PX", type=int),
         "--rounds": _option("turns that are counted (default: 15)", "N", type=int, default=15),
-        "--compile": _switch("torch.compile the folded networks, too, and compare"),
         "--json": _option("write the report there, too", "FILE")}),
     (_models, "list the model bundles, here and published; remove published ones", REMOVAL),
 )

@@ -1,4 +1,4 @@
-"""The forms of a network against each other, on one frame: as textbooks write it, as it is trained, folded, compiled.
+"""The forms of a network against each other, on one frame: as textbooks write it, as it is trained, folded.
 
 The forms take turns, so that a busy machine slows all of them alike, and run under one allocator setting, which the
 report names: page faults of large buffers are a good part of the plain form's time. Memory is the peak of a process of
@@ -99,14 +99,11 @@ def measure(forms: dict[str, Form], device: torch.device, rounds: int = ROUNDS) 
     return {name: median(values) for name, values in seconds.items()}
 
 
-def variants(device: torch.device, compiled: bool = False) -> dict[str, tuple[str, torch.dtype]]:
-    """The forms that are compared: name → (kind, precision); see `form_of`. The others are held against the first.
-
-    compiled: also what torch.compile makes of the folded ones
-    """
+def variants(device: torch.device) -> dict[str, tuple[str, torch.dtype]]:
+    """The forms that are compared: name → (kind, precision); see `form_of`. The others are held against the first."""
     halves = (torch.bfloat16, torch.float16) if device.type == "cuda" else (torch.bfloat16,)
-    kinds = ("plain", "folded", "compiled") if compiled else ("plain", "folded")
-    pairs = [("textbook", torch.float32), *((kind, dtype) for kind in kinds for dtype in (torch.float32, *halves))]
+    pairs = [("textbook", torch.float32), *((kind, dtype) for kind in ("plain", "folded")
+                                            for dtype in (torch.float32, *halves))]
     return {f"{kind} {str(dtype).removeprefix('torch.')}": (kind, dtype) for kind, dtype in pairs}
 
 
@@ -124,17 +121,15 @@ def form_of(network: nn.Module, w: Tensor | None, kind: str, dtype: torch.dtype)
     """One form of a network, to be called on a float32 input.
 
     kind  "textbook", see the module of that name; "plain", as bundles hold it and training runs it; "folded", see
-          `models.folded`; "compiled", the folded one through torch.compile, which compiles at the first call
+          `models.folded`
     """
-    styles = () if w is None or kind in ("folded", "compiled") else (w.to(dtype),)
+    styles = () if w is None or kind == "folded" else (w.to(dtype),)
     if kind == "textbook":
         network = textbook(network).to(dtype)
     elif kind != "plain":
         network = folded.fold(network, w, dtype)
     elif dtype != torch.float32:
         network = copy.deepcopy(network).to(dtype)
-    if kind == "compiled":
-        network = torch.compile(network, dynamic=False)
     return lambda x: network(x.to(dtype), *styles)
 
 
@@ -152,7 +147,7 @@ def _peak_here(name: str, form: str, side: int, device: str) -> float | None:
     where = torch.device(device)
     with torch.inference_mode():
         case = bench_case(name, where, side)
-        kind = variants(where, compiled=True)[form]
+        kind = variants(where)[form]
         case = case._replace(parsing=form_of(case.parsing, None, *kind))
         form_of(case.network, case.w, *kind)(network_frame(case))
     if where.type == "cuda":

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
-from ...config import VToonifyError
 from ...inference.toonifier import DEFAULT_BUNDLE, Toonifier
 from ...models import folded
 from ...models.devices import pick_device
@@ -26,12 +23,11 @@ from .forms import (
 from .steps import split
 
 
-def run(name: str = DEFAULT_BUNDLE, side: int | None = None, rounds: int = ROUNDS, device: str = "auto",
-        compiled: bool = False) -> dict[str, Any]:
+def run(name: str = DEFAULT_BUNDLE, side: int | None = None, rounds: int = ROUNDS, device: str = "auto"
+        ) -> dict[str, Any]:
     """The whole report on one frame of side × side pixels, by default of head and shoulders.
 
     name  a bundle, or one of `forms.SIZES`, which have no weights and so no clip: "steps" is None for them
-    compiled  try torch.compile, too; VToonifyError where it does not work
     → setting; crop, picture (sides in pixels); parameters, parameters_used, gflop (of VToonify); forms, each with
       network, parsing, both (seconds), fps, speed (relative to the first), error, parsing_error (relative), peak_gb;
       steps, see `split`
@@ -39,12 +35,11 @@ def run(name: str = DEFAULT_BUNDLE, side: int | None = None, rounds: int = ROUND
     where = pick_device(device)
     case = bench_case(name, where, side)
     side = case.x.shape[-1]
-    x, names = network_frame(case).detach(), variants(where, compiled)
-    with _compiler_errors() if compiled else nullcontext():
-        network, error = compare({form: partial(form_of(case.network, case.w, *how), x) for form, how in names.items()},
-                                 where, rounds)
-        parsing, parsing_error = compare({form: partial(form_of(case.parsing, None, *how), case.x)
-                                          for form, how in names.items()}, where, rounds)
+    x, names = network_frame(case).detach(), variants(where)
+    network, error = compare({form: partial(form_of(case.network, case.w, *how), x) for form, how in names.items()},
+                             where, rounds)
+    parsing, parsing_error = compare({form: partial(form_of(case.parsing, None, *how), case.x)
+                                      for form, how in names.items()}, where, rounds)
     both = {form: network[form] + parsing[form] for form in names}
     first = next(iter(both.values()))
     cost = folded.report_cost(case.config, side, side)
@@ -57,16 +52,6 @@ def run(name: str = DEFAULT_BUNDLE, side: int | None = None, rounds: int = ROUND
             "peak_gb": peak_memory(name, form, side, str(where))} for form in names},
         "steps": None if name in SIZES else split(Toonifier.load(name, device)),
     }
-
-
-@contextmanager
-def _compiler_errors() -> Iterator[None]:
-    """Say in one sentence that torch.compile does not work: it brings no compiler of its own."""
-    try:
-        yield
-    except RuntimeError as error:
-        raise VToonifyError(f"torch.compile does not work here ({str(error).strip().partition(chr(10))[0]}); install a "
-                            "C++ compiler and Python's headers, or leave --compile out") from error
 
 
 def as_text(report: dict[str, Any]) -> str:
