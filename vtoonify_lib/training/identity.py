@@ -7,7 +7,6 @@ arXiv 1807.03748). It knows the people, looks and FFHQ framing of the studio; on
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -41,9 +40,9 @@ _WHO = np.repeat([name in KEPT for name in LAYOUT], list(LAYOUT.values()))
 
 
 # -- views ------------------------------------------------------------------------------------------------------------
-def views_of(seed: int, index: int, count: int) -> list[tuple[Person, Style]]:
+def views_of(index: int, count: int) -> list[tuple[Person, Style]]:
     """Person `index` seen `count` times: PHOTOS photos, then drawings by any exemplar at any two degrees."""
-    rng = np.random.default_rng([STREAM, seed, index])
+    rng = np.random.default_rng([STREAM, 0, index])
     who, seen = sample_z(rng, 1)[0], []
     for n in range(count):
         moment = sample_z(rng, 1)[0]
@@ -53,42 +52,25 @@ def views_of(seed: int, index: int, count: int) -> list[tuple[Person, Style]]:
     return seen
 
 
-def render_views(folder: str | os.PathLike, people: int, views: int, seed: int = 0,
-                 processes: int | None = None, progress: bool = True) -> np.ndarray:
+def render_views(folder: str | os.PathLike, people: int, views: int) -> np.ndarray:
     """Render everybody into `folder`, or finish what was begun there → uint8 [people,views,SIZE,SIZE,3].
 
-    A person depends on (seed, index) alone. VToonifyError for other settings than it was begun with, fewer than
-    PHOTOS + 1 views, or without the base mesh.
+    A person depends on the index alone. VToonifyError without the base mesh.
     """
-    folder = Path(folder)
-    _begin(folder, {"people": people, "views": views, "size": SIZE, "seed": seed})
-    chunks = {folder / f"{start:06d}.npy": range(start, min(start + CHUNK, people))
-              for start in range(0, people, CHUNK)}
-    jobs = [(path, who, views, seed) for path, who in chunks.items() if not path.is_file()]
-    with tqdm(total=people, initial=people - sum(len(who) for _, who, *_ in jobs), desc="identities", unit="",
-              smoothing=0, disable=not progress) as bar:
-        for done in in_processes(_render_chunk, jobs, processes):
-            bar.update(done)
-    return np.concatenate([np.load(path) for path in chunks])
+    chunks = [(Path(folder) / f"{people}x{views}-{start:06d}.npy", range(start, min(start + CHUNK, people)))
+              for start in range(0, people, CHUNK)]
+    jobs = [(path, who, views) for path, who in chunks if not path.is_file()]
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for _ in tqdm(in_processes(_render_chunk, jobs), total=len(jobs), desc="identities", unit="file"):
+        pass
+    return np.concatenate([np.load(path) for path, _ in chunks])
 
 
-def _begin(folder: Path, asked: dict[str, int]) -> None:
-    if asked["people"] < 1 or asked["views"] <= PHOTOS:
-        raise VToonifyError(f"{asked['people']} people in {asked['views']} views are asked for; give at least one "
-                            f"person and {PHOTOS + 1} views, of which {PHOTOS} are photos")
-    path = folder / "meta.json"
-    if path.is_file() and (begun := json.loads(path.read_text())) != asked:
-        raise VToonifyError(f"the views in {folder} were begun with {begun}, now {asked} is asked for; choose another "
-                            "folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(asked))
-
-
-def _render_chunk(path: Path, people: range, views: int, seed: int) -> int:
+def _render_chunk(path: Path, people: range, views: int) -> int:
     """Render some people; the file appears under its name only when complete → how many."""
     studio, out = studio_of(DRAWN), np.empty((len(people), views, SIZE, SIZE, 3), np.uint8)
     for i, index in enumerate(people):
-        for n, (who, style) in enumerate(views_of(seed, index, views)):
+        for n, (who, style) in enumerate(views_of(index, views)):
             picture = Image.fromarray(studio.portrait(who, style, truth=False).image)
             out[i, n] = np.asarray(picture.resize((SIZE, SIZE), Image.Resampling.BOX))
     part = path.with_suffix(".part")
