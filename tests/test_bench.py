@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 
 import pytest
@@ -78,7 +77,6 @@ def test_a_bundle_is_measured_on_the_sample():
     assert it.x.std() > 0.2  # a picture, no noise and no blank
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no peak is known there")
 def test_peak_is_that_of_the_frame_alone():
     """Not of the process that asks, whatever it has used before; and larger frames need more."""
     ballast = len(b"\1" * 2 * 10**9)

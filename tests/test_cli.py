@@ -158,7 +158,6 @@ def test_help_does_not_wait_for_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT between processes")
 def test_ctrl_c_leaves_nothing_half_written(models, tmp_path):
     src, dst = write_clip(tmp_path / "a.mp4", [scene()] * 400, sound=False), tmp_path / "b.mp4"
     dst.write_bytes(b"what was there before")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import shutil
@@ -21,12 +22,6 @@ from . import reading
 from .images import check_output
 from .sound import SoundTrack
 from .writing import FORMATS, MP4_OPTIONS, VideoWriter, folder_errors, writing_errors
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-    import msvcrt
 
 LENGTH = 250  # frames of a segment
 OURS = {"lock", "job.json", "job.part"}  # in the folder beside dst, and segments; the rest is notes
@@ -158,13 +153,11 @@ class SegmentWriter:
         return False
 
     def _leave(self, over: bool) -> None:
-        """Let others in, and when it is over clear up; what is open, some systems delete only when it is closed."""
-        if over and fcntl:
+        """Clear up when it is over, and let others in."""
+        if over:
             shutil.rmtree(self.folder, ignore_errors=True)
         self._lock.close()
-        if over and not fcntl:
-            shutil.rmtree(self.folder, ignore_errors=True)
-        elif over:
+        if over:
             with suppress(OSError):
                 self.folder.rmdir()
 
@@ -191,10 +184,7 @@ def _claimed(path: Path) -> IO[bytes] | None:
     """A file that is locked for as long as it is open, or the process lives; None when another run has locked it."""
     file = path.open("wb")
     try:
-        if fcntl:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        else:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         file.close()
         return None

@@ -11,6 +11,7 @@ import copy
 import multiprocessing
 import os
 import re
+import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -133,17 +134,17 @@ def form_of(network: nn.Module, w: Tensor | None, kind: str, dtype: torch.dtype)
     return lambda x: network(x.to(dtype), *styles)
 
 
-def peak_memory(name: str, form: str, side: int, device: str) -> float | None:
+def peak_memory(name: str, form: str, side: int, device: str) -> float:
     """Peak in GB of a new process that draws one frame of side × side pixels, parsing included, with one of `variants`.
 
     On a CPU all of the process counts, Python, libraries and unfolded weights too; on a GPU what torch had allocated
-    there. None where that is not known.
+    there.
     """
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_peak_here, (name, form, side, device))
 
 
-def _peak_here(name: str, form: str, side: int, device: str) -> float | None:
+def _peak_here(name: str, form: str, side: int, device: str) -> float:
     where = torch.device(device)
     with torch.inference_mode():
         case = bench_case(name, where, side)
@@ -155,16 +156,12 @@ def _peak_here(name: str, form: str, side: int, device: str) -> float | None:
     return peak_of_process()
 
 
-def peak_of_process() -> float | None:
-    """Most memory that this process ever held, in GB; None where the system does not tell."""
+def peak_of_process() -> float:
+    """Most memory that this process ever held, in GB."""
     status = Path("/proc/self/status")  # before getrusage: on Linux that one starts at the peak of the parent process
     found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.is_file() else None
     if found:
         return int(found[1]) * 1024 / 1e9
-    try:
-        import resource  # not on Windows
-    except ImportError:
-        return None
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 

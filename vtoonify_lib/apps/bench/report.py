@@ -59,7 +59,7 @@ def as_text(report: dict[str, Any]) -> str:
     forms = report["forms"]
 
     def part(title: str, key: str, last: str, how: str, of: str) -> str:
-        values = {form: "unknown" if row[of] is None else how.format(row[of]) for form, row in forms.items()}
+        values = {form: how.format(row[of]) for form, row in forms.items()}
         return rows(title, {form: row[key] for form, row in forms.items()}, last, values)
 
     lines = [
