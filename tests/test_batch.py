@@ -141,7 +141,7 @@ def test_what_cannot_be_is_said(folder, toonifier, tmp_path, monkeypatch):
 def test_a_batch_that_is_stopped_leaves_no_worker_behind(tiny_bundle, tmp_path, stop):
     source, out = tmp_path / "in", tmp_path / "out"
     source.mkdir()
-    clip = write_clip(source / "a.mp4", [scene()] * 200, sound=False)
+    clip = write_clip(source / "a.mp4", [scene()] * 100, sound=False)
     for name in "bcd":
         (source / f"{name}.mp4").write_bytes(clip.read_bytes())
     command = [sys.executable, "-m", "vtoonify_lib.apps.cli", "batch", source, out, "--bundle", str(tiny_bundle.folder),
@@ -165,8 +165,9 @@ def test_a_batch_that_is_stopped_leaves_no_worker_behind(tiny_bundle, tmp_path, 
         assert process.returncode == 130 and "Traceback" not in err
         assert re.search(r"interrupted; \d of 4 files are done; the same command goes on with the others\n$", err)
         assert not [path for path in out.glob(".*") if path.name.endswith(".vtoonify")], "too short to keep anything of"
-    assert subprocess.run(command, capture_output=True, timeout=120).returncode == 0
-    assert len(list(out.glob("*.mp4"))) == 4 and not list(out.glob(".*"))
+    if stop == signal.SIGKILL:  # which leaves most behind
+        assert subprocess.run(command, capture_output=True, timeout=120).returncode == 0
+        assert len(list(out.glob("*.mp4"))) == 4 and not list(out.glob(".*"))
 
 
 def _alive(pid: int) -> bool:

@@ -55,8 +55,7 @@ def relative(a, b):
     return float((a - b).abs().max() / b.abs().max())
 
 
-@pytest.mark.parametrize("config, h, w", [(TINY, 32, 32), (SMALL, 64, 64), (SMALL, 8, 40), (STUDIO, 32, 64),
-                                          (LARGE, 8, 16), (replace(TINY, detail=2), 32, 40),
+@pytest.mark.parametrize("config, h, w", [(SMALL, 8, 40), (STUDIO, 32, 64), (replace(TINY, detail=2), 32, 40),
                                           (replace(SMALL, detail=8), 24, 16)])
 def test_folded_equals_plain(config, h, w):
     net = shaken(config)
@@ -105,9 +104,10 @@ def test_folding_drops_what_a_frame_does_not_use():
 
 
 # -- VToonify-D --------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("config, h, w", [(TINY_D, 32, 32), (TINY_D, 8, 40), (SMALL_D, 64, 64), (SMALL_D, 56, 24),
-                                          (NARROW_D, 16, 24)])
-@pytest.mark.parametrize("degree", [0.0, 0.5, 1.0, torch.tensor([1.0, 0.0, 0.3]), torch.tensor([0.7])])
+@pytest.mark.parametrize("config, h, w, degree", [
+    (TINY_D, 8, 40, 0.0), (TINY_D, 8, 40, 1.0), (TINY_D, 8, 40, torch.tensor([0.7])),
+    *((config, h, w, torch.tensor([1.0, 0.0, 0.3])) for config, h, w in (
+        (TINY_D, 32, 32), (SMALL_D, 56, 24), (NARROW_D, 16, 24)))])
 def test_folded_d_equals_plain(config, h, w, degree):
     net, x, code = shaken(config, inference=True), torch.randn(3, INPUT_CHANNELS, h, w), random_code(config)
     before, (plain, masks, _) = x.clone(), net.draw(x, code, degree)
@@ -273,7 +273,7 @@ def test_tiles_make_the_same_picture(config):
     network = fast.fold(shaken(config), random_code(config))
     margin = fast.receptive_radius(network)
     assert margin % network.multiple == 0 and margin < 128
-    x = torch.randn(1, INPUT_CHANNELS, 200, 312)
+    x = torch.randn(1, INPUT_CHANNELS, 72, 264)
     with torch.inference_mode():
         whole, tiled = network(x), fast.draw_tiled(network, x, 64, margin, config.scale)
         scanty = fast.draw_tiled(network, x, 64, network.multiple, config.scale)

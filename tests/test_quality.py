@@ -77,7 +77,7 @@ def test_the_sheet_is_wide_enough_for_its_words(sample):
 
 
 def test_without_a_face_or_a_frame_there_are_no_numbers(sample):
-    blank = watched(sample, [np.full((64, 64, 3), 90, np.uint8)] * 3, lambda b: np.stack([larger(c) for c in b]))
+    blank = watched(sample, [np.full((64, 64, 3), 90, np.uint8)] * 2, lambda b: np.stack([larger(c) for c in b]))
     assert blank.landmarks is None and blank.identity is None and "unknown" in str(blank)
     nothing = QualityMeter(sample.bundle, sample.finder, sample.networks.small, 0).card(lambda batch: batch, 0.0)
     assert nothing.frames == 0 and nothing.warping is None and nothing.equivariance is None

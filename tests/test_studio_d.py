@@ -23,6 +23,7 @@ from vtoonify_lib.studio.photo_looks import LOOKS as PHOTO_LOOKS
 from vtoonify_lib.studio.styles import PHOTO, at
 from vtoonify_lib.styles.request import Look
 from vtoonify_lib.training import dual_stage, identity, report, studio_d
+from vtoonify_lib.training.dualstylegan import fit_sampler
 from vtoonify_lib.training.loop import Stage
 from vtoonify_lib.training.style_fitting import fitter
 from vtoonify_lib.weights.bundle import load_bundle, save_bundle
@@ -94,6 +95,7 @@ def test_from_a_bundle_to_a_bundle(start, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "_truth", lambda z, number, size, progress: np.random.default_rng(1).integers(
         0, 255, (len(z), len(LOOKS), 3, size, size, 3), dtype=np.uint8))
     monkeypatch.setattr(identity.train_identity, "__defaults__", (8, 3, 2, 2, 2, "cpu"))
+    monkeypatch.setattr(studio_d, "fit_sampler", lambda codes, iterations: fit_sampler(codes, iterations=3, batch=32))
     plan = studio_d.StudioDPlan(people=12, hold_out=HOLD_OUT, vtoonify=2, batch=2, window=24, identities=8,
                                 identity=2, trials=2, sharpen=2, square=32,
                                 dual=(Stage(None, 2, 2),))

@@ -124,6 +124,7 @@ def test_the_default_bundle_from_nothing(pairs, tmp_path, monkeypatch):
     monkeypatch.setattr(default, "render_pairs", lambda *a, **k: pairs)
     monkeypatch.setattr(landmarks, "make", lambda folder, out, plan: shutil.copy(shipped, out) and {"all": 0.05})
     monkeypatch.setattr(stylegan, "fit_mapping", partial(stylegan.fit_mapping, iterations=2, batch=8))
+    monkeypatch.setattr(default, "measure_generators", partial(default.measure_generators, random_faces=8))
     stages = (loop.Stage(None, 1, 2),)
     plan = default.DefaultPlan(12, HOLD_OUT, 1, 1, stages, stages, 1, 1, BATCH, window=24, square=32)
     default.train_default(tmp_path / "runs", tmp_path / "ours", plan, TINY)
