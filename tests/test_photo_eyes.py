@@ -59,3 +59,16 @@ def test_dark_irises_become_brown_and_bright_ones_keep_their_colour():
     olive = np.float32([0.12, 0.11, 0.06])
     red = [tone[0] / tone[1] for tone in (photo_eyes._toned(share * olive, 0.5, FILM.eyes) for share in (1, 0.2))]
     assert red[0] < 1.3 and red[1] > 1.7
+
+
+def test_the_white_of_an_eye_keeps_some_of_the_lights_tint():
+    """In even light a warm white; in warm light a warmer one, and in blue light one that is hardly blue; never as much
+    as the light itself."""
+    def warmth(color: tuple) -> float:
+        tint = photo_eyes._white_tint(np.float32([color] * 20))
+        return float(tint[0] / tint[2])
+
+    even, warm, blue = warmth((0.6, 0.6, 0.6)), warmth((0.7, 0.6, 0.45)), warmth((0.5, 0.6, 0.72))
+    assert 1.02 < even < 1.12 and even * 1.1 < warm < 0.7 / 0.45 and 0.85 < blue < even
+    assert warmth((0.9, 0.4, 0.1)) < 1.45, "veins and lids are no light"
+    assert np.array_equal(photo_eyes._white_tint(np.zeros((0, 3), np.float32)), photo_eyes.WHITE)

@@ -1,4 +1,4 @@
-"""A comic's flat tones and ink, on shapes whose tones are known. No renderer is needed."""
+"""A comic's flat tones and ink, and a painter's brush, on shapes whose tones are known. No renderer is needed."""
 from types import SimpleNamespace
 
 import numpy as np
@@ -6,19 +6,25 @@ import pytest
 
 from vtoonify_lib.studio import photo_techniques
 from vtoonify_lib.studio.filters import luma
-from vtoonify_lib.studio.photo_looks import COMIC
+from vtoonify_lib.studio.photo_looks import COMIC, PAINT
 
 SIZE, EYE = 160, 60.0
+
+
+def away() -> np.ndarray:
+    """Points of a face that lies below the picture."""
+    return np.linspace(1000.0, 1500.0, 68)[:, None].repeat(2, 1)
 
 
 def pen(light: np.ndarray, form: float | np.ndarray = 1.0, points=None) -> SimpleNamespace:
     """A face that fills the picture, of so much light; its form shades nothing unless asked to."""
     everywhere = np.ones((SIZE, SIZE), np.float32)
     nowhere = np.zeros_like(everywhere)
-    marks = np.full((68, 2), -500.0) if points is None else points
+    marks = away() if points is None else points
     return SimpleNamespace(eye=EYE, look=COMIC, skin=everywhere, normal=None, marks=marks,
                            shade=lambda _: np.broadcast_to(np.float32(form), light.shape),
-                           masks={"person": everywhere}, region={"eyes": nowhere, "mouth": nowhere, "lips": nowhere})
+                           masks={"person": everywhere, "hair": nowhere, "glasses": nowhere},
+                           region=dict.fromkeys(("eyes", "mouth", "lips", "brows", "face"), nowhere))
 
 
 def parts(*brightness: float) -> np.ndarray:
@@ -48,7 +54,7 @@ def test_skin_has_two_tones_where_light_falls_slowly():
 def test_skin_is_shaded_below_a_part_of_its_own_brightness_only(part, changed):
     picture = parts(0.6, 0.6 * part)
     step = middle(drawn(picture), 0, 2) - middle(drawn(picture), 1, 2)
-    flat = 0.35 * 0.6 * (1 - part)  # what the tones leave of the photograph's own difference
+    flat = 0.4 * 0.6 * (1 - part)  # what the tones leave of the photograph's own difference
     assert (step > flat + 0.05) == changed
 
 
@@ -56,7 +62,7 @@ def test_skin_is_shaded_below_a_part_of_its_own_brightness_only(part, changed):
 def test_skin_gleams_above_a_part_of_its_own_brightness_only(part, gleams):
     picture = parts(0.5, 0.5, 0.5, 0.5 * part)
     step = middle(drawn(picture), 3, 4) - middle(drawn(picture), 0, 4)
-    assert (step > 0.35 * 0.5 * (part - 1) + 0.02) == gleams and step < 0.15
+    assert (step > 0.4 * 0.5 * (part - 1) + 0.02) == gleams and step < 0.15
 
 
 def test_the_form_of_the_head_helps_to_shade():
@@ -69,7 +75,7 @@ def test_the_form_of_the_head_helps_to_shade():
 def test_faint_edges_are_inked_at_nose_mouth_and_jaw_only():
     """A step of brightness too faint for ink elsewhere is a line where a nose ends."""
     light = parts(0.6, 0.5)
-    marks = np.full((68, 2), -500.0)
+    marks = away()
     without = drawn(light, points=marks)
     marks[31:36] = np.stack([np.full(5, SIZE / 2), np.linspace(40, 120, 5)], 1)
     with_nose = drawn(light, points=marks)
@@ -91,12 +97,114 @@ def test_pores_and_stubble_are_not_shaded_one_by_one():
     rng = np.random.default_rng(0)
     speckled = np.full((SIZE, SIZE), 0.6, np.float32)
     speckled[np.repeat(np.repeat(rng.random((SIZE // 4, SIZE // 4)) < 0.1, 4, 0), 4, 1)] = 0.45
-    tone = photo_techniques._cel(speckled, pen(speckled)) - 0.35 * speckled  # without the photograph's own share
+    tone = photo_techniques._cel(speckled, pen(speckled)) - 0.4 * speckled  # without the photograph's own share
     assert tone.std() < 0.005
 
 
 def test_hardly_a_difference_is_not_inked_even_at_the_nose():
-    marks = np.full((68, 2), -500.0)
+    marks = away()
     marks[31:36] = np.stack([np.full(5, SIZE / 2), np.linspace(40, 120, 5)], 1)
     light = parts(0.600, 0.588)
     assert np.abs(drawn(light, points=marks) - drawn(light)).max() < 0.02
+
+
+def test_a_face_lit_from_the_side_has_a_second_shade():
+    """What lies in the dark is darker than what lies in the shade, by more than the photograph's own share."""
+    picture = parts(0.7, 0.7, 0.50, 0.30)
+    tones = drawn(picture)
+    shade, deep = middle(tones, 2, 4), middle(tones, 3, 4)
+    assert 0.4 * 0.2 + 0.06 < shade - deep < 0.2 and deep > 0.3 + 0.05
+
+
+def test_brows_are_filled_and_not_outlined():
+    """A brow a little darker than skin becomes a darker shape; without a brow there, the same step stays faint."""
+    light = np.full((SIZE, SIZE), 0.6, np.float32)
+    light[60:75, 50:110] = 0.5
+    brow = np.zeros((SIZE, SIZE), np.float32)
+    brow[58:77, 48:112] = 1
+    film = np.repeat(light[..., None], 3, -1)
+    without, given = pen(light), pen(light)
+    given.region = {**given.region, "brows": brow}
+    plain, filled = (luma(photo_techniques.comic(film, p)) for p in (without, given))
+    inside = np.s_[63:72, 60:100]
+    assert 0.08 < (plain - filled)[inside].min() and filled[inside].std() < 0.02
+    spectacles = pen(light)
+    spectacles.region, spectacles.masks = given.region, {**given.masks, "glasses": np.ones((SIZE, SIZE), np.float32)}
+    assert luma(photo_techniques.comic(film, spectacles))[inside].min() > 0.54
+
+
+def test_brows_hold_less_ink_than_other_edges():
+    light = parts(0.9, 0.1)
+    film = np.repeat(light[..., None], 3, -1)
+    brow = pen(light)
+    brow.region = {**brow.region, "brows": np.ones((SIZE, SIZE), np.float32)}
+    inked, spared = (photo_techniques._ink(film, p).max() for p in (pen(light), brow))
+    assert spared == pytest.approx(photo_techniques.BROW_INK * inked, abs=0.02) and inked > 0.9
+
+
+def test_wrinkles_of_plain_skin_are_inked_less_than_edges_of_clothes():
+    light = parts(0.7, 0.3)
+    film = np.repeat(light[..., None], 3, -1)
+    clothes = pen(light)
+    clothes.skin = np.zeros((SIZE, SIZE), np.float32)
+    wrinkle, seam = (photo_techniques._ink(film, p).max() for p in (pen(light), clothes))
+    assert 0.1 < wrinkle < 0.4 < 0.9 < seam
+
+
+@pytest.mark.parametrize(("color", "kept"), [((0.30, 0.26, 0.24), True), ((0.36, 0.24, 0.18), False),
+                                             ((0.56, 0.50, 0.46), False)])
+def test_beards_are_told_from_shade_by_their_colour(color, kept):
+    """Grey and dark is a beard, which the film's strands are kept of; red and dark is shade, grey and light is skin."""
+    film = np.broadcast_to(np.float32([0.72, 0.48, 0.36]), (SIZE, SIZE, 3)).copy()
+    film[100:150, 40:120] = color
+    marks = away()
+    marks[30, 1], marks[33, 1] = 40, 50
+    beard = photo_techniques._beard(film, pen(luma(film), points=marks))
+    assert (beard[115:140, 60:100].min() > 0.8) if kept else (beard[115:140, 60:100].max() < 0.1)
+    assert beard[:30].max() == 0, "there is no beard above the nose"
+
+
+def painted(light: np.ndarray, **masks) -> np.ndarray:
+    brush = pen(light)
+    brush.look, brush.masks = PAINT, {**brush.masks, **masks}
+    return luma(photo_techniques.paint(np.repeat(light[..., None], 3, -1).astype(np.float32), brush))
+
+
+def test_a_painting_has_no_halo_beside_an_edge():
+    """Strokes are crisp without being brighter or darker than what they are painted of."""
+    light = parts(0.9, 0.2)
+    out = painted(light)
+    assert 0.19 < out.min() and out.max() < 0.91
+    assert np.abs(np.diff(out[SIZE // 2])).max() > 0.15, "the edge stays crisp"
+
+
+def test_a_painting_of_the_same_picture_elsewhere_has_the_same_strokes():
+    """Strokes follow what is seen, not a noise that belongs to the canvas: a network can learn nothing else."""
+    rng = np.random.default_rng(1)
+    texture = np.repeat(np.repeat(rng.random((40, 40)), 4, 0), 4, 1).astype(np.float32) * 0.2 + 0.4
+    here, there = painted(texture), painted(np.roll(texture, (12, 20), (0, 1)))
+    assert np.abs(np.roll(here, (12, 20), (0, 1)) - there)[60:110, 60:110].max() < 1e-3
+
+
+def test_a_brush_leaves_flat_patches_and_is_finer_in_hair():
+    rng = np.random.default_rng(2)
+    texture = (0.5 + 0.08 * rng.standard_normal((SIZE, SIZE))).astype(np.float32)
+    steps = np.clip(texture, 0, 1)
+    broad, fine = painted(steps), painted(steps, hair=np.ones((SIZE, SIZE), np.float32))
+    assert broad.std() < 0.5 * steps.std() and broad.std() < fine.std() < steps.std()
+
+
+def test_bristles_are_seen_in_texture_and_not_on_an_even_wall():
+    rng = np.random.default_rng(3)
+    grain = np.repeat(np.repeat(rng.standard_normal((SIZE // 2, SIZE // 2)), 2, 0), 2, 1).astype(np.float32)
+
+    def relief(amount: float) -> float:
+        light = 0.5 + amount * grain
+        reach, photo_techniques.RELIEF = photo_techniques.RELIEF, 0.0
+        try:
+            without = painted(light)
+        finally:
+            photo_techniques.RELIEF = reach
+        return float(np.abs(painted(light) - without)[40:-40, 40:-40].mean())
+
+    assert relief(0.0) == 0 and relief(0.0005) < 0.002 < 0.004 < relief(0.05) < 0.05

@@ -24,7 +24,7 @@ from .photo_warp import carried, displacement, exact_of, fetch_at
 from .render import Studio
 
 EXACT_SIDE = 512    # px of the exact buffers: displacement and normals are smooth, they are enlarged to any canvas
-MOST_GROWN = 1.3    # how far a weight grows at the most: beyond, faces fold
+MOST_GROWN = 1.4    # how far a weight grows at the most: beyond, faces fold
 BONES = ("head/", "chin/", "nose/", "cheek/", "forehead/")  # what is exaggerated; a mouth in motion would fold
 FINISHES = {"film": lambda film, pen: film, "comic": comic, "paint": paint}
 

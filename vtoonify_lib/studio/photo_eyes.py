@@ -19,6 +19,8 @@ WIDER = 1.2         # at most, by how much an iris grows to reach both lids
 BLACK = (0.006, 0.015)  # linear brightness of an iris up to which its tint is noise, and from which on it is not
 GLINT = (0.3, -0.45)  # what shines in an eye, in radii of the iris from its centre; an echo lies opposite
 CONTOUR = 24        # points of a lid's curve
+WHITE = np.float32([1.0, 0.98, 0.95])  # of eyes: in warm light, a neutral grey looks blue
+LIGHT_TINT, MOST_TINT = 0.45, 0.2  # how much of the photograph's own tint a white keeps, and up to which tint
 BROWN = np.float32([0.16, 0.085, 0.045])
 
 
@@ -133,12 +135,12 @@ def _painted(patch: np.ndarray, points: np.ndarray, inner: np.ndarray, centre: n
     outside = np.clip(inside - disc, 0, 1) * (far > 1.05)
     own = masked_blur(patch, np.where(outside > 0.5, outside, 0) + 1e-4, 0.10 * width)
     grey = np.clip(luma(own), 0, 1)[..., None]
-    clean = np.clip((0.45 * grey + 0.55 * exposure ** (1 / 2.2)) * np.float32([1.0, 0.985, 0.97]), 0, 1)
+    clean = np.clip((0.35 * grey + 0.65 * exposure ** (1 / 2.2)) * _white_tint(own[outside > 0.5]), 0, 1)
     top = np.interp(columns[0], upper[np.argsort(upper[:, 0]), 0], upper[np.argsort(upper[:, 0]), 1])[None]
     below = np.clip((rows - top) / (0.22 * width), 0, 1)
     middle = (points[0] + points[3]) / 2
     corner = np.clip(np.hypot(columns - middle[0], rows - middle[1]) / (0.55 * width), 0, 1.2)
-    shade = (0.62 + 0.38 * smoothstep(below, 0, 1)) * (1 - 0.16 * corner**2)
+    shade = (0.70 + 0.30 * smoothstep(below, 0, 1)) * (1 - 0.14 * corner**2)
     white = mix(own, clean, how.white) * shade[..., None]
     out = mix(patch, white, np.clip(inside, 0, 1))
     # the iris
@@ -159,6 +161,15 @@ def _painted(patch: np.ndarray, points: np.ndarray, inner: np.ndarray, centre: n
         out = mix(out, np.float32(min(1.0, (1.35 * exposure) ** (1 / 2.2))), spot * inside * strength)
     inner_first = np.linalg.norm(points[0] - inner) < np.linalg.norm(points[3] - inner)
     return _lash(out, upper if inner_first else upper[::-1], width, how.lash)
+
+
+def _white_tint(own: np.ndarray) -> np.ndarray:
+    """Tint [3] of a white of an eye whose own colours are [n,3]: that of the light on it, held back."""
+    if not len(own):
+        return WHITE
+    mean = own.mean(0)
+    tint = np.clip(mean / max(float(luma(mean)), 1e-3), 1 - MOST_TINT, 1 + MOST_TINT)
+    return (WHITE * tint ** LIGHT_TINT).astype(np.float32)
 
 
 def _iris_radius(radius: float, centre: np.ndarray, upper: np.ndarray, lower: np.ndarray) -> float:

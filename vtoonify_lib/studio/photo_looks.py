@@ -49,7 +49,7 @@ class PhotoLook:
     finish: str = "film"
     tones: int = 4
     ink: float = 0.9
-    stroke: float = 0.07
+    stroke: float = 0.11
     tint: tuple[float, float, float] = (1.0, 1.0, 1.0)
     side_light: float = 0.0
     side: float = 0.6
@@ -58,21 +58,21 @@ class PhotoLook:
 
 
 COMIC_WARP = both({
-    "eyes/{s}-eye-scale-incr": 1.7, "eyes/{s}-eye-height2-incr": 0.3, "nose/nose-scale-horiz-decr": 0.4,
-    "nose/nose-point-width-decr": 0.5, "chin/chin-width-decr": 0.4, "chin/chin-prominent-incr": 0.3,
-    "cheek/{s}-cheek-bones-incr": 0.5, "cheek/{s}-cheek-volume-decr": 0.3, "head/head-fat-decr": 0.3,
-    "eyebrows/eyebrows-angle-up": 0.3, "neck/neck-scale-horiz-decr": 0.6, "neck/neck-double-decr": 0.6})
+    "eyes/{s}-eye-scale-incr": 2.0, "eyes/{s}-eye-height2-incr": 0.3, "nose/nose-scale-horiz-decr": 0.4,
+    "nose/nose-point-width-decr": 0.5, "chin/chin-width-decr": 0.8, "chin/chin-prominent-incr": 0.2,
+    "cheek/{s}-cheek-bones-incr": 0.4, "cheek/{s}-cheek-volume-decr": 0.3, "head/head-fat-decr": 0.45,
+    "head/head-age-decr": 0.4, "head/head-invertedtriangular": 0.25, "eyebrows/eyebrows-angle-up": 0.1, "neck/neck-scale-horiz-decr": 0.6, "neck/neck-double-decr": 0.6})
 CARICATURE_WARP = both({  # a large head on a small neck, as caricaturists draw it
-    "eyes/{s}-eye-scale-incr": 1.0, "head/head-age-decr": 0.45, "head/head-scale-horiz-incr": 1.0,
-    "head/head-scale-vert-incr": 1.0, "head/head-scale-depth-incr": 1.0, "neck/neck-scale-horiz-decr": 1.6,
-    "neck/neck-scale-depth-decr": 0.6})
+    "eyes/{s}-eye-scale-incr": 1.3, "head/head-age-decr": 0.45, "head/head-scale-horiz-incr": 1.2,
+    "head/head-scale-vert-incr": 1.2, "head/head-scale-depth-incr": 1.2, "neck/neck-scale-horiz-decr": 2.0,
+    "neck/neck-scale-depth-decr": 0.8})
 
 FILM = PhotoLook("film", FILM_WARP, eyes=EyePaint(iris=1.25, light=1.35, white=0.85, glint=0.34), wrinkles=0.5,
                  form=0.7)
 COMIC = PhotoLook("comic", COMIC_WARP, eyes=EyePaint(iris=1.1, lash=0.8), finish="comic", contrast=0.1)
 PAINT = PhotoLook("paint", {name: 0.55 * weight for name, weight in FILM_WARP.items()}, eyes=EyePaint(iris=1.1),
                   wrinkles=0.7, form=0.3, finish="paint")
-CARICATURE = PhotoLook("caricature", CARICATURE_WARP, exaggerate=6.0, eyes=EyePaint(iris=1.12), wrinkles=0.7, form=0.6,
+CARICATURE = PhotoLook("caricature", CARICATURE_WARP, exaggerate=7.0, eyes=EyePaint(iris=1.12), wrinkles=0.7, form=0.6,
                        vivid=1.15)
 LOOKS = {look.name: look for look in (FILM, COMIC, PAINT, CARICATURE)}
 

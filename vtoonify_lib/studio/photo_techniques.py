@@ -4,19 +4,31 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from .filters import along, blur, guided, luma, masked_blur, mix, smoothstep, structure
-from .photo_film import FilmDrawing
+from .filters import along, blur, disk, guided, luma, masked_blur, mix, sharpened, smoothstep, structure
+from .photo_film import BROW_REACH, FilmDrawing
 
 INK = np.float32([0.07, 0.05, 0.08])
 SECTORS = 8         # of the Kuwahara filter
-# Skin in a comic: below what part of its own brightness it lies in the shade, above what part it gleams, and how much
-# darker and brighter these are; judged on 12 faces. Tones as elsewhere made blotches of cheeks and stubble.
-SHADE, SHADE_DEPTH = 0.80, 0.20
+# Skin in a comic: below which parts of its own brightness it lies in the shade and in the deep one, above which part it
+# gleams, and how much darker and brighter these are; judged on 12 faces. Tones as elsewhere made blotches of cheeks and
+# stubble, and one shade made a mask of a face lit from the side.
+SHADE, SHADE_DEPTH = 0.80, 0.16
+DEEP, DEEP_DEPTH = 0.55, 0.22
 GLEAM, GLEAM_DEPTH = 1.20, 0.08
-EDGE = 0.02         # half the width of such a border, as a part of brightness
+EDGE, GLEAM_EDGE = 0.02, 0.06  # half the width of such borders, as a part of brightness
+OWN_LIGHT = 0.4     # how much of the film's own light skin keeps beside its tones
 LIGHT_SIZE = 0.09   # eye distances over which light on skin is averaged before it is divided into tones
 FORM = 0.5          # how far the fitted head's own shading helps to say what lies in the shade
+# Beards keep the film's strands: skin darker than the face's own, and of less colour, by how much (none, all of it).
+BEARD_DARK, BEARD_GREY = (0.12, 0.30), (0.05, 0.30)
+BROW_DARK, BROW_FILL = (0.03, 0.14), 0.45  # how much darker than skin a brow is (none, all of it); how it is darkened
 FEATURES = 2.0      # how much fainter than others the edges of nose, mouth and jaw may be and still be inked
+PLAIN_SKIN = 0.5    # how much fainter ink is on skin elsewhere: each wrinkle inked makes anybody old
+INNER_INK, BROW_INK = 0.4, 0.3  # ink in eyes and mouth, which are drawn already, and along brows, or they are wires
+# A painting: width of the brush on faces and hair over elsewhere; how far it smears over its width; how crisp strokes
+# are; the bristles' relief, below which texture there is none (brightness), and at which steps of brightness it ends.
+FACE_STROKE, SMEAR, CRISP = 0.55, 1.6, 1.5
+RELIEF, RELIEF_FLOOR, RELIEF_EDGE = 0.09, 0.004, (0.04, 0.16)
 
 
 def comic(film: np.ndarray, pen: FilmDrawing) -> np.ndarray:
@@ -30,10 +42,11 @@ def comic(film: np.ndarray, pen: FilmDrawing) -> np.ndarray:
     skin = blur(pen.skin, 0.01 * eye)
     tone = mix(_tones(light, pen.look.tones), _cel(light, pen), skin)
     lab[..., 0] = 100 * np.clip(tone, 0, 1)
-    lab[..., 1:] *= (1.25 - 0.32 * skin)[..., None]
+    lab[..., 1:] *= (1.25 - 0.17 * skin)[..., None]
     out = np.clip(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB), 0, 1)
-    kept = np.clip(pen.region["eyes"] + pen.region["mouth"] + 0.7 * pen.region["lips"], 0, 1)
+    kept = np.clip(pen.region["eyes"] + pen.region["mouth"] + 0.7 * pen.region["lips"] + 0.8 * _beard(film, pen), 0, 1)
     out = mix(out, film, blur(kept, 0.01 * eye))
+    out = _filled_brows(out, film, pen)
     out = mix(film, out, 0.25 + 0.75 * person)
     return mix(out, INK, pen.look.ink * _ink(film, pen) * (0.15 + 0.85 * person))
 
@@ -45,7 +58,7 @@ def _tones(light: np.ndarray, steps: int) -> np.ndarray:
 
 
 def _cel(light: np.ndarray, pen: FilmDrawing) -> np.ndarray:
-    """Brightness [S,S] of skin in flat tones with edges: in the light, in the shade, and where it gleams."""
+    """Brightness [S,S] of skin in flat tones with edges: in the light, in two shades, and where it gleams."""
     bare = pen.skin > 0.5
     if bare.sum() < 50:
         return light
@@ -54,8 +67,38 @@ def _cel(light: np.ndarray, pen: FilmDrawing) -> np.ndarray:
     near = masked_blur(light, pen.skin + 1e-3, LIGHT_SIZE * pen.eye) / bright
     near = near * (form / float(np.median(form[bare]))) ** FORM
     shade = 1 - smoothstep(near, SHADE - EDGE, SHADE + EDGE)
-    gleam = smoothstep(near, GLEAM - EDGE, GLEAM + EDGE)
-    return 0.35 * light + 0.65 * bright * (1.02 - SHADE_DEPTH * shade + GLEAM_DEPTH * gleam)
+    deep = 1 - smoothstep(near, DEEP - EDGE, DEEP + EDGE)
+    gleam = smoothstep(near, GLEAM - GLEAM_EDGE, GLEAM + GLEAM_EDGE)
+    tone = bright * (1.02 - SHADE_DEPTH * shade - DEEP_DEPTH * deep + GLEAM_DEPTH * gleam)
+    return mix(tone, light, OWN_LIGHT)
+
+
+def _beard(film: np.ndarray, pen: FilmDrawing) -> np.ndarray:
+    """Beard and stubble [S,S] in [0,1]: skin that is darker than the face's own, and of less colour."""
+    bare = pen.skin > 0.5
+    if bare.sum() < 50:
+        return np.zeros_like(pen.skin)
+    smooth = blur(film, 0.02 * pen.eye)
+    light, vivid = luma(smooth), 1 - smooth[..., 2] / np.maximum(smooth[..., 0], 1e-3)
+    dark = smoothstep(1 - light / np.percentile(light[bare], 70), *BEARD_DARK)
+    grey = smoothstep(1 - vivid / max(float(np.median(vivid[bare])), 1e-3), *BEARD_GREY)
+    rows = np.arange(len(film), dtype=np.float32)[:, None]
+    below = smoothstep(rows, pen.marks[30, 1], pen.marks[33, 1])
+    return pen.skin * dark * grey * below
+
+
+def _brows(pen: FilmDrawing) -> np.ndarray:
+    """Brows [S,S] in [0,1], as wide as they may be, soft."""
+    return blur(cv2.dilate(pen.region["brows"], disk(BROW_REACH * pen.eye)), 0.025 * pen.eye)
+
+
+def _filled_brows(out: np.ndarray, film: np.ndarray, pen: FilmDrawing) -> np.ndarray:
+    """Brows as filled shapes of their own colour, darkened: edges alone make wires of them."""
+    mask = _brows(pen) * (1 - pen.masks["hair"]) * (1 - pen.masks["glasses"])
+    light = np.sqrt(np.clip(luma(film), 0, 1))
+    around = masked_blur(light, np.clip(pen.skin - mask, 0, 1) + 1e-4, 0.15 * pen.eye)
+    dark = smoothstep(1 - light / np.maximum(around, 1e-3), *BROW_DARK)
+    return mix(out, film * (1 - BROW_FILL * dark)[..., None], mask * dark)
 
 
 def _ink(film: np.ndarray, pen: FilmDrawing) -> np.ndarray:
@@ -64,7 +107,11 @@ def _ink(film: np.ndarray, pen: FilmDrawing) -> np.ndarray:
     direction, _ = structure(grey, 0.02 * eye)
     sigma = 0.013 * eye
     lines = along((blur(grey, sigma) - blur(grey, 1.7 * sigma)).astype(np.float32), direction, 0.09 * eye, 1.5)
-    return smoothstep(-lines * (1 + FEATURES * _features(pen)), 0.010, 0.026)
+    features = _features(pen)
+    plain = pen.skin * (1 - features) * (1 - 0.6 * blur(pen.region["eyes"], 0.06 * eye))
+    ink = smoothstep(-lines * (1 + FEATURES * features) * (1 - PLAIN_SKIN * plain), 0.010, 0.026)
+    inner = np.clip(pen.region["mouth"] + pen.region["eyes"], 0, 1)
+    return ink * mix(1.0, INNER_INK, inner) * mix(1.0, BROW_INK, _brows(pen))
 
 
 def _features(pen: FilmDrawing) -> np.ndarray:
@@ -77,25 +124,30 @@ def _features(pen: FilmDrawing) -> np.ndarray:
 
 
 def paint(film: np.ndarray, pen: FilmDrawing) -> np.ndarray:
-    """A brush that follows the form: Kuwahara's filter, finer where the face is, with the relief of bristles."""
-    eye, size = pen.eye, len(film)
+    """A brush that follows the form: Kuwahara's filter, finer where the face is, drawn along what is there.
+
+    Colours are smeared along the strokes and sharpened across them (coherence-enhancing filtering, Kyprianidis and Kang
+    2011); the relief of bristles is the photograph's own texture, drawn out: nothing that a network could not know.
+    """
+    eye = pen.eye
     source = np.clip(film, 0, 1).astype(np.float32)
     fine = pen.region["eyes"] + pen.region["brows"] + pen.region["mouth"] + pen.region["lips"]
-    fine = blur(cv2.dilate(np.clip(fine, 0, 1), np.ones((7, 7))), 0.03 * eye)
-    broad = kuwahara(source, pen.look.stroke * eye)
-    narrow = kuwahara(source, 0.45 * pen.look.stroke * eye)
-    out = mix(broad, narrow, np.clip(pen.region["face"] * pen.skin, 0, 1))
-    out = mix(out, source, 0.85 * np.clip(fine, 0, 1))
-    direction, coherence = structure(luma(out), 0.08 * eye)
-    direction = direction * coherence[..., None] * np.sign(direction[..., :1] + direction[..., 1:] + 1e-6)
-    direction = blur(direction + np.float32([0.09, 0.16]), 0.05 * eye)  # without structure, all strokes go one way
-    direction /= np.linalg.norm(direction, axis=-1, keepdims=True) + 1e-6
-    noise = np.random.default_rng(3).random((size, size)).astype(np.float32)
-    bristles = along(blur(noise, 0.9), direction.astype(np.float32), 0.22 * eye, 3.0)
-    bristles = (bristles - bristles.mean()) / max(float(bristles.std()), 1e-6)
-    relief = cv2.Sobel(bristles, cv2.CV_32F, 1, 0) + cv2.Sobel(bristles, cv2.CV_32F, 0, 1)
-    out = out * (1 + (0.016 * bristles + 0.011 * relief)[..., None] * (1 - 0.85 * np.clip(fine, 0, 1))[..., None])
-    return np.clip(out, 0, 1)
+    fine = np.clip(blur(cv2.dilate(np.clip(fine, 0, 1), disk(0.03 * eye)), 0.03 * eye), 0, 1)
+    face = np.clip(pen.region["face"] * pen.skin, 0, 1)
+    out = mix(kuwahara(source, pen.look.stroke * eye), kuwahara(source, FACE_STROKE * pen.look.stroke * eye),
+              np.maximum(face, 0.8 * pen.masks["hair"]))
+    direction, _ = structure(luma(out), 0.06 * eye)
+    smeared = along(out, direction, SMEAR * pen.look.stroke * eye, 2.0)
+    near = disk(0.02 * eye)  # sharpened colours stay between those beside them: beyond, edges get a halo
+    low, high = cv2.erode(smeared, near), cv2.dilate(smeared, near)
+    out = np.clip(sharpened(smeared, 0.03 * eye, CRISP), low, high)
+    own = luma(source - out)
+    own = own - blur(own, 0.022 * eye)
+    own = own / (np.sqrt(blur(own * own, 0.1 * eye)) + RELIEF_FLOOR)
+    bristles = along(np.clip(own, -1, 1).astype(np.float32), direction, 0.14 * eye, 2.0)
+    even = 1 - smoothstep(luma(high - low), *RELIEF_EDGE)
+    out = out * (1 + RELIEF * (bristles * even)[..., None])
+    return np.clip(mix(out, source, 0.85 * fine), 0, 1)
 
 
 def kuwahara(x: np.ndarray, radius: float) -> np.ndarray:
