@@ -61,7 +61,8 @@ COMIC_WARP = both({
     "eyes/{s}-eye-scale-incr": 2.0, "eyes/{s}-eye-height2-incr": 0.3, "nose/nose-scale-horiz-decr": 0.4,
     "nose/nose-point-width-decr": 0.5, "chin/chin-width-decr": 0.8, "chin/chin-prominent-incr": 0.2,
     "cheek/{s}-cheek-bones-incr": 0.4, "cheek/{s}-cheek-volume-decr": 0.3, "head/head-fat-decr": 0.45,
-    "head/head-age-decr": 0.4, "head/head-invertedtriangular": 0.25, "eyebrows/eyebrows-angle-up": 0.1, "neck/neck-scale-horiz-decr": 0.6, "neck/neck-double-decr": 0.6})
+    "head/head-age-decr": 0.4, "head/head-invertedtriangular": 0.25, "eyebrows/eyebrows-angle-up": 0.1,
+    "neck/neck-scale-horiz-decr": 0.6, "neck/neck-double-decr": 0.6})
 CARICATURE_WARP = both({  # a large head on a small neck, as caricaturists draw it
     "eyes/{s}-eye-scale-incr": 1.3, "head/head-age-decr": 0.45, "head/head-scale-horiz-incr": 1.2,
     "head/head-scale-vert-incr": 1.2, "head/head-scale-depth-incr": 1.2, "neck/neck-scale-horiz-decr": 2.0,
