@@ -220,3 +220,17 @@ def test_bristles_are_seen_in_texture_and_not_on_an_even_wall():
         return float(np.abs(painted(light) - without)[40:-40, 40:-40].mean())
 
     assert relief(0.0) == 0 and relief(0.0005) < 0.002 < 0.004 < relief(0.05) < 0.05
+
+
+@pytest.mark.parametrize(("constant", "wrong"), [(None, 0), ("COMIC_STROKE", 0.02), ("INK_DETAIL", 1.0)])
+def test_strands_of_hair_are_not_inked_one_by_one(monkeypatch, constant, wrong):
+    """Strands a few pixels wide, which a pen would make a dash of each, are one dark shape without ink."""
+    if constant:
+        monkeypatch.setattr(photo_techniques, constant, wrong)
+    strands = 0.4 + 0.09 * np.sign(np.sin(np.arange(SIZE) * np.pi / 2.5))[None].repeat(SIZE, 0).astype(np.float32)
+    strands += 0.036 * np.random.default_rng(0).standard_normal((SIZE, SIZE)).astype(np.float32)
+    hair = pen(strands)
+    hair.skin, hair.masks = np.zeros_like(hair.skin), {**hair.masks, "hair": np.ones((SIZE, SIZE), np.float32)}
+    film = np.repeat(strands[..., None], 3, -1)
+    black = (luma(photo_techniques.comic(film, hair))[30:-30, 30:-30] < 0.15).mean()
+    assert (black < 0.01) == (constant is None)

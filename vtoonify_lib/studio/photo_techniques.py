@@ -4,7 +4,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from .filters import along, blur, disk, guided, luma, masked_blur, mix, sharpened, smoothstep, structure
+from .filters import along, blur, disk, luma, masked_blur, mix, sharpened, smoothstep, structure
 from .photo_film import BROW_REACH, FilmDrawing
 
 INK = np.float32([0.07, 0.05, 0.08])
@@ -22,9 +22,12 @@ FORM = 0.5          # how far the fitted head's own shading helps to say what li
 # Beards keep the film's strands: skin darker than the face's own, and of less colour, by how much (none, all of it).
 BEARD_DARK, BEARD_GREY = (0.12, 0.30), (0.05, 0.30)
 BROW_DARK, BROW_FILL = (0.03, 0.14), 0.45  # how much darker than skin a brow is (none, all of it); how it is darkened
-FEATURES = 2.0      # how much fainter than others the edges of nose, mouth and jaw may be and still be inked
+FEATURES = 1.4      # how much fainter than others the edges of nose, mouth and jaw may be and still be inked
 PLAIN_SKIN = 0.5    # how much fainter ink is on skin elsewhere: each wrinkle inked makes anybody old
 INNER_INK, BROW_INK = 0.4, 0.3  # ink in eyes and mouth, which are drawn already, and along brows, or they are wires
+# What a comic is drawn of: strokes so many eye distances wide, and for its ink so much of the film besides. Of the film
+# alone, each strand of hair was a dash.
+COMIC_STROKE, INK_DETAIL = 0.10, 0.25
 # A painting: width of the brush on faces and hair over elsewhere; how far it smears over its width; how crisp strokes
 # are; the bristles' relief, below which texture there is none (brightness), and at which steps of brightness it ends.
 FACE_STROKE, SMEAR, CRISP = 0.55, 1.6, 1.5
@@ -34,9 +37,8 @@ RELIEF, RELIEF_FLOOR, RELIEF_EDGE = 0.09, 0.004, (0.04, 0.16)
 def comic(film: np.ndarray, pen: FilmDrawing) -> np.ndarray:
     """Skin in light or in shade, all else in few flat tones, and lines of ink along edges (Winnemöller et al. 2006)."""
     eye, person = pen.eye, pen.masks["person"]
-    flat = film
-    for _ in range(2):
-        flat = guided(flat, 0.06 * eye, 0.07)
+    source = np.clip(film, 0, 1).astype(np.float32)
+    flat, _, _ = _brushed(source, pen, COMIC_STROKE * eye)
     lab = cv2.cvtColor(np.clip(flat, 0, 1), cv2.COLOR_RGB2LAB)
     light = lab[..., 0] / 100
     skin = blur(pen.skin, 0.01 * eye)
@@ -48,7 +50,7 @@ def comic(film: np.ndarray, pen: FilmDrawing) -> np.ndarray:
     out = mix(out, film, blur(kept, 0.01 * eye))
     out = _filled_brows(out, film, pen)
     out = mix(film, out, 0.25 + 0.75 * person)
-    return mix(out, INK, pen.look.ink * _ink(film, pen) * (0.15 + 0.85 * person))
+    return mix(out, INK, pen.look.ink * _ink(mix(flat, film, INK_DETAIL), pen) * (0.15 + 0.85 * person))
 
 
 def _tones(light: np.ndarray, steps: int) -> np.ndarray:
@@ -133,21 +135,29 @@ def paint(film: np.ndarray, pen: FilmDrawing) -> np.ndarray:
     source = np.clip(film, 0, 1).astype(np.float32)
     fine = pen.region["eyes"] + pen.region["brows"] + pen.region["mouth"] + pen.region["lips"]
     fine = np.clip(blur(cv2.dilate(np.clip(fine, 0, 1), disk(0.03 * eye)), 0.03 * eye), 0, 1)
-    face = np.clip(pen.region["face"] * pen.skin, 0, 1)
-    out = mix(kuwahara(source, pen.look.stroke * eye), kuwahara(source, FACE_STROKE * pen.look.stroke * eye),
-              np.maximum(face, 0.8 * pen.masks["hair"]))
-    direction, _ = structure(luma(out), 0.06 * eye)
-    smeared = along(out, direction, SMEAR * pen.look.stroke * eye, 2.0)
-    near = disk(0.02 * eye)  # sharpened colours stay between those beside them: beyond, edges get a halo
-    low, high = cv2.erode(smeared, near), cv2.dilate(smeared, near)
-    out = np.clip(sharpened(smeared, 0.03 * eye, CRISP), low, high)
+    out, direction, span = _brushed(source, pen, pen.look.stroke * eye)
     own = luma(source - out)
     own = own - blur(own, 0.022 * eye)
     own = own / (np.sqrt(blur(own * own, 0.1 * eye)) + RELIEF_FLOOR)
     bristles = along(np.clip(own, -1, 1).astype(np.float32), direction, 0.14 * eye, 2.0)
-    even = 1 - smoothstep(luma(high - low), *RELIEF_EDGE)
+    even = 1 - smoothstep(span, *RELIEF_EDGE)
     out = out * (1 + RELIEF * (bristles * even)[..., None])
     return np.clip(mix(out, source, 0.85 * fine), 0, 1)
+
+
+def _brushed(source: np.ndarray, pen: FilmDrawing, stroke: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A picture in strokes so many pixels wide, finer on faces and hair.
+
+    → picture; direction of the strokes [S,S,2]; range of brightness around each pixel [S,S].
+    """
+    eye = pen.eye
+    fine = np.maximum(np.clip(pen.region["face"] * pen.skin, 0, 1), 0.8 * pen.masks["hair"])
+    out = mix(kuwahara(source, stroke), kuwahara(source, FACE_STROKE * stroke), fine)
+    direction, _ = structure(luma(out), 0.06 * eye)
+    smeared = along(out, direction, SMEAR * stroke, 2.0)
+    near = disk(0.02 * eye)  # sharpened colours stay between those beside them: beyond, edges get a halo
+    low, high = cv2.erode(smeared, near), cv2.dilate(smeared, near)
+    return np.clip(sharpened(smeared, 0.03 * eye, CRISP), low, high), direction, luma(high - low)
 
 
 def kuwahara(x: np.ndarray, radius: float) -> np.ndarray:
