@@ -234,3 +234,19 @@ def test_strands_of_hair_are_not_inked_one_by_one(monkeypatch, constant, wrong):
     film = np.repeat(strands[..., None], 3, -1)
     black = (luma(photo_techniques.comic(film, hair))[30:-30, 30:-30] < 0.15).mean()
     assert (black < 0.01) == (constant is None)
+
+
+def test_rims_of_spectacles_stay_whole_in_a_painting_and_in_a_comic():
+    """Rims are thinner than any brush: where the mask of spectacles is, the film's own are kept."""
+    light = np.full((SIZE, SIZE), 0.6, np.float32)
+    light[78:81] = 0.15
+    glasses = np.zeros((SIZE, SIZE), np.float32)
+    glasses[76:83] = 1
+    film = np.repeat(light[..., None], 3, -1)
+    for draw, look in ((photo_techniques.paint, PAINT), (photo_techniques.comic, COMIC)):
+        worn, bare = pen(light), pen(light)
+        worn.look = bare.look = look
+        worn.masks = {**worn.masks, "glasses": glasses}
+        kept, brushed = (luma(draw(film, p))[79, 40:-40].mean() for p in (worn, bare))
+        assert kept < 0.25, look.name
+        assert look is COMIC or brushed > 0.3, "without the mask a brush takes the rim away"

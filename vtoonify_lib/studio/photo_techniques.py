@@ -157,7 +157,9 @@ def _brushed(source: np.ndarray, pen: FilmDrawing, stroke: float) -> tuple[np.nd
     smeared = along(out, direction, SMEAR * stroke, 2.0)
     near = disk(0.02 * eye)  # sharpened colours stay between those beside them: beyond, edges get a halo
     low, high = cv2.erode(smeared, near), cv2.dilate(smeared, near)
-    return np.clip(sharpened(smeared, 0.03 * eye, CRISP), low, high), direction, luma(high - low)
+    out = np.clip(sharpened(smeared, 0.03 * eye, CRISP), low, high)
+    out = mix(out, source, pen.masks["glasses"])  # rims are thinner than any brush
+    return out, direction, luma(high - low)
 
 
 def kuwahara(x: np.ndarray, radius: float) -> np.ndarray:
