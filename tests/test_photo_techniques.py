@@ -24,7 +24,7 @@ def pen(light: np.ndarray, form: float | np.ndarray = 1.0, points=None) -> Simpl
     return SimpleNamespace(eye=EYE, look=COMIC, skin=everywhere, normal=None, marks=marks,
                            shade=lambda _: np.broadcast_to(np.float32(form), light.shape),
                            masks={"person": everywhere, "hair": nowhere, "glasses": nowhere},
-                           region=dict.fromkeys(("eyes", "mouth", "lips", "brows", "face"), nowhere))
+                           region=dict.fromkeys(("eyes", "mouth", "lips", "brows", "face"), nowhere), brows=nowhere)
 
 
 def parts(*brightness: float) -> np.ndarray:
@@ -124,12 +124,12 @@ def test_brows_are_filled_and_not_outlined():
     brow[58:77, 48:112] = 1
     film = np.repeat(light[..., None], 3, -1)
     without, given = pen(light), pen(light)
-    given.region = {**given.region, "brows": brow}
+    given.brows = brow
     plain, filled = (luma(photo_techniques.comic(film, p)) for p in (without, given))
     inside = np.s_[63:72, 60:100]
     assert 0.08 < (plain - filled)[inside].min() and filled[inside].std() < 0.02
     spectacles = pen(light)
-    spectacles.region, spectacles.masks = given.region, {**given.masks, "glasses": np.ones((SIZE, SIZE), np.float32)}
+    spectacles.brows, spectacles.masks = brow, {**given.masks, "glasses": np.ones((SIZE, SIZE), np.float32)}
     assert luma(photo_techniques.comic(film, spectacles))[inside].min() > 0.54
 
 
@@ -138,7 +138,8 @@ def test_what_is_drawn_already_holds_less_ink_than_other_edges(part):
     light = parts(0.9, 0.1)
     film = np.repeat(light[..., None], 3, -1)
     drawn_there = pen(light)
-    drawn_there.region = {**drawn_there.region, part: np.ones((SIZE, SIZE), np.float32)}
+    everywhere = np.ones((SIZE, SIZE), np.float32)
+    drawn_there.region, drawn_there.brows = {**drawn_there.region, part: everywhere}, everywhere * (part == "brows")
     inked, spared = (photo_techniques._ink(film, p).max() for p in (pen(light), drawn_there))
     assert inked > 0.9 and 0.2 < spared < 0.5
 

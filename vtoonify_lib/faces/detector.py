@@ -10,7 +10,7 @@ still found. Following a face through a clip is in `tracker`; crops, alignment a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from threading import get_ident
 from typing import Any
@@ -71,22 +71,26 @@ class Face:
         return self.spread <= UNSURE_SPREAD if np.isnan(self.confidence) else self.confidence >= sure
 
 
-@cache
+@lru_cache(maxsize=16)
 def _detector(thread: int) -> Any:
     """dlib's detector, which takes 0.4 s to make and holds what it scans: one a thread, for all finders."""
+    return _dlib().get_frontal_face_detector()
+
+
+def _dlib() -> Any:
     try:
         import dlib
     except ImportError as error:
         raise VToonifyError("dlib is not installed and finding faces needs it; install it with `pip install dlib-bin`, "
                             "or `conda install dlib`") from error
-    return dlib.get_frontal_face_detector()
+    return dlib
 
 
 class FaceFinder:
     """Face detector and landmark model. `FaceFinder(bundle.path("landmarks"))`, or without a file for boxes only."""
 
     def __init__(self, landmarks_path: str | Path | None = None) -> None:
-        _detector(get_ident())  # an error says that dlib is missing
+        _dlib()  # its absence is said here; a detector is made by the thread that looks for faces
         self._model: LandmarkModel | None = None if landmarks_path is None else load_landmarks(landmarks_path)
         self._network = self._model if isinstance(self._model, NetworkLandmarks) else None
 

@@ -69,7 +69,7 @@ class BrowRidge:
         out = (self._normals[bind] * weight[..., None]).sum(1)
         inset = np.clip((u + 1) / 2, 0.02, 0.98)
         uv = np.stack(np.broadcast_arrays((strands.BROW + inset[None]) / strands.STRIPS, share[:, None]), -1)
-        mesh = Mesh(np.arange(len(places)), np.tile(uv.reshape(-1, 2), (2, 1)).astype(np.float32), _quads())
+        mesh = Mesh(np.tile(uv.reshape(-1, 2), (2, 1)).astype(np.float32), _quads())
         return Prop(mesh, bind, weight, 0.006 * out)
 
     def _skin(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -131,7 +131,7 @@ def lash_prop(length: float, roots: np.ndarray, tips: np.ndarray) -> Prop:
     bind = np.repeat(np.stack([roots, tips], -1)[:, :, None], 2, 2).reshape(-1, 2)
     reach = (long[:, None, None] * np.array([0.0, 1.0]) * np.ones((1, LASH_ROWS, 1))).reshape(-1)
     uv = strands.strip_uv(np.full(4, strands.LASH), LASH_ROWS)
-    mesh = Mesh(np.arange(len(bind)), uv, strands.ribbon_mesh(4, LASH_ROWS))
+    mesh = Mesh(uv, strands.ribbon_mesh(4, LASH_ROWS))
     return Prop(mesh, bind, np.stack([1 - reach, reach], 1), np.tile(OFF_LID, (len(bind), 1)))
 
 

@@ -15,11 +15,10 @@ from . import strands
 from .filters import smoothstep
 from .kit import Mesh, Prop
 from .scalp import CROWN, Scalp, above_hairline, behind_ears, off_ears, off_face, over_ears
-from .strands import Guides, HairStyle, along, unit
+from .strands import DOWN, Guides, HairStyle, along, unit
 from .tied_hair import tied_guides
 
 STEPS = 10            # of a long guide as it grows, 5 of a short one; then it is resampled to the rows of its ribbon
-DOWN = np.array([0.0, -1.0, 0.0])
 CUT = 8.15            # height from which the length of long hair is measured
 EYES = 0.50, 7.12, 7.38  # half width, and heights, of the window before the eyes, where no strand is
 STUBBLE = 0.04        # decimetres below which there are no ribbons, only the painted scalp
@@ -135,7 +134,7 @@ def _tucked(style: HairStyle) -> bool:
     return style.length > 0.9 and style.curl < 0.5
 
 
-def _comb(style: HairStyle, scalp: Scalp, root: np.ndarray, fringed: np.ndarray) -> np.ndarray:
+def _comb(style: HairStyle, root: np.ndarray, fringed: np.ndarray) -> np.ndarray:
     """Where each guide is combed at its root [n,3]; not yet along the skin."""
     whorl = root - CROWN
     whorl = whorl / np.linalg.norm(whorl, axis=1, keepdims=True)
@@ -157,7 +156,7 @@ def _path(style: HairStyle, scalp: Scalp, root: np.ndarray, out: np.ndarray, len
     part = 0.5 + np.arange(steps) / steps
     step = length[:, None] * part / part.sum()
     coil = smoothstep(style.curl, 0.6, 0.9)
-    comb = _comb(style, scalp, root, fringed)
+    comb = _comb(style, root, fringed)
     comb = comb + (0.12 + 0.9 * coil) * rng.normal(size=(n, 3))
     high = 0.02 + layer * (0.03 + 0.09 * style.volume * min(1.0, style.length / 0.5) * (1 + style.curl))
     high = np.where(fringed, np.minimum(high, 0.10), high)
@@ -275,7 +274,7 @@ def _ribbons(guides: Guides, scalp: Scalp) -> Hair:
     bind, weight = scalp.bind(points)
     offset = points - (scalp.rest[bind] * weight[..., None]).sum(1)
     uv = strands.strip_uv(guides.strip, rows, np.arange(n) % 2 == 1)
-    prop = Prop(Mesh(np.arange(2 * len(points)), uv, strands.ribbon_mesh(n, rows)), bind, weight, offset, *scalp.scale)
+    prop = Prop(Mesh(uv, strands.ribbon_mesh(n, rows)), bind, weight, offset, *scalp.scale)
     rest = np.stack([points - side, points + side], 1).reshape(-1, 3)
     return Hair(prop, rows, side, rest.astype(np.float32), np.repeat(way, 2, 1).reshape(-1, 3),
                 np.repeat(guides.tone.reshape(-1), 2).astype(np.float32))

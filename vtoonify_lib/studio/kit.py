@@ -19,12 +19,8 @@ ETHNICITIES = ("caucasian", "african", "asian")
 
 @dataclass(frozen=True)
 class Mesh:
-    """Triangles over a vertex array that repeats a vertex once per texture coordinate.
+    """Triangles [t,3] int32 over n vertices, and their texture coordinates uv [n,2]."""
 
-    source [n] int: which morphable vertex each entry copies; uv [n,2]; triangles [t,3] int32 into n.
-    """
-
-    source: np.ndarray
     uv: np.ndarray
     triangles: np.ndarray
 

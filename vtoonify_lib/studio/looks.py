@@ -29,11 +29,6 @@ def uniform(x: float) -> float:
     return 0.5 * (1 + erf(x / sqrt(2)))
 
 
-def pick(table: tuple[str, ...], u: float) -> str:
-    """Entry of a table, u in [0,1]."""
-    return table[min(int(u * len(table)), len(table) - 1)]
-
-
 def _ramp(table: np.ndarray, u: float) -> np.ndarray:
     """Linear interpolation along the rows of a table, u in [0,1]."""
     x = np.clip(u, 0, 1) * (len(table) - 1)

@@ -13,7 +13,6 @@ import numpy as np
 from ..config import VToonifyError
 from . import shaders, strands
 from .geometry import Part
-from .kit import Kit
 from .techniques import INK_FRAGMENT
 
 ATTRIBUTES = {"in_position": 3, "in_normal": 3, "in_rest": 3, "in_uv": 2, "in_mask0": 4, "in_mask1": 4, "in_mask2": 4}
@@ -79,15 +78,15 @@ class _Buffers:
 
 
 class Painter:
-    """Draws parts of a kit's people into whatever framebuffer is in use.
+    """Draws parts of people into whatever framebuffer is in use.
 
     masks [6357,11]: regions of the base mesh; its parts are recognised by their number of vertices.
     VToonifyError where moderngl or EGL is missing.
     """
 
-    def __init__(self, kit: Kit, masks: np.ndarray):
+    def __init__(self, masks: np.ndarray):
         self.gl = _context()
-        self.kit, self.masks = kit, masks
+        self.masks = masks
         self._buffers: dict[str, _Buffers] = {}
         self._mesh = _Vertices(self, len(masks))  # parts of the base mesh share its vertices
         self._textures: dict[str | None, tuple[Any, float]] = {}

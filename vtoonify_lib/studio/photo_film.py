@@ -5,6 +5,8 @@ hair and brows are drawn along their strands.
 """
 from __future__ import annotations
 
+from functools import cached_property
+
 import cv2
 import numpy as np
 
@@ -197,12 +199,16 @@ class FilmDrawing:
         teeth = mix(teeth, np.repeat(grey[..., None], 3, -1), 0.35 * bright) * (1 + 0.05 * bright[..., None])
         return mix(out, np.clip(teeth, 0, 1), blur(self.region["mouth"], 0.01 * self.eye))
 
+    @cached_property
+    def brows(self) -> np.ndarray:
+        """Brows [S,S] in [0,1], as wide as they may be, soft."""
+        return blur(cv2.dilate(self.region["brows"], disk(BROW_REACH * self.eye)), 0.025 * self.eye)
+
     def _brows(self, out: np.ndarray) -> np.ndarray:
         """Brows along their hairs; where spectacles are worn they stay as skin is drawn, or rims become more brows."""
         if self.masks["glasses"].any():
             return out
-        mask = blur(cv2.dilate(self.region["brows"], disk(BROW_REACH * self.eye)), 0.025 * self.eye)
-        mask = mask * (1 - self.masks["hair"])
+        mask = self.brows * (1 - self.masks["hair"])
         box = bounding_box(mask > 0.02, int(0.1 * self.eye))
         part = self.warped[box]
         direction, _ = structure(luma(part), 0.02 * self.eye)

@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 
 from .filters import along, blur, disk, luma, masked_blur, mix, sharpened, smoothstep, structure
-from .photo_film import BROW_REACH, FilmDrawing
+from .photo_film import FilmDrawing
 
 INK = np.float32([0.07, 0.05, 0.08])
 SECTORS = 8         # of the Kuwahara filter
@@ -39,7 +39,7 @@ def comic(film: np.ndarray, pen: FilmDrawing) -> np.ndarray:
     eye, person = pen.eye, pen.masks["person"]
     source = np.clip(film, 0, 1).astype(np.float32)
     flat, _, _ = _brushed(source, pen, COMIC_STROKE * eye)
-    lab = cv2.cvtColor(np.clip(flat, 0, 1), cv2.COLOR_RGB2LAB)
+    lab = cv2.cvtColor(flat, cv2.COLOR_RGB2LAB)
     light = lab[..., 0] / 100
     skin = blur(pen.skin, 0.01 * eye)
     tone = mix(_tones(light, pen.look.tones), _cel(light, pen), skin)
@@ -89,14 +89,9 @@ def _beard(film: np.ndarray, pen: FilmDrawing) -> np.ndarray:
     return pen.skin * dark * grey * below
 
 
-def _brows(pen: FilmDrawing) -> np.ndarray:
-    """Brows [S,S] in [0,1], as wide as they may be, soft."""
-    return blur(cv2.dilate(pen.region["brows"], disk(BROW_REACH * pen.eye)), 0.025 * pen.eye)
-
-
 def _filled_brows(out: np.ndarray, film: np.ndarray, pen: FilmDrawing) -> np.ndarray:
     """Brows as filled shapes of their own colour, darkened: edges alone make wires of them."""
-    mask = _brows(pen) * (1 - pen.masks["hair"]) * (1 - pen.masks["glasses"])
+    mask = pen.brows * (1 - pen.masks["hair"]) * (1 - pen.masks["glasses"])
     light = np.sqrt(np.clip(luma(film), 0, 1))
     around = masked_blur(light, np.clip(pen.skin - mask, 0, 1) + 1e-4, 0.15 * pen.eye)
     dark = smoothstep(1 - light / np.maximum(around, 1e-3), *BROW_DARK)
@@ -113,7 +108,7 @@ def _ink(film: np.ndarray, pen: FilmDrawing) -> np.ndarray:
     plain = pen.skin * (1 - features) * (1 - 0.6 * blur(pen.region["eyes"], 0.06 * eye))
     ink = smoothstep(-lines * (1 + FEATURES * features) * (1 - PLAIN_SKIN * plain), 0.010, 0.026)
     inner = np.clip(pen.region["mouth"] + pen.region["eyes"], 0, 1)
-    return ink * mix(1.0, INNER_INK, inner) * mix(1.0, BROW_INK, _brows(pen))
+    return ink * mix(1.0, INNER_INK, inner) * mix(1.0, BROW_INK, pen.brows)
 
 
 def _features(pen: FilmDrawing) -> np.ndarray:

@@ -54,7 +54,7 @@ class Studio:
     def __init__(self, kit: Kit | None = None, size: int | tuple[int, int] = 256, fine: int = 2):
         self.kit = kit or Kit()
         self.sculptor = Sculptor(self.kit)
-        self._painter = Painter(self.kit, self.sculptor.regions.masks.copy())
+        self._painter = Painter(self.sculptor.regions.masks.copy())
         self.gl = gl = self._painter.gl
         self.height, self.width = (size, size) if isinstance(size, int) else size
         area = (self.width, self.height)

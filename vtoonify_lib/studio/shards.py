@@ -216,7 +216,8 @@ def render_styles(folder: str | os.PathLike, count: int | None = None, size: int
 
     looks  by default all of them; each by the exemplar and at the degrees that `draw_style` says.
     """
-    folder, _ = Path(folder), find_package()
+    find_package()
+    folder = Path(folder)
     if looks is None and _read_meta(folder) is None:
         looks = LOOKS
     for look in looks or ():

@@ -14,7 +14,7 @@ STRIPS, STRIP_WIDTH, TEXTURE_HEIGHT = 6, 64, 256
 HAIR, BROW, LASH = (0, 1, 2, 3), 4, 5
 """Strips of the texture: along the ribbon for hair; along the brow; along the lid, hairs across it."""
 
-
+DOWN = np.array([0.0, -1.0, 0.0])
 TIED = ("", "bun", "ponytail", "braids")
 
 
@@ -137,7 +137,7 @@ def _lash() -> np.ndarray:
 
 @lru_cache(maxsize=16)
 def ribbon_mesh(cards: int, rows: int) -> np.ndarray:
-    """Triangles int32 of `cards` ribbons of `rows` pairs of vertices, [cards·(rows−1)·2,3]; see `vertex order`."""
+    """Triangles int32 [cards·(rows−1)·2,3] of `cards` ribbons of `rows` pairs of vertices, ribbon by ribbon."""
     start = (np.arange(cards)[:, None] * rows + np.arange(rows - 1)) * 2
     quads = start[..., None] + np.array([0, 1, 3, 0, 3, 2])
     return quads.reshape(-1, 3).astype(np.int32)

@@ -6,14 +6,13 @@ import numpy as np
 from . import strands
 from .filters import smoothstep
 from .scalp import Scalp, above_hairline
-from .strands import Guides, HairStyle, joined, unit
+from .strands import DOWN, Guides, HairStyle, joined, unit
 
 CENTER = np.array([0.0, 7.62, 0.45])   # of the head, about which hair is drawn back
 LOW_KNOT, TOP_KNOT = np.array([0.0, 7.05, -0.40]), np.array([0.0, 8.42, 0.10])
 BRAID_KNOT = np.array([0.60, 6.88, 0.16])   # behind the left ear
 ROWS, ON_HEAD = 13, 220
 TAIL_STEPS = 24
-DOWN = np.array([0.0, -1.0, 0.0])
 
 
 def tied_guides(style: HairStyle, scalp: Scalp) -> Guides:
