@@ -141,7 +141,7 @@ def test_what_is_drawn_already_holds_less_ink_than_other_edges(part):
     everywhere = np.ones((SIZE, SIZE), np.float32)
     drawn_there.region, drawn_there.brows = {**drawn_there.region, part: everywhere}, everywhere * (part == "brows")
     inked, spared = (photo_techniques._ink(film, p).max() for p in (pen(light), drawn_there))
-    assert inked > 0.9 and 0.2 < spared < 0.5
+    assert inked > 0.9 and 0.15 < spared < 0.5
 
 
 def test_wrinkles_of_plain_skin_are_inked_less_than_edges_of_clothes():
@@ -166,9 +166,11 @@ def test_beards_are_told_from_shade_by_their_colour(color, kept):
     assert beard[:30].max() == 0, "there is no beard above the nose"
 
 
-def painted(light: np.ndarray, **masks) -> np.ndarray:
+def painted(light: np.ndarray, face=None, **masks) -> np.ndarray:
     brush = pen(light)
     brush.look, brush.masks = PAINT, {**brush.masks, **masks}
+    if face is not None:
+        brush.region = {**brush.region, "face": face}
     return luma(photo_techniques.paint(np.repeat(light[..., None], 3, -1).astype(np.float32), brush))
 
 
@@ -202,9 +204,24 @@ def test_a_painting_of_the_same_picture_elsewhere_has_the_same_strokes():
 def test_a_brush_leaves_flat_patches_and_is_finer_in_hair():
     rng = np.random.default_rng(2)
     texture = (0.5 + 0.08 * rng.standard_normal((SIZE, SIZE))).astype(np.float32)
-    steps = np.clip(texture, 0, 1)
-    broad, fine = painted(steps), painted(steps, hair=np.ones((SIZE, SIZE), np.float32))
-    assert broad.std() < 0.5 * steps.std() and broad.std() < fine.std() < steps.std()
+    steps, everywhere = np.clip(texture, 0, 1), np.ones((SIZE, SIZE), np.float32)
+    broad, fine = painted(steps, person=0 * everywhere), painted(steps, person=0 * everywhere, hair=everywhere)
+    face = painted(steps, person=0 * everywhere, face=everywhere)
+    assert broad.std() < 0.5 * steps.std() and broad.std() < fine.std() < face.std() < steps.std()
+
+
+@pytest.mark.parametrize(("constant", "wrong"), [(None, 0), ("LOST", (0.2, 0.3)), ("DETAIL_SIZE", 0.004),
+                                                 ("FINE_STROKE", 0.2)])
+def test_what_broad_strokes_lose_on_a_person_is_painted_with_finer_ones(monkeypatch, constant, wrong):
+    """Narrow stripes crossed by others, as of a badge, are gone from a wall and stay on a jacket."""
+    if constant:
+        monkeypatch.setattr(photo_techniques, constant, wrong)
+    rows, columns = np.mgrid[:SIZE, :SIZE]
+    badge = (0.5 + 0.25 * np.sign(np.sin(rows * np.pi / 3) * np.sin(columns * np.pi / 3))).astype(np.float32)
+    wall, jacket = (painted(badge, person=np.full((SIZE, SIZE), share, np.float32))[40:-40, 40:-40].std()
+                    for share in (0, 1))
+    assert wall < 0.3 * badge.std()
+    assert (jacket > 0.6 * badge.std()) == (constant is None)
 
 
 def test_bristles_are_seen_in_texture_and_not_on_an_even_wall():
@@ -220,7 +237,7 @@ def test_bristles_are_seen_in_texture_and_not_on_an_even_wall():
             photo_techniques.RELIEF = reach
         return float(np.abs(painted(light) - without)[40:-40, 40:-40].mean())
 
-    assert relief(0.0) == 0 and relief(0.0005) < 0.002 < 0.004 < relief(0.05) < 0.05
+    assert relief(0.0) == 0 and relief(0.002) < 0.0018 < 0.004 < relief(0.05) < 0.05
 
 
 @pytest.mark.parametrize(("constant", "wrong"), [(None, 0), ("COMIC_STROKE", 0.02), ("INK_DETAIL", 1.0)])
@@ -247,6 +264,9 @@ def test_rims_of_spectacles_stay_whole_in_a_painting_and_in_a_comic():
     for draw, look in ((photo_techniques.paint, PAINT), (photo_techniques.comic, COMIC)):
         worn, bare = pen(light), pen(light)
         worn.look = bare.look = look
+        if look is PAINT:  # on a person, finer strokes bring part of it back
+            worn.masks["person"][:] = 0
+            bare.masks["person"] = worn.masks["person"]
         worn.masks = {**worn.masks, "glasses": glasses}
         kept, brushed = (luma(draw(film, p))[79, 40:-40].mean() for p in (worn, bare))
         assert kept < 0.25, look.name

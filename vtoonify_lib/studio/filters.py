@@ -139,7 +139,8 @@ def along(x: np.ndarray, direction: np.ndarray, length: float, step: float = 1.0
             total = total + k * cv2.remap(x, px, py, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
             weight += k
             near = cv2.remap(direction, px, py, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
-            d = np.where((near * d).sum(-1, keepdims=True) < 0, -near, near)
+            turned = near[..., 0] * d[..., 0] + near[..., 1] * d[..., 1] < 0
+            d = np.where(turned[..., None], -near, near)
     return total / weight
 
 
