@@ -13,6 +13,7 @@ from studio_people import PEOPLE, easy
 from vtoonify_lib.apps import evaluate_parsing
 from vtoonify_lib.config import PARSING_CLASSES, VToonifyError
 from vtoonify_lib.studio.people import person
+from vtoonify_lib.training.perception import read_marked
 
 
 def mark(folder, labels: np.ndarray, name: str = "one") -> None:
@@ -58,7 +59,7 @@ def test_mistakes_get_a_sentence(tmp_path, capsys):
     assert "folder of marked photographs" in capsys.readouterr().err
     mark(tmp_path, np.full((64, 64), 19, np.uint8))
     with pytest.raises(VToonifyError, match="go up to 19; expected 0 to 18"):
-        list(evaluate_parsing.marked(tmp_path))
+        list(read_marked(tmp_path))
     (tmp_path / "one.png").unlink()
     with pytest.raises(VToonifyError, match="expected one.png"):
-        list(evaluate_parsing.marked(tmp_path))
+        list(read_marked(tmp_path))

@@ -120,7 +120,7 @@ def _fetch_options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _bundle(arguments: argparse.Namespace) -> str:
-    from ..inference.toonifier import DEFAULT_BUNDLE
+    from ..weights.bundle import DEFAULT_BUNDLE
 
     styled = any(getattr(arguments, name) is not None for name in ("style", "structure", "color", "seed"))
     return arguments.bundle or (STYLED if styled else DEFAULT_BUNDLE)
@@ -359,7 +359,7 @@ COMMANDS: tuple[tuple[Any, ...], ...] = (  # function, what it does, options
         "--size": _option("side of the square, 128 to 2048 px (default: 3 times the photograph's, to 1536)", "X",
                           type=int),
         "--bundle": _option("whose landmark model and parsing net to use (default: %(default)s)", "X",
-                            default="studio-t")}),
+                            default="film")}),
     (_batch, "toonify all clips and pictures in a folder; goes on where it was stopped", COMMON, STYLE, REGION, CLIPS, {
         "input": _option("folder, with all its folders", "DIR"),
         "output": _option("folder for the results, and for batch.json, which lists them", "OUT"),

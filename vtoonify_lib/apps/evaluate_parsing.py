@@ -16,41 +16,22 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..config import PARSING_CLASSES, VToonifyError, exit_code
-from ..evaluation.metrics import UNMARKED, class_iou
+from ..config import exit_code
+from ..evaluation.metrics import class_iou
 from ..faces.parsing_maps import CLASS_NAMES, parsing_logits
-from ..inference.toonifier import DEFAULT_BUNDLE
-from ..media.images import read_image, to_tensor
+from ..media.images import to_tensor
 from ..models.encoders import ParsingNet
 from ..studio.portraits import PARSED
-from ..weights.bundle import load_bundle
+from ..training.perception import read_marked
+from ..weights.bundle import DEFAULT_BUNDLE, load_bundle
 from .listing import table
-
-PHOTO = "_photo.png"
-
-
-def marked(folder: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Photographs uint8 [H,W,3] and their classes uint8 [h,w]. VToonifyError where something is amiss."""
-    photos = sorted(folder.glob(f"*{PHOTO}"))
-    if not photos:
-        raise VToonifyError(f"there is no NAME{PHOTO} in {folder}; give a folder of marked photographs")
-    for path in photos:
-        beside = path.with_name(path.name.removesuffix(PHOTO) + ".png")
-        try:
-            labels = np.asarray(Image.open(beside).convert("L"))
-        except OSError as error:
-            raise VToonifyError(f"{path} has no classes beside it ({error}); expected {beside.name}") from error
-        if np.any((labels >= PARSING_CLASSES) & (labels != UNMARKED)):
-            raise VToonifyError(f"the classes of {path} go up to {labels[labels != UNMARKED].max()}; "
-                                f"expected 0 to {PARSING_CLASSES - 1}, or {UNMARKED} for unmarked pixels")
-        yield read_image(path), labels
 
 
 def evaluate(net: ParsingNet, folder: Path) -> dict[str, float]:
     """`class_iou` of a net on a folder of marked photographs, classes by name."""
 
     def maps() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for photo, labels in marked(folder):
+        for photo, labels in read_marked(folder):
             small = Image.fromarray(photo).resize((PARSED, PARSED), Image.Resampling.BOX)
             with torch.inference_mode():
                 found = parsing_logits(net, to_tensor(np.asarray(small))).argmax(1)[0].byte().numpy()
@@ -65,11 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
                                      description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="marked photographs: NAME_photo.png and NAME.png")
     parser.add_argument("--bundle", nargs="+", default=[DEFAULT_BUNDLE], help="one or several")
+    parser.add_argument("--network", choices=("photo_parsing", "parsing"), default="parsing",
+                        help="the net that the studio reads photographs with, or the one that VToonify's input comes "
+                             "from (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="write the numbers here")
     args = parser.parse_args(arguments)
 
     def work() -> str:
-        results = {name: evaluate(load_bundle(name).network("parsing").eval(), args.folder) for name in args.bundle}
+        results = {name: evaluate(load_bundle(name).network(args.network).eval(), args.folder) for name in args.bundle}
         if args.json:
             args.json.write_text(json.dumps(results, indent=1))
         keys = [key for key in ("mean", *CLASS_NAMES) if any(key in found for found in results.values())]

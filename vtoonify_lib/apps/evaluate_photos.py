@@ -24,14 +24,14 @@ from ..config import VToonifyError, exit_code
 from ..evaluation.metrics import feature_distance, landmark_distance, psnr, sharpness
 from ..faces.crop import align_face, cut
 from ..faces.detector import Face
-from ..inference.toonifier import DEFAULT_BUNDLE, Toonifier
+from ..inference.toonifier import Toonifier
 from ..media.images import read_image, to_tensor
 from ..models.perceptual import VGGFeatures
 from ..studio.portraits import Portraitist, as_bytes
 from ..styles.request import AS_TRAINED, Look, ResolvedLook
 from ..training.photo_pairs import photographs
 from ..training.vgg import load_vgg
-from ..weights.bundle import load_bundle
+from ..weights.bundle import DEFAULT_BUNDLE, load_bundle
 from .listing import table
 
 CANVAS = 768  # px: 1.5 times FFHQ's square, whose 512 px are what a face of the default's output is wide

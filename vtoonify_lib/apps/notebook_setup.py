@@ -225,8 +225,7 @@ def stamp(bundle: Any = None) -> None:
     """
     import torch
 
-    from ..inference.toonifier import DEFAULT_BUNDLE
-    from ..weights.bundle import Bundle, load_bundle
+    from ..weights.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
 
     bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle or DEFAULT_BUNDLE)
     print(f"stamp: {mode()} mode · bundle {bundle.name} {bundle.version('vtoonify')[:12]} · commit {commit()} · "

@@ -20,6 +20,7 @@ from ..faces.detector import FACE_NEEDS, Face
 from ..media.images import read_image
 from ..models.devices import pick_device
 from ..styles.request import ALL, AS_TRAINED, LARGEST, Look, ResolvedLook, check_faces
+from ..weights.bundle import DEFAULT_BUNDLE
 from ..weights.published import open_bundle
 from .frame_renderer import VideoOptions
 from .networks import Engine, TorchEngine
@@ -27,7 +28,6 @@ from .occlusion import ownership_mask
 from .stylizer import Stylizer
 from .video import VideoResult, animate, several_faces_note
 
-DEFAULT_BUNDLE = "film"
 SAMPLE = DATA / "samples" / "portrait.mp4"  # a clip of ours
 Looks = Look | ResolvedLook | Sequence[Look | ResolvedLook]
 

@@ -29,6 +29,7 @@ from ..studio.fitted_person import FittedPerson
 from ..studio.photo_cartoon import PhotoStudio
 from ..studio.photo_prepared import Prepared
 from ..studio.portraits import PhotoReader, as_bytes
+from ..weights.bundle import DEFAULT_BUNDLE
 from .photo_pairs import photographs
 
 SIDE = 256          # px on which colours are modelled
@@ -219,7 +220,7 @@ def _density(colors: np.ndarray, sample: np.ndarray, spread: np.ndarray, unknown
     return np.logaddexp.reduce(rows)
 
 
-def label(photos: Sequence[Path], out: Path, size: int = 768, bundle: str = "studio-t") -> dict[str, str]:
+def label(photos: Sequence[Path], out: Path, size: int = 768, bundle: str = DEFAULT_BUNDLE) -> dict[str, str]:
     """Canvases of photographs and, where `pseudo_labels` has seen them, their classes → names and why some have none.
 
     Files that are there stay. VToonifyError without the base mesh, moderngl or EGL.

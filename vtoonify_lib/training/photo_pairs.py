@@ -32,6 +32,7 @@ from ..studio.photo_cartoon import PhotoStudio
 from ..studio.photo_looks import LOOKS, exemplar, flattering, photo_look
 from ..studio.portraits import PhotoReader, as_bytes, read_labels
 from ..studio.render import Studio
+from ..weights.bundle import DEFAULT_BUNDLE
 
 RENDER = "render:"
 PICTURES = {".jpg", ".jpeg", ".png", ".webp"}
@@ -54,7 +55,7 @@ class Settings:
     drawings: int = 1
     spread: bool = False
     seed: int = 0
-    bundle: str = "studio-t"
+    bundle: str = DEFAULT_BUNDLE
     labels: str | None = None
 
     def __post_init__(self) -> None:
@@ -142,7 +143,7 @@ def _draw_exemplars(folder: Path, settings: Settings) -> None:
             np.save(path, np.stack([exemplar_picture(look, number, settings.bundle) for number in range(EXEMPLARS)]))
 
 
-def exemplar_picture(look: str, number: int, bundle: str = "studio-t") -> np.ndarray:
+def exemplar_picture(look: str, number: int, bundle: str = DEFAULT_BUNDLE) -> np.ndarray:
     """Somebody pleasant drawn by an exemplar at full degrees: the FFHQ square, uint8 [256,256,3]."""
     _, studio = _tools(bundle, None)
     fit, parsing = render(sitters()[number], shards.studio_of(round(MARGIN * PICTURE)))
@@ -151,7 +152,7 @@ def exemplar_picture(look: str, number: int, bundle: str = "studio-t") -> np.nda
     return as_bytes(drawing.picture[border:border + PICTURE, border:border + PICTURE])
 
 
-def write_pictures(out: str | Path, looks: Iterable[str], bundle: str = "studio-t") -> list[Path]:
+def write_pictures(out: str | Path, looks: Iterable[str], bundle: str = DEFAULT_BUNDLE) -> list[Path]:
     """OUT/LOOK/NN.jpg of every exemplar of looks, 256 px → their paths."""
     paths = []
     for look in looks:
@@ -245,7 +246,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--drawings", type=int, default=1, help="drawings of a photograph in each look (default: 1)")
     parser.add_argument("--spread", action="store_true", help="exemplars and degrees drawn by lot, as VToonify-D needs")
     parser.add_argument("--hold-out", type=Path, help="text file of photographs, a line each, that stay apart")
-    parser.add_argument("--bundle", default="studio-t", help="whose landmark model and parsing net to use")
+    parser.add_argument("--bundle", default=DEFAULT_BUNDLE, help="whose landmark model and parsing net to use")
     parser.add_argument("--labels", help=".npz of landmarks and irises found by another program")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pictures", action="store_true", help="draw the pictures of the looks' exemplars into the "

@@ -292,7 +292,8 @@ def make_bundle(out: str | Path, folder: str | Path, start: str = "studio-t", ti
     task = initial_task(base, config)
     task.vtoonify.for_inference().load_state_dict(load_file(out / "vtoonify.safetensors"))
     task.style.load_state_dict(load_file(out / "style_encoder.safetensors"))
-    files, styles = {name: base.path(name) for name in ("landmarks", "parsing")}, None
+    kept = [name for name in ("landmarks", "parsing", "photo_parsing") if name in base.info["files"]]
+    files, styles = {name: base.path(name) for name in kept}, None
     networks = {"vtoonify": task.vtoonify, "style_encoder": task.style}
     if is_dual(config) and (out / STYLES).is_file():
         files["styles"] = out / STYLES

@@ -39,6 +39,7 @@ BUNDLE_FILE = "bundle.json"
 REQUIRED = {"name": str, "backbone": str, "config": dict, "files": dict}
 TABLES = ("models", "provenance", "metrics", "published", "styles")
 OPTIONAL = {"title": str, "licence": str, **dict.fromkeys(TABLES, dict)}
+DEFAULT_BUNDLE = "film"
 SHARED = "shared"                    # folder beside bundles: an entry with "shared": true has its file there
 MODELS_FOLDER = DATA / "models"
 MODELS_VARIABLE = "VTOONIFY_MODELS"  # environment variable: another folder of bundles, searched first
@@ -53,6 +54,7 @@ KINDS = {
 NETWORKS: dict[str, Callable[[VToonifyConfig, dict[str, Any]], nn.Module]] = {
     "vtoonify": lambda config, arguments: build_vtoonify(config, **arguments),
     "parsing": lambda config, arguments: KINDS["parsing"][arguments.pop("kind", "studio")](**arguments),
+    "photo_parsing": lambda config, arguments: ParsingNet(**arguments),  # of photographs, for the studio's drawings
     "style_encoder": lambda config, arguments: KINDS["style_encoder"][arguments.pop("kind", "studio")](**arguments),
     "base": lambda config, arguments: Generator(config.generator),
     "stylized": lambda config, arguments: Generator(config.generator),
