@@ -49,6 +49,23 @@ def test_the_finder_sees_what_was_marked_by_hand():
     assert np.abs(fit.irises - np.stack([fit.landmarks[36:42].mean(0), fit.landmarks[42:48].mean(0)])).max() < 15
 
 
+def test_photographs_are_read_with_the_net_that_knows_them():
+    """The flag beside Grace Hopper is hair to a net of renders, and half as much of it to the one of photographs."""
+    try:
+        readers = [portraits.PhotoReader(bundle) for bundle in ("film", "studio-t")]
+    except VToonifyError as error:
+        pytest.skip(str(error))
+    hair = []
+    for reader in readers:
+        fit, parsing = reader(photograph(), 480)
+        rows, columns = np.mgrid[:portraits.PARSED, :portraits.PARSED]
+        k = portraits.PARSED / fit.size
+        nose, chin = k * fit.landmarks[27], k * fit.landmarks[8]
+        beside = (np.hypot(columns - nose[0], rows - nose[1]) > 3 * k * fit.eye) & (rows < chin[1])
+        hair.append(parsing[..., 17][beside].mean())
+    assert hair[0] < 0.7 * hair[1]
+
+
 def test_the_degrees_are_those_asked_for(artist):
     """Structure 0 and colour 0 give the photograph; what suits the person is neither."""
     nothing, suited = (artist.draw(photograph(), structure=degree, color=0, size=240) for degree in (0, None))
