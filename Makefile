@@ -16,7 +16,7 @@ demo: $(CORE)
 	$(BIN)/vtoonify demo
 
 test: $(FULL)
-	$(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 setup: $(FULL)
 

@@ -22,6 +22,11 @@ from vtoonify_lib.weights.bundle import Bundle, save_bundle
 from vtoonify_lib.weights.published import PRESETS
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The notebooks first, which take longest: with `--dist loadfile` the others would be done long before."""
+    items.sort(key=lambda item: item.path.name != "test_notebooks.py")
+
+
 @pytest.fixture(scope="session")
 def landmark_file(tmp_path_factory) -> Path:
     """A dlib shape predictor for the one face of the tests."""

@@ -39,6 +39,7 @@ from vtoonify_lib.styles.request import Look
 from vtoonify_lib.styles.table import StyleTable
 from vtoonify_lib.training import default, growth, likeness, loop, objectives, photographs, starting, vgg, vtoonify
 from vtoonify_lib.training.adversary import Adversary
+from vtoonify_lib.training.dualstylegan import fit_sampler
 from vtoonify_lib.training.photographs import Job, train_photographs
 from vtoonify_lib.weights.bundle import load_bundle, save_bundle
 
@@ -243,8 +244,9 @@ def test_the_exemplar_in_the_middle_stands_for_its_look():
 
 
 @BOTH
-def test_the_job_on_a_cpu(backbone, start, random_vgg, tmp_path):
+def test_the_job_on_a_cpu(backbone, start, random_vgg, tmp_path, monkeypatch):
     """Two steps: from a small bundle to a larger network, judged, written, made a bundle and used."""
+    monkeypatch.setattr(photographs, "fit_sampler", lambda codes, iterations: fit_sampler(codes, iterations=3, batch=9))
     looks = ("storybook", "comic") if backbone == "dualstylegan" else ("storybook",)
     pairs = write_looks(tmp_path / "pairs", looks, 8, 128)
     channels = tuple((2**k, 32) for k in range(2, 8))

@@ -203,6 +203,7 @@ def test_lots():
 
 def test_an_interrupted_style_set_ends_in_the_same_bytes(studio, tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "CHUNK", 4)
+    monkeypatch.setattr(shards, "PICTURE", 32)  # px: side of the exemplars
     options = {"looks": ("comic",), "processes": 1, "progress": False}
     whole = shards.render_styles(tmp_path / "a", 8, size=32, seed=3, **options)
     assert list(whole.ready) == list(range(8)) and {"photo", "comic_parsing", "comic_landmarks"} <= set(whole.arrays)
@@ -210,7 +211,7 @@ def test_an_interrupted_style_set_ends_in_the_same_bytes(studio, tmp_path, monke
     lots = [shards.draw_style("comic", 3, i) for i in range(8)]
     drawn = np.stack([kept[f"comic_{name}"] for name in ("style", "structure", "color")], 1)
     assert drawn == pytest.approx(np.array(lots)) and kept["comic_style"].dtype == np.int16
-    assert kept["comic"].std() > 10 and whole.exemplars("comic").shape == (EXEMPLARS, 256, 256, 3)
+    assert kept["comic"].std() > 10 and whole.exemplars("comic").shape == (EXEMPLARS, 32, 32, 3)
     (tmp_path / "a" / "done" / "00000004").unlink()
     for name in whole.arrays:
         np.load(tmp_path / "a" / f"{name}.npy", mmap_mode="r+")[4:] = 0
