@@ -127,7 +127,7 @@ def test_brows_are_filled_and_not_outlined():
     given.brows = brow
     plain, filled = (luma(photo_techniques.comic(film, p)) for p in (without, given))
     inside = np.s_[63:72, 60:100]
-    assert 0.08 < (plain - filled)[inside].min() and filled[inside].std() < 0.02
+    assert 0.08 < (plain - filled)[inside].min() < 0.11 and filled[inside].std() < 0.02
     spectacles = pen(light)
     spectacles.brows, spectacles.masks = brow, {**given.masks, "glasses": np.ones((SIZE, SIZE), np.float32)}
     assert luma(photo_techniques.comic(film, spectacles))[inside].min() > 0.54
