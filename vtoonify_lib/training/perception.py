@@ -37,7 +37,7 @@ STYLED_SHARE = 0.25  # of the parsing batch: the net is also the yardstick of st
 SMALL_PARTS_WEIGHT = 3.0  # of augment.SMALL_PARTS in the cross-entropy
 CANVAS = 384        # px of a marked photograph in memory
 PHOTO = "_photo.png"
-# px between the eyes of photographs as the net sees them: 32 in use, up to 64 in `studio.portraits`
+# px between the eyes of photographs as the net sees them: 32 in use, more in large crops, less where a face is small
 EYES = (16.0, 72.0)
 BEHIND_SHARE = 0.3  # of photographs with another one for their backdrop, or walls of one colour are learnt by heart
 
