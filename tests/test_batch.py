@@ -147,7 +147,8 @@ def test_a_batch_that_is_stopped_leaves_no_worker_behind(tiny_bundle, tmp_path, 
     command = [sys.executable, "-m", "vtoonify_lib.apps.cli", "batch", source, out, "--bundle", str(tiny_bundle.folder),
                "--device", "cpu", "--workers", "2"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                          env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
+                          env={**os.environ, "OMP_NUM_THREADS": "1"},  # tests in the background ignore SIGINT
+                          preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) as process:
         end = time.monotonic() + 120
         while len(list(out.glob(".*/.*.part"))) < 2:  # until both are drawing
             assert process.poll() is None and time.monotonic() < end, process.stderr.read()
