@@ -30,6 +30,7 @@ from ..studio.photo_cartoon import PhotoStudio
 from ..studio.photo_prepared import Prepared
 from ..studio.portraits import PhotoReader, as_bytes
 from ..weights.bundle import DEFAULT_BUNDLE
+from .perception import PHOTO
 from .photo_pairs import photographs
 
 SIDE = 256          # px on which colours are modelled
@@ -230,7 +231,7 @@ def label(photos: Sequence[Path], out: Path, size: int = 768, bundle: str = DEFA
     studio = PhotoStudio(reader.fitter.kit)
     for path in photos:
         name = f"{path.parent.name}-{path.stem}"
-        canvas, taught, classes = (out / f"{name}{end}" for end in ("_photo.png", "_teachers.npz", ".png"))
+        canvas, taught, classes = (out / f"{name}{end}" for end in (PHOTO, "_teachers.npz", ".png"))
         if classes.exists() or (canvas.exists() and not taught.exists()):
             continue
         read = reader(path, size)
